@@ -1,0 +1,36 @@
+"""Train infinitely wide neural networks that learn features.
+
+    import kernelfield as kf
+
+    problem = kf.Problem(X, y)                                   # X (P, D), y (P,)
+    network = kf.MLP(depth=3, activation="tanh", gamma0=1.0)     # gamma0: feature-learning strength
+    training = kf.GradientDescent(learning_rate=0.2, steps=100)
+
+    solution = kf.solve(network, problem, training)              # infinite width
+    finite = kf.solve(network, problem, training, method=kf.FiniteWidth(width=1024, seeds=8))
+
+    solution.predictions, solution.predictions_se                # (steps + 1, P)
+    solution.feature_kernel(layer=3, t=-1)                       # (P, P)
+
+Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (Solution).
+"""
+
+from kernelfield.march import March
+from kernelfield.networks import MLP
+from kernelfield.problem import Problem
+from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
+from kernelfield.solve import solve
+from kernelfield.training import GradientDescent
+
+__all__ = [
+    "MLP",
+    "Estimate",
+    "GradientDescent",
+    "Interrupted",
+    "March",
+    "Problem",
+    "Solution",
+    "SolveError",
+    "Status",
+    "solve",
+]

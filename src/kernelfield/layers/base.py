@@ -1,0 +1,137 @@
+"""What a layer is: how it acts on particles, and its finite-width twin.
+
+A layer object holds only settings. On particles its state is a pytree of arrays, and it answers
+
+    init(setup, below)            state at initialization, and the population it feeds
+    forward(state, signal)        what goes up
+    backward(state, chi, trace)   what goes down: chi is the pregradient that reached the layer
+    update(state, trace, rate)    one step of gradient descent
+
+Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed.
+The finite-width twin of a layer (`finite_init`, `finite_apply`) is a plain function whose gradients come from
+automatic differentiation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kernelfield.engine.basis import Basis, empty_basis
+from kernelfield.engine.infinite_matrix import Side
+from kernelfield.engine.points import Lane, PointSet, Population
+
+State = Any
+
+
+class Signal(NamedTuple):
+    """What goes forward: the field itself, and its Gaussian part (from W(0) alone, without responses)."""
+
+    value: Array
+    gaussian: Array
+
+
+class WeightTrace(NamedTuple):
+    """What passed a weight layer l: rows (rows, S) and their coordinates in the layer's bases.
+
+    Feature and gradient kernels are Phi^l = F F^T and G^{l+1} = G G^T.
+    """
+
+    phi: Array | None = None
+    F: Array | None = None
+    g: Array | None = None
+    G: Array | None = None
+
+
+class FieldTrace(NamedTuple):
+    """Preactivation h, pregradient z and gradient g = phi'(h) z at an activation, (rows, S) each."""
+
+    h: Array
+    z: Array | None = None
+    g: Array | None = None
+
+
+@dataclass
+class Setup:
+    """How a network is laid out on particles.
+
+    `populations` collects what the layers ask for; coordinates are dealt once all layers have asked.
+    """
+
+    input_coordinates: np.ndarray
+    gamma0: float
+    points: PointSet
+    particles: int
+    seed: np.random.SeedSequence
+    capacity: int
+    feature_tol: float
+    gradient_tol: float
+    coupling: float
+    dtype: Any
+    populations: list[Population] = field(default_factory=list)
+
+    def population(self) -> Population:
+        """A new population of particles with its own point set."""
+        seed = np.random.SeedSequence(
+            self.seed.entropy, spawn_key=(*self.seed.spawn_key, len(self.populations))
+        )
+        self.populations.append(Population(self.points, self.particles, seed))
+        return self.populations[-1]
+
+    def side(self, population: Population, tol: float, rows: int | None = None) -> Side:
+        """One side of a matrix: `rows` images if their number is fixed, else as many as there is room for.
+
+        Z and W hold a `Lane` until `dealt` puts its coordinates there: at initialization W = Z.
+        """
+        lane: Any = population.lane(rows or self.capacity, grows=rows is None)
+        return Side(self.basis(tol), lane, lane)
+
+    def basis(self, tol: float) -> Basis:
+        """An empty basis with room for `capacity` directions."""
+        return empty_basis(self.capacity, self.particles, tol, self.dtype)
+
+    def dealt(self, state: State) -> State:
+        """`state` with the coordinates of every lane in its place."""
+        dealt = {
+            lane: rows.astype(self.dtype)
+            for population in self.populations
+            for lane, rows in population.coordinates().items()
+        }
+        return jax.tree.map(
+            lambda leaf: jnp.array(dealt[leaf]) if isinstance(leaf, Lane) else leaf,
+            state,
+            is_leaf=lambda leaf: isinstance(leaf, Lane),
+        )
+
+
+class Layer(Protocol):
+    """The contract of every layer; see the module's docstring."""
+
+    def init(self, setup: Setup, below: Any) -> tuple[State, Any]:
+        """The state at initialization and the population that the layer feeds."""
+        ...
+
+    def forward(self, state: State, signal: Any) -> tuple[State, Any, Any]:
+        """The state, what goes up and a trace."""
+        ...
+
+    def backward(self, state: State, chi: Array, trace: Any) -> tuple[State, Any, Any]:
+        """The state, what goes down and the completed trace."""
+        ...
+
+    def update(self, state: State, trace: Any, rate: Array) -> State:
+        """The state after one step; row mu of the gradients moves the weights at rate_mu."""
+        ...
+
+    def finite_init(self, key: Array, inputs: int, width: int) -> tuple[Any, int]:
+        """Parameters of the layer at finite width, and the number of its outputs."""
+        ...
+
+    def finite_apply(self, params: Any, x: Array) -> Array:
+        """The layer at finite width on x (rows, inputs)."""
+        ...

@@ -1,0 +1,287 @@
+"""What every method returns: predictions and kernels with their error bars, and how the run went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from kernelfield.problem import Problem
+from kernelfield.training import GradientDescent
+from kernelfield.validation import Spec
+
+Code = Literal["ok", "diverged", "interrupted", "out_of_particles"]
+Times = int | slice | list[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run ended: a code, and a sentence that says what happened and what to try next."""
+
+    code: Code = "ok"
+    message: str = "all steps done"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class SolveError(RuntimeError):
+    """A run that failed. Its `solution` holds the steps computed so far, or None if there are none."""
+
+    def __init__(self, message: str, solution: Solution | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. Its `solution` holds the steps computed so far, or None if there are none."""
+
+    def __init__(self, message: str, solution: Solution | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A quantity measured on independent replicates.
+
+    Args:
+        replicates: (R, ...), one value for each replicate (an independent scramble, or a network's seed).
+        exact: the value is exact, so that its standard error is zero.
+    """
+
+    replicates: np.ndarray
+    exact: bool = False
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over replicates."""
+        return self.replicates.mean(axis=0)
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard error of the mean: zero where exact, NaN for a single replicate."""
+        count = len(self.replicates)
+        if self.exact:
+            return np.zeros_like(self.mean)
+        if count < 2:
+            return np.full_like(self.mean, np.nan)
+        return self.replicates.std(axis=0, ddof=1) / np.sqrt(count)
+
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence interval (low, high) from Student's t with R - 1 degrees of freedom."""
+        if self.exact or len(self.replicates) < 2:
+            half = self.se
+        else:
+            half = self.se * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
+        return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Training, solved by one method.
+
+    Times are in steps (a step advances training time by the learning rate); row t is before update t and the
+    last row is final. Layers are counted as in the theory: feature kernels 0..L (0 is the input kernel),
+    gradient kernels 1..L+1 (L+1 is one). Negative times count from the end.
+
+    Attributes:
+        replicate_predictions: (R, steps + 1, P), f of every replicate.
+        feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
+            where nothing depends on replicate or time.
+        gradient_factors: for layer 1..L+1, the same for G; empty if gradients were not tracked.
+        field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
+        exact: no sampling: standard errors are zero.
+    """
+
+    network: Spec
+    problem: Problem
+    training: GradientDescent
+    method: Spec
+    replicate_predictions: np.ndarray
+    feature_factors: tuple[np.ndarray, ...]
+    gradient_factors: tuple[np.ndarray, ...] = ()
+    field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
+    exact: bool = False
+    status: Status = field(default_factory=Status)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    # --- quantities of every replicate
+
+    def estimate(self, quantity: str, *args: Any, **kwargs: Any) -> Estimate:
+        """A quantity with its error bar.
+
+        Args:
+            quantity: "predictions", "errors", "loss", "feature_kernel", "gradient_kernel" or "ntk".
+            args, kwargs: arguments of the method of that name, if it has any.
+
+        Returns:
+            Estimate: mean, standard error `se`, and `interval(level)` by Student's t.
+
+        Raises:
+            ValueError: for an unknown quantity, layer or step.
+
+        Example:
+            >>> import numpy as np, kernelfield as kf
+            >>> solution = kf.solve(
+            ...     kf.MLP(depth=1, activation="linear"), kf.Problem(np.eye(2), [1.0, -1.0]),
+            ...     kf.GradientDescent(learning_rate=0.1, steps=3), progress=False)
+            >>> solution.estimate("feature_kernel", layer=1, t=-1).se.shape
+            (2, 2)
+        """
+        measure = getattr(self, f"_{quantity}", None)
+        if quantity not in _QUANTITIES or measure is None:
+            raise ValueError(f"quantity must be one of {', '.join(_QUANTITIES)}, got {quantity!r}")
+        values, exact = measure(*args, **kwargs)
+        return Estimate(values, exact or self.exact)
+
+    def _predictions(self) -> tuple[np.ndarray, bool]:
+        return self.replicate_predictions, False
+
+    def _errors(self) -> tuple[np.ndarray, bool]:
+        return self.problem.y - self.replicate_predictions, False
+
+    def _loss(self) -> tuple[np.ndarray, bool]:
+        return 0.5 * np.mean(self._errors()[0] ** 2, axis=-1), False
+
+    def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        depth = len(self.feature_factors) - 1
+        if not 0 <= layer <= depth:
+            raise ValueError(f"layer of a feature kernel must be in 0..{depth}, got {layer}")
+        return self._kernel(self.feature_factors[layer], t, s), layer == 0
+
+    def _gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        if not self.gradient_factors:
+            raise ValueError("gradient kernels were not tracked in this run: solve with kernels='all'")
+        depth = len(self.gradient_factors)
+        if not 1 <= layer <= depth:
+            raise ValueError(f"layer of a gradient kernel must be in 1..{depth}, got {layer}")
+        return self._kernel(self.gradient_factors[layer - 1], t, s), layer == depth
+
+    def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        layers = range(len(self.feature_factors))
+        return sum(
+            self._feature_kernel(l, t, s)[0] * self._gradient_kernel(l + 1, t, s)[0] for l in layers
+        ), False
+
+    def _kernel(self, factor: np.ndarray, t: Times, s: Times | None) -> np.ndarray:
+        left, right = (self._at(factor, when) for when in (t, t if s is None else s))
+        letters = ("m" if left.ndim == 3 else "tm", "n" if right.ndim == 3 else "sn")
+        kernel = "r{0}k,r{1}k->r{0}{1}".format(*letters)
+        return np.einsum(kernel, left, right, optimize=True)
+
+    def _at(self, factor: np.ndarray, t: Times) -> np.ndarray:
+        try:
+            chosen = np.arange(self.replicate_predictions.shape[1])[t]
+        except IndexError:
+            last = self.replicate_predictions.shape[1] - 1
+            raise ValueError(
+                f"time must be a step in 0..{last} (or negative, from the end), got {t}"
+            ) from None
+        static = factor.shape[1] == 1
+        return factor[:, np.zeros_like(chosen) if static else chosen].astype(np.float64)
+
+    # --- means and standard errors
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """f (steps + 1, P): row t is before update t; row 0 is zero."""
+        return self.estimate("predictions").mean
+
+    @property
+    def predictions_se(self) -> np.ndarray:
+        """Standard error of `predictions`."""
+        return self.estimate("predictions").se
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Delta = y - f (steps + 1, P)."""
+        return self.estimate("errors").mean
+
+    @property
+    def errors_se(self) -> np.ndarray:
+        """Standard error of `errors`."""
+        return self.estimate("errors").se
+
+    @property
+    def loss(self) -> np.ndarray:
+        """Mean loss (steps + 1,): (1/P) sum_mu Delta_mu^2 / 2."""
+        return self.estimate("loss").mean
+
+    @property
+    def loss_se(self) -> np.ndarray:
+        """Standard error of `loss`."""
+        return self.estimate("loss").se
+
+    def feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """Phi^layer[t, mu; s, nu] = <phi(h_mu(t)) phi(h_nu(s))>.
+
+        Args:
+            layer: 0..L; 0 is the input kernel X X^T / D.
+            t: step, or several (slice, list); negative from the end.
+            s: the second time; t if omitted.
+
+        Returns:
+            (P, P) for integers; a time that is a list adds an axis: (times, P, times_prime, P).
+
+        Raises:
+            ValueError: for a layer or step that is not there.
+        """
+        return self.estimate("feature_kernel", layer, t, s).mean
+
+    def feature_kernel_se(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """Standard error of `feature_kernel`, entry by entry."""
+        return self.estimate("feature_kernel", layer, t, s).se
+
+    def gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """G^layer[t, mu; s, nu] = <g_mu(t) g_nu(s)>, layer 1..L+1 (L+1 is one); arguments as `feature_kernel`."""
+        return self.estimate("gradient_kernel", layer, t, s).mean
+
+    def gradient_kernel_se(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """Standard error of `gradient_kernel`, entry by entry."""
+        return self.estimate("gradient_kernel", layer, t, s).se
+
+    def ntk(self, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """Tangent kernel sum_{l=0..L} G^{l+1} Phi^l (elementwise); arguments as `feature_kernel`."""
+        return self.estimate("ntk", t, s).mean
+
+    def ntk_se(self, t: Times = -1, s: Times | None = None) -> np.ndarray:
+        """Standard error of `ntk`, entry by entry."""
+        return self.estimate("ntk", t, s).se
+
+    @property
+    def steps_done(self) -> int:
+        """Number of updates that the rows of `predictions` cover."""
+        return self.replicate_predictions.shape[1] - 1
+
+    @property
+    def times(self) -> np.ndarray:
+        """Training time of every row, learning rate times step."""
+        return self.training.learning_rate * np.arange(self.steps_done + 1)
+
+    def fields(self, layer: int, t: int = -1) -> dict[str, np.ndarray]:
+        """Samples of the activation distribution of a hidden layer at a recorded step.
+
+        Args:
+            layer: 1..L.
+            t: a step that was recorded (`fields_at` of `solve`: the first and the last by default).
+
+        Returns:
+            "h" preactivation, "z" pregradient, "g" = phi'(h) z, each (P, neurons): joint samples, neuron by neuron.
+
+        Raises:
+            ValueError: naming what was recorded.
+        """
+        key = (layer, t % (self.steps_done + 1))
+        if key not in self.field_samples:
+            layers, steps = (sorted({pair[i] for pair in self.field_samples}) for i in (0, 1))
+            raise ValueError(f"fields were recorded at layers {layers} and steps {steps}, not at {key}")
+        return {
+            name: np.concatenate(list(values), axis=-1) for name, values in self.field_samples[key].items()
+        }
+
+
+_QUANTITIES = ("predictions", "errors", "loss", "feature_kernel", "gradient_kernel", "ntk")

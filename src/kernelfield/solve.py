@@ -1,0 +1,109 @@
+"""solve: the one door to every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kernelfield.march import March
+from kernelfield.problem import Problem
+from kernelfield.solution import Interrupted, Solution, SolveError, Status
+from kernelfield.training import GradientDescent
+
+SHOW_AFTER = 2.0  # seconds without a progress bar
+
+
+class Method(Protocol):
+    """A way to solve: the march, an approximation, or finite networks."""
+
+    def run(
+        self,
+        network: Any,
+        problem: Problem,
+        training: GradientDescent,
+        fields_at: Sequence[int],
+        progress: Callable[[int, int], None],
+    ) -> Solution | Status:
+        """The Solution, with the status of how the run ended; the status alone if there is nothing to keep."""
+        ...
+
+
+def solve(
+    network: Any,
+    problem: Problem,
+    training: GradientDescent,
+    method: Method | None = None,
+    *,
+    fields_at: Sequence[int] = (0, -1),
+    progress: bool = True,
+    throw: bool = True,
+) -> Solution:
+    """Train `network` on `problem` by `training`, solved by `method`.
+
+    Args:
+        network: what learns, for instance MLP(depth=3, activation="tanh", gamma0=1.0).
+        problem: inputs (P, D) and targets (P,).
+        training: how it learns; its steps are the time axis of the Solution.
+        method: March() by default.
+        fields_at: steps at which activation distributions are recorded (negative from the end).
+        progress: show a progress bar on runs over two seconds.
+        throw: raise when a run fails; otherwise return what it computed, with its status.
+
+    Returns:
+        Solution with steps + 1 rows, fewer if the run ended early.
+
+    Raises:
+        ValueError: for input that cannot be solved; nothing was run.
+        SolveError: the run diverged or ran out of particles; its `solution` holds the steps done.
+        Interrupted: Ctrl-C, a KeyboardInterrupt whose `solution` holds the steps done.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> problem = kf.Problem(np.eye(2), [1.0, -1.0])
+        >>> training = kf.GradientDescent(learning_rate=0.5, steps=4)
+        >>> solution = kf.solve(kf.MLP(depth=1, activation="linear"), problem, training)
+        >>> bool(solution.loss[-1] < solution.loss[0])
+        True
+    """
+    last = training.steps
+    outside = [step for step in fields_at if not -last - 1 <= step <= last]
+    if outside:
+        raise ValueError(
+            f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}"
+        )
+    steps = sorted({step % (last + 1) for step in fields_at})
+    method = method or March()
+    with _bar(type(method).__name__, progress) as report:
+        result = method.run(network, problem, training, steps, report)
+    status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
+    if status.code != "ok" and (throw or solution is None):
+        raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
+    assert solution is not None
+    return solution
+
+
+@contextmanager
+def _bar(title: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress report (done, total) that shows a bar once the run has taken SHOW_AFTER seconds."""
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    bar, began = Progress(*columns, transient=True), time.perf_counter()
+    task = bar.add_task(title)
+
+    def report(done: int, total: int) -> None:
+        if wanted and not bar.live.is_started and time.perf_counter() - began > SHOW_AFTER:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

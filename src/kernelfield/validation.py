@@ -1,0 +1,62 @@
+"""Frozen, validated settings whose errors are one sentence that names the argument."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Spec(BaseModel):
+    """Base of every settings object: frozen, no unknown arguments, errors in one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(_sentence(type(self), error)) from None
+
+
+def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        return f"{spec.__name__}: unknown argument '{name}'{suggestion(name, list(spec.model_fields))}"
+    if first["type"] == "missing":
+        return f"{spec.__name__}: {name} is required"
+    if first["type"] == "value_error":
+        return f"{spec.__name__}: {first['ctx']['error']}"
+    need = first["msg"].removeprefix("Input should be ")
+    return f"{spec.__name__}: {name} must be {need}, got {first['input']!r}"
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """The nearest known name as ' (did you mean ...?)', or the list of known names."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(known)})"
+
+
+def real_array(name: str, values: Any, dimensions: int) -> np.ndarray:
+    """`values` as a finite, non-empty, read-only float64 array with `dimensions` axes.
+
+    Raises:
+        ValueError: naming the argument, what is required and what came.
+    """
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of real numbers, got {type(values).__name__}") from None
+    if array.ndim != dimensions:
+        raise ValueError(f"{name} must have {dimensions} dimension(s), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"{name} must be finite, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite"
+        )
+    array.setflags(write=False)
+    return array
