@@ -25,7 +25,7 @@ class Activation:
 
     `feature_map` and `derivative_map` give <phi(a) phi(b)> and <phi'(a) phi'(b)> for zero-mean
     Gaussian a, b with variances k11, k22 and covariance k12 (called with k11, k12, k22, any equal
-    shapes), or are None where no closed form is known.
+    shapes), or are None where no closed form is known. `smooth` tells whether phi' is continuous.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Activation:
     dphi: Callable[[Array], Array]
     feature_map: KernelMap | None = None
     derivative_map: KernelMap | None = None
+    smooth: bool = True
 
     @property
     def is_linear(self) -> bool:
@@ -120,6 +121,7 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda h: jnp.where(h > 0, jnp.ones_like(h), 0),
             _relu_features,
             _relu_derivatives,
+            smooth=False,
         ),
         Activation(
             "erf",

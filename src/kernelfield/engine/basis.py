@@ -8,8 +8,12 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
 
 State = TypeVar("State")
+
+RESOLVED = 1e-6  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
+PASSES = 3  # extensions at once in double precision, each resolving what the one before left
 
 
 class Basis(NamedTuple):
@@ -46,16 +50,38 @@ def when(predicate: Array, update: Callable[[State], State], state: State) -> St
 
 
 def represent(basis: Basis, x: Array) -> tuple[Basis, Array]:
-    """Coordinates F = <x q> of the rows of x (rows, S), extending the basis where it leaves too much of x out.
+    """Coordinates F = <x q> of the rows of x, extending the basis where it leaves too much of x out.
+
+    Args:
+        basis: directions met so far.
+        x: (rows, S).
 
     Returns:
         The basis, whose new directions (at most one a row) follow the old ones, and F (rows, capacity).
     """
-    mean_square = jnp.mean(x * x, axis=1)
-    basis = basis._replace(scale=jnp.maximum(basis.scale, jnp.mean(mean_square)))
+    basis = basis._replace(scale=jnp.maximum(basis.scale, jnp.mean(x * x)))
     F = x @ basis.q.T / x.shape[1]
-    unexplained = jnp.max(mean_square - jnp.sum(F * F, axis=1))
-    return when(unexplained > basis.tol * basis.scale, lambda old: _extend(*old, x), (basis, F))
+    passes = PASSES if x.dtype == jnp.float64 else 1
+
+    def too_much_left(now: tuple[Basis, Array, Array, Array]) -> Array:
+        basis, _, left, count = now
+        return (left > basis.tol * basis.scale) & (count < passes)
+
+    def extend(now: tuple[Basis, Array, Array, Array]) -> tuple[Basis, Array, Array, Array]:
+        basis, F, _, count = now
+        basis, F = _extend(basis, F, x)
+        return basis, F, _left_out(basis, F, x), count + 1
+
+    start = basis, F, _left_out(basis, F, x), jnp.zeros((), int)
+    basis, F, *_ = lax.while_loop(too_much_left, extend, start)
+    return basis, F
+
+
+def _left_out(basis: Basis, F: Array, x: Array) -> Array:
+    """The largest variance of a row of x outside the basis: by Pythagoras, in double precision from the residual."""
+    if x.dtype == jnp.float64:
+        return jnp.max(jnp.mean((x - F @ basis.q) ** 2, axis=1))
+    return jnp.max(jnp.mean(x * x, axis=1) - jnp.sum(F * F, axis=1))
 
 
 def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
@@ -65,7 +91,8 @@ def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
     directions, loadings, fresh = _principal_directions(residual, basis.tol * basis.scale)
     here = basis.size
     q = lax.dynamic_update_slice(basis.q, directions, (here, 0))
-    return basis._replace(q=q, size=here + fresh), lax.dynamic_update_slice(F, loadings, (0, here))
+    old = lax.dynamic_slice(F, (0, here), loadings.shape)
+    return basis._replace(q=q, size=here + fresh), lax.dynamic_update_slice(F, old + loadings, (0, here))
 
 
 def _principal_directions(residual: Array, cut: Array) -> tuple[Array, Array, Array]:
@@ -76,21 +103,25 @@ def _principal_directions(residual: Array, cut: Array) -> tuple[Array, Array, Ar
     """
     exact = residual.astype(jnp.float64)
     variance, axes = jnp.linalg.eigh(exact @ exact.T / residual.shape[1])
-    variance, axes = variance[::-1], axes[:, ::-1]
-    shares = axes**2 * jnp.maximum(variance, 0)  # variance of each row along each direction
+    variance, axes = jnp.maximum(variance[::-1], 0), axes[:, ::-1]
+    shares = axes**2 * variance  # variance of each row along each direction
     left = jnp.max(jnp.sum(shares, axis=1, keepdims=True) - jnp.cumsum(shares, axis=1) + shares, axis=0)
-    kept = jnp.cumprod((left > cut) & (variance > 0)).astype(jnp.float64)
+    kept = jnp.cumprod((left > cut) & (variance > RESOLVED * variance[0])).astype(jnp.float64)
     root = jnp.sqrt(jnp.maximum(variance, jnp.finfo(jnp.float64).tiny))
     directions = (axes / root * kept).T @ exact
-    loadings = axes * root * kept
+    overlap = directions @ directions.T / residual.shape[1]  # the identity to rounding over the smallest variance
+    triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
+    directions = solve_triangular(triangle, directions, lower=True)
+    loadings = exact @ directions.T / residual.shape[1]
     return directions.astype(residual.dtype), loadings.astype(residual.dtype), jnp.sum(kept).astype(int)
+
+
+def bases(tree: object) -> list[Basis]:
+    """Every basis in a tree of states, in order."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Basis))
+    return [leaf for leaf in leaves if isinstance(leaf, Basis)]
 
 
 def room(tree: object, rows: int) -> Array:
     """Whether every basis in a tree of states can take `rows` more directions."""
-    bases = [leaf for leaf in jax.tree.leaves(tree, is_leaf=_is_basis) if _is_basis(leaf)]
-    return jnp.all(jnp.stack([jnp.all(basis.size + rows <= basis.q.shape[-2]) for basis in bases]))
-
-
-def _is_basis(leaf: object) -> bool:
-    return isinstance(leaf, Basis)
+    return jnp.all(jnp.stack([basis.size + rows <= basis.q.shape[0] for basis in bases(tree)]))

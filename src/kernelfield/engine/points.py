@@ -33,11 +33,17 @@ def sobol(dimensions: int, particles: int, seed: np.random.SeedSequence) -> np.n
 
 
 def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence) -> np.ndarray:
-    """Scaled random orthogonal rows: <z_i z_j> = delta_ij exactly, hence exact averages of quadratics."""
+    """Signed unit vectors: <z_i z_j> = delta_ij exactly, hence exact averages of quadratic functions.
+
+    A coordinate that no matrix has asked for yet is zero on every particle in use, so that rounding errors
+    cannot correlate the present with the future, as they do on a dense orthogonal set.
+    """
     if dimensions > particles:
         raise OutOfParticles(f"{dimensions} Gaussian coordinates on {particles} particles")
-    gaussian = np.random.default_rng(seed).standard_normal((particles, particles))
-    return np.sqrt(particles) * np.linalg.qr(gaussian)[0][:dimensions]
+    rng = np.random.default_rng(seed)
+    z = np.zeros((dimensions, particles))
+    z[np.arange(dimensions), rng.permutation(particles)[:dimensions]] = rng.choice([-1.0, 1.0], dimensions)
+    return np.sqrt(particles) * z
 
 
 @dataclass(eq=False)
@@ -69,10 +75,7 @@ class Population:
         """
         turns = max([lane.rows for lane in self.lanes], default=0)
         wanted = [
-            (lane, row)
-            for row in range(turns)
-            for lane in self.lanes
-            if row < (turns if lane.grows else lane.rows)
+            (lane, row) for row in range(turns) for lane in self.lanes if row < (turns if lane.grows else lane.rows)
         ]
         dimensions: dict[Lane, list[int]] = {lane: [] for lane in self.lanes}
         for dimension, (lane, row) in enumerate(wanted):

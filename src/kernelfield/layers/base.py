@@ -14,6 +14,7 @@ automatic differentiation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -42,25 +43,35 @@ class WeightTrace(NamedTuple):
     Feature and gradient kernels are Phi^l = F F^T and G^{l+1} = G G^T.
     """
 
-    phi: Array | None = None
-    F: Array | None = None
-    g: Array | None = None
-    G: Array | None = None
+    phi: Any = None
+    F: Any = None
+    g: Any = None
+    G: Any = None
 
 
 class FieldTrace(NamedTuple):
     """Preactivation h, pregradient z and gradient g = phi'(h) z at an activation, (rows, S) each."""
 
-    h: Array
-    z: Array | None = None
-    g: Array | None = None
+    h: Any
+    z: Any = None
+    g: Any = None
 
 
 @dataclass
 class Setup:
     """How a network is laid out on particles.
 
-    `populations` collects what the layers ask for; coordinates are dealt once all layers have asked.
+    Attributes:
+        input_coordinates: F_x (P, k) with F_x F_x^T = K_x.
+        gamma0: feature-learning strength.
+        points: makes Gaussian coordinates.
+        particles: S.
+        seed: of the coordinates.
+        capacities: room for directions in each basis, in the order in which the layers ask for bases.
+        feature_tol, gradient_tol: variance that may stay outside a basis, relative to the mean square.
+        coupling: 1, or 0 for gradient independence.
+        dtype: of fields on particles.
+        populations: what the layers asked for; coordinates are dealt once all have asked.
     """
 
     input_coordinates: np.ndarray
@@ -68,7 +79,7 @@ class Setup:
     points: PointSet
     particles: int
     seed: np.random.SeedSequence
-    capacity: int
+    capacities: Iterator[int]
     feature_tol: float
     gradient_tol: float
     coupling: float
@@ -77,23 +88,22 @@ class Setup:
 
     def population(self) -> Population:
         """A new population of particles with its own point set."""
-        seed = np.random.SeedSequence(
-            self.seed.entropy, spawn_key=(*self.seed.spawn_key, len(self.populations))
-        )
+        seed = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, len(self.populations)))
         self.populations.append(Population(self.points, self.particles, seed))
         return self.populations[-1]
 
-    def side(self, population: Population, tol: float, rows: int | None = None) -> Side:
-        """One side of a matrix: `rows` images if their number is fixed, else as many as there is room for.
+    def basis(self, tol: float) -> Basis:
+        """An empty basis."""
+        return empty_basis(next(self.capacities), self.particles, tol, self.dtype)
+
+    def side(self, basis: Basis, population: Population, images: int | Basis) -> Side:
+        """One side of a matrix: `images` of a fixed number of directions, or of those of the other side's basis.
 
         Z and W hold a `Lane` until `dealt` puts its coordinates there: at initialization W = Z.
         """
-        lane: Any = population.lane(rows or self.capacity, grows=rows is None)
-        return Side(self.basis(tol), lane, lane)
-
-    def basis(self, tol: float) -> Basis:
-        """An empty basis with room for `capacity` directions."""
-        return empty_basis(self.capacity, self.particles, tol, self.dtype)
+        grows = isinstance(images, Basis)
+        lane: Any = population.lane(images.q.shape[0] if grows else images, grows)
+        return Side(basis, lane, lane)
 
     def dealt(self, state: State) -> State:
         """`state` with the coordinates of every lane in its place."""

@@ -21,9 +21,10 @@ class Dense:
     def init(self, setup: Setup, below: Population) -> tuple[InfiniteMatrix, Population]:
         """An infinite matrix from `below` to a new population."""
         above = setup.population()
+        q_a, q_b = setup.basis(setup.feature_tol), setup.basis(setup.gradient_tol)
         matrix = InfiniteMatrix(
-            below=setup.side(below, setup.feature_tol),
-            above=setup.side(above, setup.gradient_tol),
+            below=setup.side(q_a, below, images=q_b),
+            above=setup.side(q_b, above, images=q_a),
             coupling=jnp.asarray(setup.coupling, setup.dtype),
         )
         return matrix, above

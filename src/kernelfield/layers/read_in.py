@@ -21,7 +21,8 @@ class ReadIn:
     def init(self, setup: Setup, below: None) -> tuple[Side, Any]:
         """A side above the data, with one image for each direction of the data."""
         population = setup.population()
-        return setup.side(population, setup.gradient_tol, rows=setup.input_coordinates.shape[1]), population
+        basis, directions = setup.basis(setup.gradient_tol), setup.input_coordinates.shape[1]
+        return setup.side(basis, population, images=directions), population
 
     def forward(self, state: Side, signal: Array) -> tuple[Side, Signal, WeightTrace]:
         """h = F_x W_F and u = F_x Z_u."""

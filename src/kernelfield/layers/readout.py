@@ -28,7 +28,8 @@ class Readout:
 
     def init(self, setup: Setup, below: Population) -> tuple[ReadoutState, None]:
         """One Gaussian coordinate r."""
-        return ReadoutState(setup.side(below, setup.feature_tol, rows=1), jnp.asarray(setup.gamma0)), None
+        side = setup.side(setup.basis(setup.feature_tol), below, images=1)
+        return ReadoutState(side, jnp.asarray(setup.gamma0)), None
 
     def forward(self, state: ReadoutState, signal: Signal) -> tuple[ReadoutState, Array, WeightTrace]:
         """f = <z^L phi(h) - r phi(u)> / gamma0 (rows,): the second term has mean zero and removes most noise."""
@@ -37,9 +38,7 @@ class Readout:
         f = jnp.mean((side.W - side.Z) * phi + side.Z * (phi - signal.gaussian), axis=1) / state.gamma0
         return state._replace(side=side._replace(basis=basis)), f, WeightTrace(phi=phi, F=F)
 
-    def backward(
-        self, state: ReadoutState, chi: Array, trace: WeightTrace
-    ) -> tuple[ReadoutState, Array, WeightTrace]:
+    def backward(self, state: ReadoutState, chi: Array, trace: WeightTrace) -> tuple[ReadoutState, Array, WeightTrace]:
         """z = chi z^L: chi (rows,) is one for plain gradients, Delta for those that carry the error signal."""
         G = chi[:, None].astype(state.side.W.dtype)
         return state, G @ state.side.W, trace._replace(G=G)

@@ -47,8 +47,7 @@ class Sequential:
     def update(self, state: tuple, trace: tuple, rate: Array) -> tuple:
         """Each layer by itself."""
         return tuple(
-            layer.update(old, passed, rate)
-            for layer, old, passed in zip(self.layers, state, trace, strict=True)
+            layer.update(old, passed, rate) for layer, old, passed in zip(self.layers, state, trace, strict=True)
         )
 
     def finite_init(self, key: Array, inputs: int, width: int) -> tuple[tuple, int]:
