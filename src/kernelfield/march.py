@@ -101,6 +101,11 @@ class March(Spec):
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 
 
+def first_capacity(points: int) -> int:
+    """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
+    return 32 + min(8 * points, 128 + 4 * points)
+
+
 class _Run:
     """One solve: replicates marching in step, and what they recorded as a Solution."""
 
@@ -170,8 +175,7 @@ class _Run:
                 dtype=self.dtype,
             )
             plain = self.settings.kernels == "all"
-            capacity = 32 + min(8 * self.problem.points, 128 + 4 * self.problem.points)
-            return Replicate(self.network.layers, plain, constants, setup, capacity)
+            return Replicate(self.network.layers, plain, constants, setup, first_capacity(self.problem.points))
 
     def _diverged(self) -> Status:
         return Status(

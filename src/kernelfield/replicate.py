@@ -118,7 +118,7 @@ class Replicate:
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.seconds_compile = 0.0
-        self.state = self._initial_state(itertools.repeat(_rounded(capacity)))
+        self.state = self._initial_state(itertools.repeat(self._rounded(capacity)))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
         """Advance to step `stop` unless the run diverges; `alive` tells."""
@@ -147,7 +147,7 @@ class Replicate:
         self.t += done
         if not done:
             return None
-        self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf[:done]), now.records))
+        self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records))
         return now.fields
 
     def _chunk(self) -> int:
@@ -161,20 +161,18 @@ class Replicate:
 
     def _enlarge(self) -> None:
         """More room where it is getting short: a larger initial state, with the present one copied into it."""
-        sizes = [(int(basis.size), basis.q.shape[0]) for basis in bases(self.state)]
-        capacities = [
-            _rounded(1.5 * room + self.points) if size + self.points > NEARLY_FULL * room else room
-            for size, room in sizes
-        ]
-        if max(capacities) > self.setup.particles:
-            raise OutOfParticles(f"{max(capacities)} directions do not fit {self.setup.particles} particles")
+        capacities = []
+        for basis in bases(self.state):
+            size, room = int(basis.size) + self.points, basis.q.shape[0]
+            if size > self.setup.particles:
+                raise OutOfParticles(f"{size} directions do not fit {self.setup.particles} particles")
+            capacities.append(self._rounded(1.5 * room + self.points) if size > NEARLY_FULL * room else room)
         self.state = jax.tree.map(
             lambda new, old: new.at[tuple(slice(n) for n in old.shape)].set(old),
             self._initial_state(iter(capacities)),
             self.state,
         )
 
-
-def _rounded(capacity: float) -> int:
-    """The next multiple of 32, so that similar problems share a compilation."""
-    return 32 * math.ceil(capacity / 32)
+    def _rounded(self, capacity: float) -> int:
+        """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
+        return min(32 * math.ceil(capacity / 32), self.setup.particles)

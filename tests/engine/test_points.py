@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from kernelfield.engine.points import OutOfParticles, Population, cubature, sobol
+
+SEED = np.random.SeedSequence(3)
+
+
+def test_sobol_coordinates_are_standard_normal_and_uncorrelated():
+    z = sobol(6, 4096, SEED)
+    assert np.abs(z.mean(axis=1)).max() < 1e-3
+    np.testing.assert_allclose(z @ z.T / 4096, np.eye(6), atol=0.02)
+    assert np.mean(z**4) == pytest.approx(3, abs=0.05)
+
+
+def test_scrambles_of_different_length_are_independent():
+    short, long = sobol(4, 1024, SEED), sobol(8, 1024, SEED)
+    overlap = short @ long[:4].T / 1024
+    assert np.abs(overlap).max() < 0.9
+    assert not np.allclose(short, long[:4])
+
+
+def test_cubature_is_exact_for_quadratics():
+    z = cubature(5, 16, SEED)
+    np.testing.assert_allclose(z @ z.T / 16, np.eye(5), atol=1e-15)
+
+
+def test_cubature_refuses_more_coordinates_than_particles():
+    with pytest.raises(OutOfParticles, match="17 Gaussian coordinates on 16 particles"):
+        cubature(17, 16, SEED)
+
+
+def test_lanes_of_a_population_share_no_dimension_however_they_grow():
+    def unit_vectors(dimensions, particles, seed):
+        return np.eye(dimensions, particles)
+
+    def dealt(rows_up, rows_down):
+        population = Population(unit_vectors, 64, SEED)
+        lanes = [
+            population.lane(rows_up, grows=True),
+            population.lane(3, grows=False),
+            population.lane(rows_down, grows=True),
+        ]
+        rows = population.coordinates()
+        return [rows[lane].argmax(axis=1).tolist() for lane in lanes]
+
+    small, large = dealt(4, 6), dealt(12, 9)
+    everything = [dimension for lane in large for dimension in lane]
+    assert len(set(everything)) == len(everything)
+    assert all(new[: len(old)] == old for old, new in zip(small, large, strict=True))

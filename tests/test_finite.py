@@ -1,0 +1,209 @@
+"""Finite networks: against explicit formulas, exact identities at finite width, and the infinite limit."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield.low_rank import compressed
+
+RNG = np.random.default_rng(3)
+PROBLEM = kf.Problem(RNG.standard_normal((4, 3)), [1.0, -1.0, 0.5, 2.0])
+TRAINING = kf.GradientDescent(learning_rate=0.3, steps=3)
+DEEP = kf.MLP(depth=2, activation="tanh", gamma0=1.5)
+
+
+def solved(network=DEEP, problem=PROBLEM, training=TRAINING, fields_at=(0, -1), **method) -> kf.Solution:
+    return kf.solve(network, problem, training, kf.FiniteWidth(**method), fields_at=fields_at, progress=False)
+
+
+def explicit(params: Any, X: np.ndarray) -> dict[str, np.ndarray]:
+    """The tanh network of depth 2 written out: its fields, and gamma0 f as `out`."""
+    W0, W1, w = params
+    width, dimensions = W0.shape
+    h1 = X @ W0.T / np.sqrt(dimensions)
+    h2 = np.tanh(h1) @ W1.T / np.sqrt(width)
+    g2 = (1 - np.tanh(h2) ** 2) * w
+    z1 = g2 @ W1 / np.sqrt(width)
+    g1 = (1 - np.tanh(h1) ** 2) * z1
+    return {"h1": h1, "h2": h2, "z1": z1, "g1": g1, "g2": g2, "out": np.tanh(h2) @ w / width}
+
+
+def test_first_kernels_and_first_step_match_explicit_formulas():
+    width, X, y = 6, PROBLEM.X, PROBLEM.y
+    solution = solved(width=width, seeds=1, seed=4, precision="float64")
+    with jax.enable_x64(True):
+        drawn = DEEP.layers.finite_init(jax.random.key(4), 3, width)[0]
+    W0, W1, w = (np.asarray(values) for values in drawn if values is not None)
+    now = explicit((W0, W1, w), X)
+    fields = solution.fields(1, 0)
+    np.testing.assert_allclose(fields["h"], now["h1"], atol=1e-12)
+    np.testing.assert_allclose(fields["z"], now["z1"], atol=1e-12)
+    np.testing.assert_allclose(fields["g"], now["g1"], atol=1e-12)
+    np.testing.assert_allclose(solution.fields(2, 0)["z"], np.tile(w, (4, 1)), atol=1e-12)
+    for layer, h, g in ((1, now["h1"], now["g1"]), (2, now["h2"], now["g2"])):
+        np.testing.assert_allclose(solution.feature_kernel(layer, 0), np.tanh(h) @ np.tanh(h).T / width, atol=1e-12)
+        np.testing.assert_allclose(solution.gradient_kernel(layer, 0), g @ g.T / width, atol=1e-12)
+    rate = TRAINING.learning_rate * DEEP.gamma0 / len(y)
+    moved = (
+        W0 + rate * (now["g1"] * y[:, None]).T @ X / np.sqrt(3),
+        W1 + rate * (now["g2"] * y[:, None]).T @ np.tanh(now["h1"]) / np.sqrt(width),
+        w + rate * y @ np.tanh(now["h2"]),
+    )
+    f = (explicit(moved, X)["out"] - now["out"]) / DEEP.gamma0
+    np.testing.assert_allclose(solution.predictions[:2], [np.zeros(4), f], atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_increments_of_f_are_exact_at_finite_width(activation):
+    """Theory, section 7, item 8."""
+    network = kf.MLP(depth=3, activation=activation, gamma0=1.5)
+    solution = solved(network, width=8, seeds=1, fields_at=range(4), precision="float64")
+    phi, dphi = network.nonlinearity.phi, network.nonlinearity.dphi
+    with jax.enable_x64(True):
+        for t in range(3):
+            learned = sum(
+                solution.gradient_kernel(layer + 1, t)
+                * (PROBLEM.input_kernel if layer == 0 else solution.feature_kernel(layer, t + 1, t))
+                for layer in range(4)
+            )
+            increment = network.gamma0 * 0.3 / 4 * (learned @ solution.errors[t])
+            for layer in (1, 2, 3):
+                old, new = solution.fields(layer, t), solution.fields(layer, t + 1)["h"]
+                curved = phi(new) - phi(old["h"]) - dphi(old["h"]) * (new - old["h"])
+                increment += np.mean(old["z"] * curved, axis=1)
+            moved = network.gamma0 * (solution.predictions[t + 1] - solution.predictions[t])
+            np.testing.assert_allclose(increment, moved, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [5, 200])
+def test_compressed_factors_reproduce_the_kernel(width):
+    decay = np.exp(-np.arange(60) / 4)
+    rows = (RNG.standard_normal((2, 60, 60)) * decay) @ RNG.standard_normal((60, width))
+    rows = rows.reshape(2, 12, 5, width).astype(np.float32)
+    factors = compressed(rows, 1e-7)
+    assert factors.shape[-1] <= min(width, 40)
+    for factor, each in zip(factors.reshape(2, 60, -1), rows.reshape(2, 60, width), strict=True):
+        kernel = each @ each.T / width
+        np.testing.assert_allclose(factor @ factor.T, kernel, atol=1e-5 * np.trace(kernel) / 60)
+
+
+def test_kernels_of_all_times_agree_with_the_recorded_fields():
+    solution = solved(width=8, seeds=2)
+    h, g = (solution.field_samples[2, 3][name] for name in "hg")
+    phi = np.tanh(h)
+    Phi, G = (rows @ rows.transpose(0, 2, 1) / 8 for rows in (phi, g))
+    np.testing.assert_allclose(solution.estimate("feature_kernel", 2).replicates, Phi, atol=1e-5)
+    np.testing.assert_allclose(solution.estimate("gradient_kernel", 2).replicates, G, atol=1e-5)
+
+
+def test_seeds_are_independent_reproducible_and_do_not_depend_on_company():
+    many, again = solved(width=8, seeds=2, seed=5), solved(width=8, seeds=2, seed=5)
+    alone = solved(width=8, seeds=1, seed=6)
+    assert np.array_equal(many.replicate_predictions, again.replicate_predictions)
+    np.testing.assert_allclose(many.replicate_predictions[1], alone.replicate_predictions[0], atol=1e-5)
+    assert np.ptp(many.replicate_predictions[:, -1], axis=0).min() > 1e-3
+
+
+def test_batches_of_seeds_do_not_change_the_result(monkeypatch):
+    whole = solved(width=8, seeds=4)
+    monkeypatch.setattr("kernelfield.finite.BATCH_BYTES", 2 * 30_000)
+    parts = solved(width=8, seeds=4)
+    assert parts.replicate_predictions.shape == (4, 4, 4)
+    np.testing.assert_allclose(parts.replicate_predictions, whole.replicate_predictions, atol=1e-5)
+    np.testing.assert_allclose(parts.ntk(), whole.ntk(), atol=1e-4)
+    assert parts.fields(1)["g"].shape == (4, 4 * 8)
+
+
+def test_one_seed_has_no_standard_error():
+    assert np.isnan(solved(width=8, seeds=1).predictions_se).all()
+
+
+def test_zero_targets_do_not_move_anything():
+    solution = solved(problem=kf.Problem(PROBLEM.X, np.zeros(4)), width=8, seeds=2)
+    assert not solution.replicate_predictions.any()
+
+
+def test_divergence_keeps_the_steps_before_it():
+    linear, training = (
+        kf.MLP(depth=2, activation="linear"),
+        kf.GradientDescent(learning_rate=30.0, steps=40),
+    )
+    with pytest.raises(kf.SolveError, match=r"diverged: .* at step \d+: try a learning_rate below 30") as raised:
+        solved(linear, training=training, width=8, seeds=2)
+    solution = raised.value.solution
+    assert solution is not None
+    assert 1 <= len(solution.loss) < 41
+    losses = 0.5 * np.mean((solution.problem.y - solution.replicate_predictions) ** 2, axis=-1)
+    assert np.all(losses <= 1e3 * losses[:, :1])
+
+
+def test_interruption_keeps_the_steps_before_it():
+    def stop(done: int, total: int) -> None:
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    training = kf.GradientDescent(learning_rate=0.1, steps=200)
+    solution = kf.FiniteWidth(width=8, seeds=2).run(DEEP, PROBLEM, training, (0, 200), stop)
+    assert isinstance(solution, kf.Solution)
+    assert solution.status.code == "interrupted"
+    assert 1 <= solution.steps_done < 200
+
+
+def test_two_layer_linear_recursion_is_approached_as_width_grows():
+    """Theory, section 7, item 1: y an eigenvector of the input kernel."""
+    gamma0, rate, steps = 1.0, 0.4, 20
+    values, vectors = np.linalg.eigh(PROBLEM.input_kernel)
+    la, v = values[-1], vectors[:, -1]
+    problem, training = (
+        kf.Problem(PROBLEM.X, 2 * v),
+        kf.GradientDescent(learning_rate=rate, steps=steps),
+    )
+    a, b, f, c = 1.0, 1.0, [], rate / 4
+    for _ in range(steps + 1):
+        f.append(np.sqrt(la) * (a**2 - b**2) / (2 * gamma0))
+        a, b = (
+            a * (1 + gamma0 * c * np.sqrt(la) * (2 - f[-1])),
+            b * (1 - gamma0 * c * np.sqrt(la) * (2 - f[-1])),
+        )
+    for width in (64, 512):
+        network = kf.MLP(depth=1, activation="linear", gamma0=gamma0)
+        solution = solved(network, problem, training, width=width, seeds=16, kernels="none")
+        along = solution.replicate_predictions @ v
+        error, se = np.abs(along.mean(0) - f), along.std(0, ddof=1) / 4
+        assert np.all(error <= 5 * se + 5 / width)
+        assert se.max() < 3 / np.sqrt(16 * width)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "quantity", "message"),
+    [
+        ("none", "feature_kernel", "feature kernels were not tracked in this run"),
+        ("none", "ntk", "feature kernels were not tracked in this run"),
+        ("none", "gradient_kernel", "gradient kernels were not tracked in this run"),
+        ("features", "ntk", "gradient kernels were not tracked in this run"),
+    ],
+)
+def test_kernels_that_were_not_tracked_say_so(kernels, quantity, message):
+    solution = solved(width=8, seeds=2, kernels=kernels)
+    arguments = () if quantity == "ntk" else (1,)
+    with pytest.raises(ValueError, match=message):
+        solution.estimate(quantity, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "width is required"),
+        ({"width": 0}, "width must be greater than or equal to 1, got 0"),
+        ({"width": 8, "seeds": 0}, "seeds must be"),
+        ({"width": 8, "seed": -1}, "seed must be"),
+        ({"width": 8, "kernels": "some"}, "kernels must be"),
+        ({"width": 8, "precision": "float16"}, "precision must be"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        kf.FiniteWidth(**settings)
