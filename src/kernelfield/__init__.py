@@ -15,16 +15,19 @@
 Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (Solution).
 """
 
+from kernelfield.finite import FiniteWidth
 from kernelfield.march import March
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
 from kernelfield.solve import solve
+from kernelfield.storage import load
 from kernelfield.training import GradientDescent
 
 __all__ = [
     "MLP",
     "Estimate",
+    "FiniteWidth",
     "GradientDescent",
     "Interrupted",
     "March",
@@ -32,5 +35,6 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "load",
     "solve",
 ]

@@ -29,7 +29,7 @@ class MLP(Spec):
     Example:
         >>> import kernelfield as kf
         >>> len(kf.MLP(depth=2, activation="tanh", gamma0=1.0).layers.layers)
-        6
+        5
     """
 
     depth: int = Field(ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,7 @@ class Solution:
     Attributes:
         replicate_predictions: (R, steps + 1, P), f of every replicate.
         feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
-            where nothing depends on replicate or time.
+            where nothing depends on replicate or time. Empty if kernels were not tracked.
         gradient_factors: for layer 1..L+1, the same for G; empty if gradients were not tracked.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         exact: no sampling: standard errors are zero.
@@ -148,6 +149,8 @@ class Solution:
         return 0.5 * np.mean(self._errors()[0] ** 2, axis=-1), False
 
     def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        if not self.feature_factors:
+            raise ValueError("feature kernels were not tracked in this run: solve with kernels='all'")
         depth = len(self.feature_factors) - 1
         if not 0 <= layer <= depth:
             raise ValueError(f"layer of a feature kernel must be in 0..{depth}, got {layer}")
@@ -162,10 +165,11 @@ class Solution:
         return self._kernel(self.gradient_factors[layer - 1], t, s), layer == depth
 
     def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
-        layers = range(len(self.feature_factors))
-        return sum(
-            self._feature_kernel(l, t, s)[0] * self._gradient_kernel(l + 1, t, s)[0] for l in layers
-        ), False
+        terms = (
+            self._feature_kernel(layer, t, s)[0] * self._gradient_kernel(layer + 1, t, s)[0]
+            for layer in range(max(1, len(self.feature_factors)))
+        )
+        return sum(terms, start=np.zeros(())), False
 
     def _kernel(self, factor: np.ndarray, t: Times, s: Times | None) -> np.ndarray:
         left, right = (self._at(factor, when) for when in (t, t if s is None else s))
@@ -178,9 +182,7 @@ class Solution:
             chosen = np.arange(self.replicate_predictions.shape[1])[t]
         except IndexError:
             last = self.replicate_predictions.shape[1] - 1
-            raise ValueError(
-                f"time must be a step in 0..{last} (or negative, from the end), got {t}"
-            ) from None
+            raise ValueError(f"time must be a step in 0..{last} (or negative, from the end), got {t}") from None
         static = factor.shape[1] == 1
         return factor[:, np.zeros_like(chosen) if static else chosen].astype(np.float64)
 
@@ -279,9 +281,13 @@ class Solution:
         if key not in self.field_samples:
             layers, steps = (sorted({pair[i] for pair in self.field_samples}) for i in (0, 1))
             raise ValueError(f"fields were recorded at layers {layers} and steps {steps}, not at {key}")
-        return {
-            name: np.concatenate(list(values), axis=-1) for name, values in self.field_samples[key].items()
-        }
+        return {name: np.concatenate(list(values), axis=-1) for name, values in self.field_samples[key].items()}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to a NetCDF file, which `kernelfield.load` reads; see `kernelfield.storage.save`."""
+        from kernelfield.storage import save  # lazy: xarray takes a second to import
+
+        save(self, path)
 
 
 _QUANTITIES = ("predictions", "errors", "loss", "feature_kernel", "gradient_kernel", "ntk")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kernelfield.march import March
@@ -72,9 +73,7 @@ def solve(
     last = training.steps
     outside = [step for step in fields_at if not -last - 1 <= step <= last]
     if outside:
-        raise ValueError(
-            f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}"
-        )
+        raise ValueError(f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
     steps = sorted({step % (last + 1) for step in fields_at})
     method = method or March()
     with _bar(type(method).__name__, progress) as report:
@@ -88,15 +87,20 @@ def solve(
 
 @contextmanager
 def _bar(title: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress report (done, total) that shows a bar once the run has taken SHOW_AFTER seconds."""
+    """A progress report (done, total) that shows a bar once the run has taken SHOW_AFTER seconds.
+
+    The bar goes to the terminal's standard error; there is none where that is not a terminal.
+    """
     columns = (
         TextColumn(title),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeRemainingColumn(),
     )
-    bar, began = Progress(*columns, transient=True), time.perf_counter()
+    console = Console(stderr=True)
+    bar, began = Progress(*columns, console=console, transient=True), time.perf_counter()
     task = bar.add_task(title)
+    wanted = wanted and console.is_terminal
 
     def report(done: int, total: int) -> None:
         if wanted and not bar.live.is_started and time.perf_counter() - began > SHOW_AFTER:
@@ -106,4 +110,5 @@ def _bar(title: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

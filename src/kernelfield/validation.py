@@ -22,14 +22,14 @@ class Spec(BaseModel):
 
 
 def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt name first
     name = ".".join(str(part) for part in first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
         return f"{spec.__name__}: unknown argument '{name}'{suggestion(name, list(spec.model_fields))}"
     if first["type"] == "missing":
         return f"{spec.__name__}: {name} is required"
     if first["type"] == "value_error":
-        return f"{spec.__name__}: {first['ctx']['error']}"
+        return f"{spec.__name__}: {first.get('ctx', {}).get('error')}"
     need = first["msg"].removeprefix("Input should be ")
     return f"{spec.__name__}: {name} must be {need}, got {first['input']!r}"
 
@@ -38,6 +38,23 @@ def suggestion(name: str, known: list[str]) -> str:
     """The nearest known name as ' (did you mean ...?)', or the list of known names."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(known)})"
+
+
+def spec_class(name: str, base: type[Spec] = Spec) -> type[Spec]:
+    """The settings class of this library with a given name, among the subclasses of `base`.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+    """
+    found, known = [base], {}
+    while found:
+        each = found.pop()
+        found += each.__subclasses__()
+        if each.__module__.partition(".")[0] == __package__:
+            known[each.__name__] = each
+    if name not in known:
+        raise ValueError(f"'{name}' is unknown{suggestion(name, sorted(known))}")
+    return known[name]
 
 
 def real_array(name: str, values: Any, dimensions: int) -> np.ndarray:
@@ -55,8 +72,6 @@ def real_array(name: str, values: Any, dimensions: int) -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} must be finite, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite"
-        )
+        raise ValueError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite")
     array.setflags(write=False)
     return array

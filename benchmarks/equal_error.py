@@ -1,0 +1,154 @@
+"""Time to the same error: the march against ensembles of finite networks, in one run on one machine.
+
+    python benchmarks/equal_error.py
+
+The truth is a march with many particles. The error of a march is its rms distance from the truth over seeds, at a
+ladder of particles. The mean over M networks of width N has the error
+
+    error^2 = (bias / N)^2 + variance(N) / M
+
+with the bias fitted over all widths and the variance measured at each. The ensemble's time for an error is the
+least over widths of M(N) times the measured seconds of one network, vmapped over seeds, without recording kernels.
+Both run in float32; compilation is left out of both. Errors are relative Frobenius norms of predictions over all
+steps, and of the final feature and gradient kernels over all layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+import kernelfield as kf
+from cases import Case, equal_error_cases
+
+PARTICLES = (128, 256, 512, 1024, 2048)
+WIDTHS = {256: 64, 512: 48, 1024: 32, 2048: 16}  # width -> seeds that measure its variance and time
+KINDS = ("f", "Phi", "G")
+RUNS = 4
+
+
+class Peer(NamedTuple):
+    """One width: seconds of a network, variance of a network, squared distance of the mean from the truth."""
+
+    seconds: float
+    variance: float
+    distance: float
+    seeds: int
+
+
+def samples(solution: kf.Solution) -> dict[str, np.ndarray]:
+    """Every replicate's predictions, and final Phi and G of all layers, flattened: (R, entries)."""
+    network, count = solution.network, len(solution.replicate_predictions)
+    found = {"f": [solution.replicate_predictions], "Phi": [], "G": []}
+    for layer in range(1, network.depth + 1):
+        if solution.feature_factors:
+            found["Phi"].append(solution.estimate("feature_kernel", layer).replicates)
+            found["G"].append(solution.estimate("gradient_kernel", layer).replicates)
+        else:
+            fields = solution.field_samples[layer, solution.steps_done]
+            for kind, rows in (("Phi", np.asarray(network.nonlinearity.phi(fields["h"]))), ("G", fields["g"])):
+                found[kind].append(np.einsum("rmi,rni->rmn", rows, rows) / rows.shape[-1])
+    return {kind: np.concatenate([each.reshape(count, -1) for each in found[kind]], axis=1) for kind in KINDS}
+
+
+def solved(case: Case, method: kf.March | kf.FiniteWidth) -> kf.Solution:
+    """Solved twice; the second run is the one that is timed."""
+    kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])
+    return kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])
+
+
+def march_errors(case: Case, truth: dict[str, np.ndarray]) -> list[tuple[float, dict[str, float], int]]:
+    """Seconds and rms errors of the march (its mean over replicates) at every number of particles."""
+    ladder = []
+    for particles in PARTICLES:
+        runs = [solved(case, kf.March(particles=particles, seed=seed)) for seed in range(RUNS)]
+        seconds = float(np.median([run.info["seconds_run"] for run in runs]))
+        errors = {kind: [np.linalg.norm(samples(run)[kind].mean(0) - truth[kind]) for run in runs] for kind in KINDS}
+        rms = {kind: float(np.sqrt(np.mean(np.square(each)))) for kind, each in errors.items()}
+        ladder.append((seconds, rms, particles))
+    return ladder
+
+
+def peers(case: Case, truth: dict[str, np.ndarray]) -> dict[int, dict[str, Peer]]:
+    """Time, variance and bias of finite networks at every width."""
+    found = {}
+    for width, seeds in WIDTHS.items():
+        solution = solved(case, kf.FiniteWidth(width=width, seeds=seeds, kernels="none"))
+        values, seconds = samples(solution), solution.info["seconds_run"] / seeds
+        found[width] = {
+            kind: Peer(
+                seconds,
+                float(np.sum(values[kind].var(axis=0, ddof=1))),
+                float(np.sum((values[kind].mean(axis=0) - truth[kind]) ** 2)),
+                seeds,
+            )
+            for kind in KINDS
+        }
+        print(f"# {case.name}: width {width}, {seconds:.3f} s a network", file=sys.stderr)
+    return found
+
+
+def ensemble_time(networks: dict[int, dict[str, Peer]], kind: str, error: float) -> tuple[float, int, int]:
+    """Least seconds for an ensemble to reach an error, with its width and number of networks.
+
+    Widths beyond the measured ones are allowed at four times the seconds for twice the width.
+    """
+    each = {width: measured[kind] for width, measured in networks.items()}
+    bias2 = np.array([peer.distance - peer.variance / peer.seeds for peer in each.values()])
+    weight = np.array([peer.seeds / peer.variance for peer in each.values()])
+    inverse = np.array([width**-2.0 for width in each])
+    bias = max(0.0, float(np.sum(weight**2 * bias2 * inverse) / np.sum(weight**2 * inverse**2)))
+    widest = max(each)
+    options = {width: (peer.seconds, peer.variance) for width, peer in each.items()}
+    options |= {
+        widest * 2**k: (each[widest].seconds * 4**k, each[widest].variance / 2**k) for k in range(1, 6)
+    }
+    times = []
+    for width, (seconds, variance) in options.items():
+        left = error**2 - bias / width**2
+        if left > 0:
+            networks_needed = max(1, int(np.ceil(variance / left)))
+            times.append((seconds * networks_needed, width, networks_needed))
+    return min(times)
+
+
+def table(case: Case) -> list[str]:
+    """Lines of the table for one case."""
+    feature_tol, gradient_tol = kf.March().tolerances(case.network)
+    method = kf.March(
+        particles=16384, replicates=8, feature_tol=feature_tol / 5, gradient_tol=gradient_tol / 5, seed=10**6
+    )
+    truth = {
+        kind: each.mean(axis=0)
+        for kind, each in samples(kf.solve(case.network, case.problem, case.training, method)).items()
+    }
+    networks, lines = peers(case, truth), []
+    for seconds, errors, particles in march_errors(case, truth):
+        for kind in KINDS:
+            time, width, count = ensemble_time(networks, kind, errors[kind])
+            percent = 100 * errors[kind] / np.linalg.norm(truth[kind])
+            lines.append(
+                f"| {case.name} | {kind} | {percent:.2f} | {particles} | {seconds:.3f} | {width} x {count} "
+                f"| {time:.1f} | {time / seconds:.0f} |"
+            )
+    return lines
+
+
+def main() -> None:
+    """Print a markdown table."""
+    names = [case.name for case in equal_error_cases()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=names, default=names)
+    arguments = parser.parse_args()
+    print("| case | quantity | error % | particles x 4 | march s | width x networks | ensemble s | ratio |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for case in equal_error_cases():
+        if case.name in arguments.cases:
+            print("\n".join(table(case)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""TOML <-> the objects that describe a run.
+
+    [data]        source = "digits", "table" (a .csv or .npz file) or "gaussian"
+    [network]     kind = "MLP", and its arguments
+    [training]    kind = "GradientDescent", and its arguments
+    [march]       arguments of March       (`kernelfield solve`)
+    [finite]      arguments of FiniteWidth (`kernelfield train`)
+
+examples/digits.toml is a commented example.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kernelfield.datasets import digits, gaussian, standardized
+from kernelfield.finite import FiniteWidth
+from kernelfield.march import March
+from kernelfield.problem import Problem
+from kernelfield.training import GradientDescent
+from kernelfield.validation import Spec, spec_class, suggestion
+
+
+class DigitsData(Spec):
+    """Two classes of handwritten digits; see `kernelfield.datasets.digits`.
+
+    Args:
+        source: "digits".
+        classes: two digits.
+        points: number of images, even.
+        seed: of the choice of images; the first ones of each class if left out.
+    """
+
+    source: Literal["digits"] = "digits"
+    classes: tuple[int, int] = (0, 1)
+    points: int = 20
+    seed: int | None = None
+
+    def problem(self, folder: Path) -> Problem:
+        """The Problem; `folder` is not used."""
+        return digits(self.classes, self.points, self.seed)
+
+
+class GaussianData(Spec):
+    """Standard normal inputs with random signs as targets; see `kernelfield.datasets.gaussian`.
+
+    Args:
+        source: "gaussian".
+        points: P.
+        dimensions: D.
+        seed: of inputs and targets.
+    """
+
+    source: Literal["gaussian"] = "gaussian"
+    points: int
+    dimensions: int
+    seed: int = 0
+
+    def problem(self, folder: Path) -> Problem:
+        """The Problem; `folder` is not used."""
+        return gaussian(self.points, self.dimensions, self.seed)
+
+
+class TableData(Spec):
+    """A .csv file with a header, or a .npz file.
+
+    Args:
+        source: "table".
+        path: of the file, relative to the configuration file.
+        inputs: csv: names of the input columns (all but the target if left out); npz: name of the array
+            (P, D), "X" if left out.
+        target: csv: name of the target column; npz: name of the array (P,).
+        standardize: subtract from the inputs their mean and divide by their standard deviation, two numbers.
+    """
+
+    source: Literal["table"] = "table"
+    path: str
+    inputs: list[str] | str | None = None
+    target: str = "y"
+    standardize: bool = False
+
+    def problem(self, folder: Path) -> Problem:
+        """The Problem; `path` is relative to `folder`."""
+        path = folder / self.path
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist")
+        if path.suffix not in (".csv", ".npz"):
+            raise ValueError(f"path must end in .csv or .npz, got {self.path}")
+        X, y = self._from_csv(path) if path.suffix == ".csv" else self._from_npz(path)
+        return Problem(standardized(X) if self.standardize else X, y)
+
+    def _from_csv(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        with open(path, newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+        header, rows = (rows[0], rows[1:]) if rows else ([], [])
+        others = [name for name in header if name != self.target]
+        inputs = [self.inputs] if isinstance(self.inputs, str) else self.inputs or others
+        places = [_place(path, header, name) for name in (*inputs, self.target)]
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(header):
+                raise ValueError(f"{path}: data row {number} has {len(row)} entries, the header has {len(header)}")
+        try:
+            table = np.array([[float(row[place]) for place in places] for row in rows])
+        except ValueError as error:
+            raise ValueError(f"{path}: every entry used must be a number: {error}") from None
+        if not len(table):
+            raise ValueError(f"{path} holds no rows of data")
+        return table[:, :-1], table[:, -1]
+
+    def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        name = "X" if self.inputs is None else self.inputs
+        if not isinstance(name, str):
+            raise ValueError("inputs must be the name of one array in a .npz file")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                kept = {key: arrays[key] for key in arrays.files}
+        except Exception:
+            raise ValueError(f"{path} is not a .npz file of numeric arrays, or is damaged") from None
+        for key in (name, self.target):
+            _place(path, list(kept), key)
+        return kept[name], kept[self.target]
+
+
+def _place(path: Path, known: list[str], name: str) -> int:
+    if name not in known:
+        raise ValueError(f"{path} has no column '{name}'{suggestion(name, known)}")
+    return known.index(name)
+
+
+Data = DigitsData | GaussianData | TableData
+_DATA = {"digits": DigitsData, "gaussian": GaussianData, "table": TableData}
+_SECTIONS = ("data", "network", "training", "march", "finite")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run as a file describes it.
+
+    Args:
+        data: where inputs and targets come from.
+        network: what learns.
+        training: how it learns.
+        march: how infinite width is solved.
+        finite: finite networks; None if the file has no such section.
+        folder: that of the file, which paths are relative to.
+    """
+
+    data: Data
+    network: Any
+    training: Any
+    march: March = March()  # noqa: RUF009  (frozen)
+    finite: FiniteWidth | None = None
+    folder: Path = Path()
+
+    def problem(self) -> Problem:
+        """Inputs and targets.
+
+        Raises:
+            ValueError: naming what is wrong with the data.
+            FileNotFoundError: a data file does not exist.
+        """
+        try:
+            return self.data.problem(self.folder)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"[data] {error}") from None
+
+    def to_toml(self) -> str:
+        """The file that `read` turns into this."""
+        sections = {name: getattr(self, name) for name in _SECTIONS}
+        text = []
+        for name, spec in sections.items():
+            if spec is not None:
+                kind = {"kind": type(spec).__name__} if name in ("network", "training") else {}
+                values = {**kind, **spec.model_dump(mode="json", exclude_none=True)}
+                text += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        return "\n".join(text)
+
+
+def read(path: str | os.PathLike[str]) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: of a TOML file.
+
+    Returns:
+        Config, checked but for the data themselves.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming file, section and key, and the nearest known key for an unknown one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.parent)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse(text: str, folder: Path | None = None) -> Config:
+    """Read the text of a configuration file.
+
+    Args:
+        text: TOML.
+        folder: which paths are relative to; the current one by default.
+
+    Returns:
+        Config, checked but for the data themselves.
+
+    Raises:
+        ValueError: naming section and key.
+
+    Example:
+        >>> from kernelfield.config import parse
+        >>> config = parse('''
+        ... [data]
+        ... source = "digits"
+        ... [network]
+        ... depth = 2
+        ... [training]
+        ... learning_rate = 0.3
+        ... steps = 50
+        ... ''')
+        >>> config.network.depth, config.problem().points
+        (2, 20)
+    """
+    try:
+        sections = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not valid TOML: {error}") from None
+    for name, section in sections.items():
+        if name not in _SECTIONS:
+            raise ValueError(f"unknown section [{name}]{suggestion(name, list(_SECTIONS))}")
+        if not isinstance(section, dict):
+            raise ValueError(f"{name} must be a section [{name}], got {section!r}")
+    for name in ("data", "network", "training"):
+        if name not in sections:
+            raise ValueError(f"section [{name}] is required")
+    return Config(
+        data=_section("data", sections["data"]),
+        network=_section("network", sections["network"]),
+        training=_section("training", sections["training"]),
+        march=_section("march", sections.get("march", {})),
+        finite=_section("finite", sections["finite"]) if "finite" in sections else None,
+        folder=folder or Path(),
+    )
+
+
+def _section(name: str, values: dict[str, Any]) -> Any:
+    """The object that a section describes."""
+    try:
+        return _class_of(name, values)(**values)
+    except ValueError as error:
+        raise ValueError(f"[{name}] {error}") from None
+
+
+def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
+    """The class that a section names (and takes out of `values`, if it is not an argument)."""
+    if section == "data":
+        source = values.get("source")
+        if source not in _DATA:
+            raise ValueError(f"source must be one of {', '.join(_DATA)}, got {source!r}")
+        return _DATA[source]
+    if section in ("march", "finite"):
+        return March if section == "march" else FiniteWidth
+    default = "MLP" if section == "network" else GradientDescent.__name__
+    kind = values.pop("kind", default)
+    modules = {"network": "kernelfield.networks", "training": "kernelfield.training"}
+    found = spec_class(str(kind))
+    if found.__module__ != modules[section]:
+        raise ValueError(f"kind '{kind}' is not a {section}")
+    return found

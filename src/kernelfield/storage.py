@@ -1,0 +1,266 @@
+"""Solution <-> xarray.Dataset <-> NetCDF: everything needed to look at a run again, bit for bit.
+
+Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_rank_l) and
+Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
+nothing depends on replicate or time is named `any_replicate` or `any_time`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernelfield.problem import Problem
+from kernelfield.solution import Solution, Status
+from kernelfield.validation import Spec, spec_class
+
+if TYPE_CHECKING:
+    import xarray
+
+FORMAT, SCHEMA = "kernelfield.Solution", 1
+_FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
+_FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
+
+
+def save(solution: Solution, path: str | os.PathLike[str]) -> None:
+    """Write a Solution to a NetCDF file: the whole file or nothing.
+
+    Args:
+        solution: what to write.
+        path: of the file; an existing one is replaced.
+
+    Raises:
+        ValueError: for a custom activation function, which cannot be stored; nothing was written.
+        FileNotFoundError: the folder does not exist.
+
+    Example:
+        >>> import tempfile, numpy as np, kernelfield as kf
+        >>> solution = kf.solve(kf.MLP(depth=1, activation="linear"), kf.Problem(np.eye(2), [1.0, -1.0]),
+        ...                     kf.GradientDescent(learning_rate=0.1, steps=3), progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     solution.save(folder + "/run.nc")
+        ...     kf.load(folder + "/run.nc").loss.tolist() == solution.loss.tolist()
+        True
+    """
+    path = Path(path)
+    data = to_dataset(solution)
+    check_folder(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        encoding = {str(name): {"_FillValue": None} for name in data.variables}
+        data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Solution:
+    """Read the Solution that `save` wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The Solution, its arrays, settings, status and info as they were.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another format or of another schema.
+    """
+    import xarray
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    try:
+        data = xarray.load_dataset(path, engine="h5netcdf", decode_cf=False)
+    except Exception:  # every reader below has its own exceptions for a file it cannot read
+        raise ValueError(f"{path} is not a NetCDF file, or is damaged") from None
+    if data.attrs.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by kernelfield")
+    if data.attrs.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has schema {data.attrs.get('schema')}; this version reads schema {SCHEMA}")
+    try:
+        return from_dataset(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error} is missing or of the wrong kind") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be restored: {error}") from None
+
+
+def to_dataset(solution: Solution) -> xarray.Dataset:
+    """The Solution as an xarray.Dataset with named dimensions, units and the settings in its attributes.
+
+    Args:
+        solution: what to convert.
+
+    Returns:
+        xarray.Dataset, with dimensions replicate, time, sample, dimension, feature_rank_l, gradient_rank_l
+        and neuron_l.
+
+    Raises:
+        ValueError: for a custom activation function, which cannot be stored.
+    """
+    import xarray
+
+    replicates, rows, _ = solution.replicate_predictions.shape
+    lead = (replicates, rows)
+    variables: dict[str, Any] = {
+        "X": _variable(("sample", "dimension"), solution.problem.X, "inputs"),
+        "y": _variable(("sample",), solution.problem.y, "targets"),
+        "predictions": _variable(
+            ("replicate", "time", "sample"), solution.replicate_predictions, "network output f, of replicates"
+        ),
+    }
+    for layer, factor in enumerate(solution.feature_factors):
+        dims = (*_leading(lead, factor), "sample", f"feature_rank_{layer}")
+        name = f"factor F of the feature kernel of layer {layer}, Phi(t, s) = F(t) F(s)^T"
+        variables[f"Phi_factor_{layer}"] = _variable(dims, factor, name)
+    for layer, factor in enumerate(solution.gradient_factors, start=1):
+        dims = (*_leading(lead, factor), "sample", f"gradient_rank_{layer}")
+        name = f"factor F of the gradient kernel of layer {layer}, G(t, s) = F(t) F(s)^T"
+        variables[f"G_factor_{layer}"] = _variable(dims, factor, name)
+    for (layer, step), samples in solution.field_samples.items():
+        for name, values in samples.items():
+            dims = (
+                "replicate" if len(values) == replicates else "any_replicate",
+                "sample",
+                f"neuron_{layer}",
+            )
+            about = f"{_FIELDS.get(name, name)} of layer {layer} before update {step}"
+            variables[f"{name}_layer{layer}_step{step}"] = _variable(dims, values, about)
+    steps = np.arange(rows)
+    times = {
+        "time": _variable(("time",), solution.times, "training time, learning rate times step"),
+        "step": _variable(("time",), steps, "number of updates before this row", "steps"),
+    }
+    return xarray.Dataset(variables, times, _attributes(solution))
+
+
+def from_dataset(data: xarray.Dataset) -> Solution:
+    """The Solution that `to_dataset` converted.
+
+    Args:
+        data: the Dataset.
+
+    Returns:
+        The Solution.
+
+    Raises:
+        ValueError: for settings of a kind that this version does not know.
+        KeyError: for a variable or attribute that is missing.
+    """
+    fields: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+    for variable in data.data_vars:
+        if match := _FIELD_NAME.fullmatch(str(variable)):
+            name, layer, step = match.groups()
+            fields.setdefault((int(layer), int(step)), {})[name] = data[variable].values
+    settings = json.loads(data.attrs["settings"])
+    return Solution(
+        network=_restored(settings["network"]),
+        problem=Problem(data["X"].values, data["y"].values),
+        training=_restored(settings["training"]),
+        method=_restored(settings["method"]),
+        replicate_predictions=data["predictions"].values,
+        feature_factors=_numbered(data, "Phi_factor_{}", first=0),
+        gradient_factors=_numbered(data, "G_factor_{}", first=1),
+        field_samples=fields,
+        exact=json.loads(data.attrs["exact"]),
+        status=Status(data.attrs["status"], data.attrs["status_message"]),
+        info=json.loads(data.attrs["info"]),
+    )
+
+
+def settings_json(spec: Any) -> dict[str, Any]:
+    """Class name and values of a settings object, as JSON can hold them.
+
+    Args:
+        spec: network, training or method.
+
+    Returns:
+        {"class": name, **values}.
+
+    Raises:
+        ValueError: if a value is a custom function.
+    """
+    for name, value in spec:
+        if callable(value):
+            raise ValueError(
+                f"{name} is a custom function, which cannot be stored: "
+                "save the arrays you need, or use an activation known by name"
+            )
+    return {"class": type(spec).__name__, **spec.model_dump(mode="json")}
+
+
+def check_folder(path: Path) -> None:
+    """Raise FileNotFoundError or ValueError if no file can be written at `path`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder {path.parent} cannot be written to")
+
+
+def _variable(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1") -> tuple:
+    return dims, np.asarray(values), {"long_name": long_name, "units": units}
+
+
+def _leading(lead: tuple[int, int], factor: np.ndarray) -> tuple[str, str]:
+    return (
+        "replicate" if factor.shape[0] == lead[0] else "any_replicate",
+        "time" if factor.shape[1] == lead[1] else "any_time",
+    )
+
+
+def _attributes(solution: Solution) -> dict[str, Any]:
+    parts = {"network": solution.network, "training": solution.training, "method": solution.method}
+    libraries = {f"{name}_version": _version(name) for name in ("kernelfield", "jax", "numpy")}
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "settings": json.dumps({name: settings_json(spec) for name, spec in parts.items()}),
+        "seed": getattr(solution.method, "seed", -1),
+        "exact": json.dumps(bool(solution.exact)),
+        "status": solution.status.code,
+        "status_message": solution.status.message,
+        "info": json.dumps(dict(solution.info), default=_plain),
+        **libraries,
+    }
+
+
+def _version(name: str) -> str:
+    with contextlib.suppress(Exception):
+        return version(name)
+    return "unknown"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values and mappings as JSON can hold them."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise ValueError(f"info holds a {type(value).__name__}, which cannot be stored")
+
+
+def _restored(settings: dict[str, Any]) -> Any:
+    values = dict(settings)
+    cls: type[Spec] = spec_class(values.pop("class"))
+    return cls(**values)
+
+
+def _numbered(data: xarray.Dataset, pattern: str, first: int) -> tuple[np.ndarray, ...]:
+    arrays, layer = [], first
+    while (name := pattern.format(layer)) in data:
+        arrays.append(data[name].values)
+        layer += 1
+    return tuple(arrays)

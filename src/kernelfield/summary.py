@@ -1,0 +1,152 @@
+"""What a Solution says, as a table for the terminal and as a figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.table import Table
+
+from kernelfield.solution import Estimate, Solution
+
+
+def alignment(solution: Solution, layer: int, t: int = -1) -> Estimate:
+    """Alignment of a feature kernel with the targets, y^T Phi y / (|Phi| |y|^2), between -1 and 1.
+
+    Args:
+        solution: with feature kernels.
+        layer: 0..L.
+        t: step.
+
+    Returns:
+        Estimate of a number.
+    """
+    kernel = solution.estimate("feature_kernel", layer, t)
+    y = solution.problem.y
+    size = np.linalg.norm(kernel.replicates, axis=(1, 2)) * (y @ y)
+    aligned = np.einsum("m,rmn,n->r", y, kernel.replicates, y)
+    return Estimate(np.divide(aligned, size, out=np.zeros_like(size), where=size > 0), kernel.exact)
+
+
+def change(solution: Solution, layer: int) -> Estimate:
+    """How far training moved a feature kernel, |Phi(T) - Phi(0)| / |Phi(0)|.
+
+    Args:
+        solution: with feature kernels.
+        layer: 0..L.
+
+    Returns:
+        Estimate of a number.
+    """
+    last, first = (solution.estimate("feature_kernel", layer, t) for t in (-1, 0))
+    size = np.linalg.norm(first.replicates, axis=(1, 2))
+    moved = np.linalg.norm(last.replicates - first.replicates, axis=(1, 2))
+    return Estimate(np.divide(moved, size, out=np.zeros_like(size), where=size > 0), last.exact)
+
+
+def report(solution: Solution) -> Group:
+    """Settings, how the run went, loss and kernels, as tables.
+
+    Args:
+        solution: what to report.
+
+    Returns:
+        rich Group, to print.
+    """
+    tables = [_settings(solution), _loss(solution)]
+    return Group(*tables, _kernels(solution)) if solution.feature_factors else Group(*tables)
+
+
+def _settings(solution: Solution) -> Table:
+    out = Table(box=SIMPLE, show_header=False, pad_edge=False)
+    problem, info = solution.problem, solution.info
+    out.add_row("data", f"{problem.points} points in {problem.dimensions} dimensions")
+    for name in ("network", "training", "method"):
+        out.add_row(name, str(described(getattr(solution, name))))
+    for key, name in (("feature_ranks", "feature ranks"), ("gradient_ranks", "gradient ranks")):
+        if info.get(key):
+            out.add_row(name, f"{', '.join(map(str, info[key]))} (hidden layers 1 to {len(info[key])})")
+    spent = {key.removeprefix("seconds_"): value for key, value in info.items() if key.startswith("seconds_")}
+    if spent:
+        out.add_row("seconds", ", ".join(f"{key} {value:.1f}" for key, value in spent.items()))
+    out.add_row("status", str(solution.status))
+    return out
+
+
+def described(spec: Any) -> str:
+    """A settings object as it would be typed, without what is left to its defaults.
+
+    Args:
+        spec: network, training or method.
+
+    Returns:
+        "Name(argument=value, ...)".
+    """
+    values = ", ".join(f"{name}={value!r}" for name, value in spec if value is not None)
+    return f"{type(spec).__name__}({values})"
+
+
+def _loss(solution: Solution) -> Table:
+    out = Table(box=SIMPLE, pad_edge=False)
+    loss = solution.estimate("loss")
+    low, high = loss.interval()
+    for name in ("step", "training time", "loss", "standard error", "95 % interval"):
+        out.add_column(name, justify="right")
+    for t in np.unique(np.linspace(0, solution.steps_done, 6).round().astype(int)):
+        interval = f"{low[t]:.4g} .. {high[t]:.4g}" if np.isfinite(low[t]) else "one replicate"
+        se = f"{loss.se[t]:.1g}" if np.isfinite(loss.se[t]) else "-"
+        out.add_row(str(t), f"{solution.times[t]:.4g}", f"{loss.mean[t]:.4g}", se, interval)
+    return out
+
+
+def _kernels(solution: Solution) -> Table:
+    out = Table(box=SIMPLE, pad_edge=False)
+    for name in ("feature kernel of layer", "moved by", "alignment with y: first", "last"):
+        out.add_column(name, justify="right")
+    for layer in range(1, len(solution.feature_factors)):
+        cells = (change(solution, layer), alignment(solution, layer, 0), alignment(solution, layer, -1))
+        out.add_row(str(layer), *(_with_error(cell) for cell in cells))
+    return out
+
+
+def _with_error(estimate: Estimate) -> str:
+    mean, se = float(estimate.mean), float(estimate.se)
+    return f"{mean:.3f} ± {se:.1g}" if np.isfinite(se) else f"{mean:.3f}"
+
+
+def draw(solution: Solution) -> Any:
+    """Loss with its error band; last feature kernel before and after training, samples ordered by target.
+
+    Args:
+        solution: what to draw.
+
+    Returns:
+        matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    from kernelfield import plotting
+
+    kernels = bool(solution.feature_factors)
+    figure = Figure(figsize=(12 if kernels else 6, 3.8), dpi=130, layout="constrained")
+    axes = figure.subplots(1, 3 if kernels else 1, width_ratios=[1.5, 1, 1] if kernels else None, squeeze=False)
+    loss = axes[0, 0]
+    plotting.loss_curve(loss, solution, plotting.RICH, "mean, with 95 % interval")
+    loss.legend(frameon=False)
+    loss.spines[["top", "right"]].set_visible(False)
+    loss.set_title(type(solution.method).__name__, fontsize=11)
+    if kernels:
+        layer = len(solution.feature_factors) - 1
+        order = np.argsort(-solution.problem.y, kind="stable")
+        counts = np.unique(-solution.problem.y, return_counts=True)[1].tolist()
+        groups = counts if len(counts) <= 10 else [len(order)]
+        panels = [solution.feature_kernel(layer, t)[np.ix_(order, order)] for t in (0, -1)]
+        limit = max(float(np.abs(panel).max()) for panel in panels)
+        images = [
+            plotting.kernel_matrix(place, panel, limit, f"{when} training", groups)
+            for place, panel, when in zip(axes[0, 1:], panels, ("before", "after"), strict=True)
+        ]
+        figure.colorbar(images[0], ax=axes[0, 1:], label=f"feature kernel $\\Phi^{{{layer}}}$", shrink=0.8)
+    return figure

@@ -1,0 +1,189 @@
+"""The command line as a user meets it: what it prints, its exit codes, and what it leaves on disk."""
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield import cli
+from kernelfield.cli import main
+
+CONFIG = """
+[data]
+source = "gaussian"
+points = 4
+dimensions = 3
+[network]
+depth = 1
+activation = "tanh"
+[training]
+learning_rate = {rate}
+steps = 3
+[march]
+particles = 64
+replicates = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder with a configuration, and no compilation cache switched on for later tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    (tmp_path / "run.toml").write_text(CONFIG.format(rate=0.2))
+    (tmp_path / "bad.toml").write_text(CONFIG.format(rate=0.2).replace("depth", "depht"))
+    (tmp_path / "few.toml").write_text(CONFIG.format(rate=0.2).replace("64", "16").replace("= 4", "= 9"))
+    (tmp_path / "wild.toml").write_text(CONFIG.format(rate=1e9))
+    (tmp_path / "broken.nc").write_text("not netcdf")
+    return tmp_path
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["solve", "none.toml", "-o", "a.nc"], "none.toml does not exist"),
+        (["solve", "bad.toml", "-o", "a.nc"], "unknown argument 'depht' (did you mean 'depth'?)"),
+        (["solve", "few.toml", "-o", "a.nc"], "particles must be at least 4 P = 36, got 16"),
+        (["solve", "broken.nc", "-o", "a.nc"], "not valid TOML"),
+        (["solve", "run.toml"], "Missing option '--output'"),
+        (["solve", "-o", "a.nc"], "Missing argument 'CONFIG.toml'"),
+        (["solve", "run.toml", "-o", "none/a.nc"], "the folder none for a.nc does not exist"),
+        (["solve", "run.toml", "-o", "."], "is a folder"),
+        (["solve", "run.toml", "-o", "run.toml"], "would replace the configuration"),
+        (["train", "run.toml", "-o", "a.nc"], "give --width"),
+        (
+            ["train", "run.toml", "-o", "a.nc", "--width", "0"],
+            "width must be greater than or equal to 1, got 0",
+        ),
+        (["train", "run.toml", "-o", "a.nc", "--width", "x"], "Invalid value for '--width'"),
+        (["train", "run.toml", "-o", "a.nc", "--width", "4", "--seeds", "0"], "seeds must be"),
+        (["show", "none.nc"], "none.nc does not exist"),
+        (["show", "broken.nc"], "broken.nc is not a NetCDF file, or is damaged"),
+        (["show", "broken.nc", "-o", "a.txt"], "must end in .png, .pdf, .svg, got a.txt"),
+        (["demo", "--out", "none/a.png"], "the folder none for a.png does not exist"),
+        (["demo", "--out", "a.txt"], "must end in .png"),
+        (["demos"], "No such command 'demos'"),
+        (["solve", "--wdith", "3"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2_and_writes_nothing(folder, capsys, arguments, message):
+    before = files(folder)
+    assert exit_code(*arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert files(folder) == before
+
+
+def test_solve_train_and_show(folder, capsys):
+    assert exit_code("solve", "run.toml", "-o", "infinite.nc") == 0
+    assert exit_code("train", "run.toml", "-o", "finite.nc", "--width", "16", "--seeds", "3") == 0
+    finite, infinite = kf.load("finite.nc"), kf.load("infinite.nc")
+    assert finite.method == kf.FiniteWidth(width=16, seeds=3) and finite.replicate_predictions.shape == (
+        3,
+        4,
+        4,
+    )
+    assert infinite.method == kf.March(particles=64, replicates=2)
+    printed = capsys.readouterr()
+    assert "wrote infinite.nc: loss 0.5 ->" in printed.out and not printed.err
+    for name in ("infinite", "finite"):
+        assert exit_code("show", f"{name}.nc", "-o", f"{name}.png") == 0
+        shown = capsys.readouterr().out
+        assert "ok: all steps done" in shown and "95 % interval" in shown
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_show_says_is_what_the_solution_holds(folder, capsys):
+    exit_code("train", "run.toml", "-o", "one.nc", "--width", "16", "--seeds", "1")
+    capsys.readouterr()
+    assert exit_code("show", "one.nc") == 0
+    shown = capsys.readouterr().out
+    assert f"{kf.load('one.nc').loss[-1]:.4g}" in shown and "one replicate" in shown
+
+
+def test_a_diverged_run_writes_its_steps_says_so_and_exits_1(folder, capsys):
+    assert exit_code("solve", "wild.toml", "-o", "a.nc") == 1
+    error = capsys.readouterr().err
+    assert "diverged: the loss exceeded" in error and error.count("\n") == 1
+    solution = kf.load("a.nc")
+    assert solution.status.code == "diverged" and np.isfinite(solution.predictions).all()
+    assert exit_code("show", "a.nc") == 0
+
+
+def test_an_interrupted_run_writes_its_steps_and_exits_130(folder, capsys, monkeypatch):
+    @contextlib.contextmanager
+    def pressed(title, wanted):
+        def report(done, total):
+            raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr(importlib.import_module("kernelfield.solve"), "_bar", pressed)
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 130
+    error = capsys.readouterr().err
+    assert "interrupted: stopped by the user" in error and error.count("\n") == 1
+    assert kf.load("a.nc").status.code == "interrupted"
+
+
+def test_interrupted_before_the_first_step_writes_nothing(folder, capsys, monkeypatch):
+    monkeypatch.setattr(kf.March, "run", lambda *arguments: kf.Status("interrupted", "stopped by the user"))
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 130
+    assert "nothing was written" in capsys.readouterr().err and not (folder / "a.nc").exists()
+
+
+def test_an_unexpected_failure_is_one_line_and_debug_shows_it_all(folder, capsys, monkeypatch):
+    def fails(path):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr("kernelfield.config.read", fails)
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 1
+    assert capsys.readouterr().err == ("kernelfield: unexpected RuntimeError: first second (--debug shows where)\n")
+    with pytest.raises(RuntimeError, match="first"):
+        main(["--debug", "solve", "run.toml", "-o", "a.nc"])
+
+
+def test_help_and_version(capsys):
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out.startswith("kernelfield 0.")
+    assert exit_code("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("demo", "solve", "train", "show"))
+    assert exit_code() == 2
+    assert "Usage" in "".join(capsys.readouterr())
+
+
+def test_the_demo_writes_one_figure_and_a_table(folder):
+    """As a process of its own, with a home that cannot be written and no terminal."""
+    environment = {**os.environ, "HOME": "/proc", "XDG_CACHE_HOME": "/proc/none"}
+    command = [sys.executable, "-m", "kernelfield.cli", "demo", "--quick"]
+    before = files(folder)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert "rich, infinite" in done.stdout and "wrote kernelfield-demo.png" in done.stdout
+    assert files(folder) == sorted([*before, "kernelfield-demo.png"])
+    assert (folder / "kernelfield-demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_compilation_cache_is_used(folder, tmp_path):
+    """Compiled programs are kept in XDG_CACHE_HOME, by the command line alone."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "kernelfield.cli", "solve", "run.toml", "-o", "a.nc"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0 and not done.stderr
+    assert any((tmp_path / "cache" / "kernelfield").iterdir())

@@ -1,0 +1,148 @@
+"""A configuration file becomes the objects it describes, or one sentence names section and key."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield import config
+from kernelfield.datasets import digits, gaussian, standardized
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.toml"
+GOOD = {
+    "data": 'source = "gaussian"\npoints = 4\ndimensions = 3',
+    "network": "depth = 1",
+    "training": "learning_rate = 0.1\nsteps = 2",
+}
+
+
+def text(**changed):
+    sections = {**GOOD, **changed}
+    return "\n".join(f"[{name}]\n{body}" for name, body in sections.items() if body is not None)
+
+
+def test_the_example_describes_digits():
+    read = config.read(EXAMPLE)
+    assert read.network == kf.MLP(depth=2, activation="tanh", gamma0=2.0)
+    assert read.training == kf.GradientDescent(learning_rate=0.3, steps=50)
+    assert isinstance(read.march, kf.March) and isinstance(read.finite, kf.FiniteWidth)
+    assert read.problem().X.shape == (20, 64)
+
+
+def test_writing_and_reading_are_inverse():
+    read = config.read(EXAMPLE)
+    assert config.parse(read.to_toml(), read.folder) == read
+    short = config.parse(text())
+    assert config.parse(short.to_toml(), short.folder) == short
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        (text(network="depht = 1"), r"\[network\] MLP: unknown argument 'depht' \(did you mean 'depth'\?\)"),
+        (text(network="depth = 0"), r"\[network\] MLP: depth must be greater than or equal to 1, got 0"),
+        (text(network='depth = 1\nactivation = "tahn"'), r"'tahn' is unknown \(did you mean 'tanh'\?\)"),
+        (text(network='kind = "MPL"\ndepth = 1'), r"\[network\] 'MPL' is unknown \(did you mean 'MLP'\?\)"),
+        (text(network='kind = "March"'), r"\[network\] kind 'March' is not a network"),
+        (text(network="gamma0 = 1.0"), r"\[network\] MLP: depth is required"),
+        (text(network=None), r"section \[network\] is required"),
+        (text(netwerk="depth = 1"), r"unknown section \[netwerk\] \(did you mean 'network'\?\)"),
+        ("data = 3\n", r"data must be a section \[data\], got 3"),
+        (
+            text(data='source = "digit"'),
+            r"\[data\] source must be one of digits, gaussian, table, got 'digit'",
+        ),
+        (text(data='source = "digits"\npoint = 3'), r"\[data\] .*'point' \(did you mean 'points'\?\)"),
+        (text(training="learning_rate = nan\nsteps = 1"), r"\[training\] .*learning_rate must be"),
+        (text(march="particles = 3"), r"\[march\] March: particles must be"),
+        (text(finite="seeds = 3"), r"\[finite\] FiniteWidth: width is required"),
+        ("[data", "not valid TOML"),
+    ],
+)
+def test_bad_configurations_are_named(toml, message):
+    with pytest.raises(ValueError, match=message):
+        config.parse(toml)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.toml does not exist"):
+        config.read(tmp_path / "none.toml")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        config.read(tmp_path)
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"a\.toml: not a text file"):
+        config.read(tmp_path / "a.toml")
+
+
+def from_file(folder, body):
+    (folder / "run.toml").write_text(text(data='source = "table"\n' + body))
+    return config.read(folder / "run.toml").problem()
+
+
+def test_a_csv_file_gives_its_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y\n1,2,1\n3,5,-1\n\n")
+    problem = from_file(tmp_path, 'path = "t.csv"')
+    assert problem.X.tolist() == [[1, 2], [3, 5]] and problem.y.tolist() == [1, -1]
+    chosen = from_file(tmp_path, 'path = "t.csv"\ninputs = ["b"]\ntarget = "a"\nstandardize = true')
+    assert chosen.y.tolist() == [1, 3] and np.allclose(chosen.X.ravel(), [-1, 1])
+    assert from_file(tmp_path, 'path = "t.csv"\ninputs = "b"').X.shape == (2, 1)
+
+
+def test_an_npz_file_gives_its_arrays(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.eye(2), y=[1, 2])
+    assert from_file(tmp_path, 'path = "t.npz"').y.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "body", "message"),
+    [
+        ("t.csv", "a,y\n1,x\n", "", "every entry used must be a number"),
+        ("t.csv", "a,y\n1\n", "", "data row 1 has 1 entries, the header has 2"),
+        ("t.csv", "a,y\n", "", "holds no rows of data"),
+        ("t.csv", "", "", "has no column 'y'"),
+        ("t.csv", "a,y\n1,2\n", 'target = "z"', "has no column 'z'"),
+        ("t.csv", "a,y\n1,nan\n", "", "y must be finite"),
+        ("t.csv", "a,y\n1,2\n1,2\n", "standardize = true", "all equal cannot be standardized"),
+        ("t.npz", "text", "", "is not a .npz file of numeric arrays, or is damaged"),
+        ("t.npz", "text", 'inputs = ["a"]', "inputs must be the name of one array"),
+        ("t.txt", "text", "", "path must end in .csv or .npz"),
+    ],
+)
+def test_bad_data_files_are_named(tmp_path, name, content, body, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        from_file(tmp_path, f'path = "{name}"\n{body}')
+
+
+def test_a_missing_data_file_or_array_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"\[data\] .*t\.csv does not exist"):
+        from_file(tmp_path, 'path = "t.csv"')
+    np.savez(tmp_path / "t.npz", X=np.eye(2))
+    with pytest.raises(ValueError, match=r"t\.npz has no column 'y'"):
+        from_file(tmp_path, 'path = "t.npz"')
+
+
+def test_digits_are_standardized_and_ordered_by_class():
+    problem = digits(classes=(3, 8), points=10, seed=1)
+    assert problem.y.tolist() == [1] * 5 + [-1] * 5
+    assert np.isclose(problem.X.mean(), 0) and np.isclose(problem.X.std(), 1)
+    assert np.array_equal(problem.X, digits((3, 8), 10, seed=1).X)
+    assert not np.array_equal(problem.X, digits((3, 8), 10, seed=2).X)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: digits(classes=(1, 1)), "classes must be two different digits"),
+        (lambda: digits(classes=(1, 10)), "classes must be two different digits"),
+        (lambda: digits(points=3), "points must be an even number in 2.."),
+        (lambda: digits(points=10**4), "points must be an even number in 2.."),
+        (lambda: gaussian(0, 2), "points must be at least 1, got 0"),
+        (lambda: gaussian(2, 0), "dimensions must be at least 1, got 0"),
+        (lambda: standardized(np.ones((2, 2))), "all equal cannot be standardized"),
+    ],
+)
+def test_bad_datasets_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,115 @@
+"""Bad input is named at construction: the argument, what is required, what came."""
+
+import numpy as np
+import pytest
+
+import kernelfield as kf
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ([[1.0, NAN]], [1.0], r"X must be finite, got 1 NaN or infinite"),
+        ([[1.0, INF], [INF, NAN]], [1.0, 1.0], r"X must be finite, got 3 NaN or infinite"),
+        ([[1.0, 2.0]], [NAN], r"y must be finite, got 1"),
+        (np.eye(3), [1.0, 1.0], r"X and y must have the same length, got 3 and 2"),
+        (np.zeros((0, 3)), [], r"X must not be empty, got shape \(0, 3\)"),
+        (np.zeros((3, 0)), [1, 1, 1], r"X must not be empty, got shape \(3, 0\)"),
+        ([1.0, 2.0], [1.0, 2.0], r"X must have 2 dimension\(s\), got shape \(2,\)"),
+        (np.eye(2), [[1.0], [2.0]], r"y must have 1 dimension\(s\), got shape \(2, 1\)"),
+        ("text", [1.0], r"X must be an array of real numbers, got str"),
+        ([[1.0, 2.0], [3.0]], [1.0, 1.0], r"X must be an array of real numbers, got list"),
+        (np.eye(2), None, r"y must "),
+    ],
+)
+def test_bad_data_are_named(X, y, message):
+    with pytest.raises(ValueError, match=message):
+        kf.Problem(X, y)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kf.MLP(depth=0), "MLP: depth must be greater than or equal to 1, got 0"),
+        (lambda: kf.MLP(depth=1.5), r"MLP: depth must be a valid integer.*, got 1\.5"),
+        (lambda: kf.MLP(), "MLP: depth is required"),
+        (lambda: kf.MLP(depht=2), r"MLP: unknown argument 'depht' \(did you mean 'depth'\?\)"),
+        (lambda: kf.MLP(depth=1, gamma0=0), "MLP: gamma0 must be greater than 0, got 0"),
+        (lambda: kf.MLP(depth=1, gamma0=-1), "MLP: gamma0 must be greater than 0, got -1"),
+        (lambda: kf.MLP(depth=1, gamma0=NAN), "MLP: gamma0 must be .*, got nan"),
+        (lambda: kf.MLP(depth=1, gamma0=INF), "MLP: gamma0 must be .*, got inf"),
+        (lambda: kf.MLP(depth=1, activation="tahn"), r"'tahn' is unknown \(did you mean 'tanh'\?\)"),
+        (lambda: kf.MLP(depth=1, activation="xyz"), r"'xyz' is unknown \(known: linear, tanh"),
+        (lambda: kf.MLP(depth=1, activation=3), "MLP: activation"),
+        (lambda: kf.GradientDescent(learning_rate=0, steps=1), "learning_rate must be greater than 0, got 0"),
+        (lambda: kf.GradientDescent(learning_rate=-0.1, steps=1), "learning_rate must be greater than 0"),
+        (lambda: kf.GradientDescent(learning_rate=NAN, steps=1), "learning_rate must be .*, got nan"),
+        (lambda: kf.GradientDescent(learning_rate=0.1, steps=0), "steps must be greater than or equal to 1"),
+        (lambda: kf.GradientDescent(learning_rate=0.1), "GradientDescent: steps is required"),
+        (lambda: kf.March(particles=15), "March: particles must be greater than or equal to 16, got 15"),
+        (lambda: kf.March(replicates=0), "March: replicates must be greater than or equal to 1, got 0"),
+        (lambda: kf.March(seed=-1), "March: seed must be greater than or equal to 0, got -1"),
+        (lambda: kf.March(feature_tol=0), "March: feature_tol must be greater than 0, got 0"),
+        (lambda: kf.March(gradient_tol=1), "March: gradient_tol must be less than 1, got 1"),
+        (lambda: kf.March(kernels="some"), "March: kernels must be .*, got 'some'"),
+        (lambda: kf.FiniteWidth(width=0), "FiniteWidth: width must be .* 1, got 0"),
+        (lambda: kf.FiniteWidth(width=4, seeds=0), "FiniteWidth: seeds must be .* 1, got 0"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def solved(particles=64, fields_at=(0, -1)):
+    problem = kf.Problem(np.eye(5), np.ones(5))
+    training = kf.GradientDescent(learning_rate=0.1, steps=2)
+    method = kf.March(particles=particles, replicates=1)
+    return kf.solve(kf.MLP(depth=1), problem, training, method, fields_at=fields_at, progress=False)
+
+
+def test_too_few_particles_for_the_data_are_named():
+    with pytest.raises(ValueError, match=r"particles must be at least 4 P = 20, got 16"):
+        solved(particles=16)
+
+
+def test_steps_of_fields_outside_training_are_named():
+    with pytest.raises(ValueError, match=r"fields_at must be steps in 0\.\.2 .*, got 3"):
+        solved(fields_at=(3,))
+
+
+def test_what_a_solution_does_not_hold_is_named(small_solution):
+    cases = (
+        (lambda: small_solution.feature_kernel(3), r"layer of a feature kernel must be in 0\.\.2, got 3"),
+        (lambda: small_solution.gradient_kernel(0), r"layer of a gradient kernel must be in 1\.\.3, got 0"),
+        (lambda: small_solution.feature_kernel(1, 9), r"time must be a step in 0\.\.5 .*, got 9"),
+        (lambda: small_solution.estimate("lose"), r"quantity must be one of predictions.*, got 'lose'"),
+        (lambda: small_solution.fields(1, 2), r"fields were recorded at layers \[1, 2\] and steps \[0, 5\]"),
+    )
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_the_data_cannot_be_changed_behind_a_problem():
+    X = np.eye(2)
+    problem = kf.Problem(X, [1, 2])
+    X[0, 0] = 7
+    assert problem.X[0, 0] == 1
+    with pytest.raises(ValueError, match="read-only"):
+        problem.X[0, 0] = 3
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 1), (1, 1)])
+def test_coordinates_reproduce_the_input_kernel(shape):
+    problem = kf.Problem(np.random.default_rng(0).standard_normal(shape), np.ones(shape[0]))
+    F = problem.input_coordinates
+    assert F.shape[1] <= min(shape)
+    assert np.allclose(F @ F.T, problem.input_kernel, rtol=0, atol=1e-14)
+
+
+def test_inputs_that_are_zero_have_a_kernel_of_zero():
+    problem = kf.Problem(np.zeros((2, 3)), [1, 1])
+    assert problem.input_coordinates.shape == (2, 1) and not problem.input_coordinates.any()

@@ -1,0 +1,170 @@
+"""A stored Solution comes back bit for bit, or one sentence says why not."""
+
+import dataclasses
+import json
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+import kernelfield as kf
+from kernelfield.storage import from_dataset, settings_json, to_dataset
+
+
+def same_array(first, second):
+    return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def assert_same(first, second):
+    for name in ("network", "training", "method", "status", "exact"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert json.dumps(dict(first.info)) == json.dumps(dict(second.info))
+    assert same_array(first.problem.X, second.problem.X)
+    assert same_array(first.problem.y, second.problem.y)
+    assert same_array(first.replicate_predictions, second.replicate_predictions)
+    for name in ("feature_factors", "gradient_factors"):
+        pairs = zip(getattr(first, name), getattr(second, name), strict=True)
+        assert all(same_array(*pair) for pair in pairs), name
+    assert first.field_samples.keys() == second.field_samples.keys()
+    for key, samples in first.field_samples.items():
+        assert samples.keys() == second.field_samples[key].keys()
+        assert all(same_array(samples[name], second.field_samples[key][name]) for name in samples)
+
+
+def test_a_march_comes_back_bit_for_bit(small_solution, tmp_path):
+    small_solution.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    assert_same(small_solution, back)
+    assert np.array_equal(back.ntk(-1), small_solution.ntk(-1))
+    assert np.array_equal(back.fields(2)["g"], small_solution.fields(2)["g"])
+
+
+@pytest.mark.parametrize("kernels", ["all", "features", "none"])
+def test_finite_networks_come_back_bit_for_bit(small_problem, tmp_path, kernels):
+    method = kf.FiniteWidth(width=16, seeds=3, kernels=kernels)
+    training = kf.GradientDescent(learning_rate=0.1, steps=3)
+    solution = kf.solve(kf.MLP(depth=1, gamma0=0.5), small_problem, training, method, progress=False)
+    solution.save(tmp_path / "run.nc")
+    assert_same(solution, kf.load(tmp_path / "run.nc"))
+
+
+def test_an_exact_solution_comes_back_exact(small_problem, tmp_path):
+    network = kf.MLP(depth=2, activation="linear")
+    training = kf.GradientDescent(learning_rate=0.1, steps=3)
+    solution = kf.solve(network, small_problem, training, progress=False)
+    solution.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    assert_same(solution, back)
+    assert back.exact and np.all(back.loss_se == 0)
+
+
+def test_a_failed_run_keeps_its_status(small_solution, tmp_path):
+    failed = dataclasses.replace(small_solution, status=kf.Status("diverged", "é: try less"), field_samples={})
+    failed.save(tmp_path / "run.nc")
+    assert kf.load(tmp_path / "run.nc").status == failed.status
+
+
+def test_nan_and_infinity_survive(small_solution, tmp_path):
+    values = small_solution.replicate_predictions.copy()
+    values[0, -1] = [np.nan, np.inf, -np.inf, -0.0]
+    odd = dataclasses.replace(
+        small_solution, replicate_predictions=values, info={"a": np.float64(0.1), "b": float("nan")}
+    )
+    odd.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    assert same_array(back.replicate_predictions, values)
+    assert back.info["a"] == 0.1 and np.isnan(back.info["b"])
+
+
+def test_any_netcdf_reader_finds_names_units_and_settings(small_solution, tmp_path):
+    small_solution.save(tmp_path / "run.nc")
+    with xarray.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as data:
+        assert data["predictions"].dims == ("replicate", "time", "sample")
+        assert data["Phi_factor_2"].dims == ("replicate", "time", "sample", "feature_rank_2")
+        assert data["Phi_factor_0"].dims == ("any_replicate", "any_time", "sample", "feature_rank_0")
+        assert all({"units", "long_name"} <= data[name].attrs.keys() for name in data.variables)
+        assert json.loads(data.attrs["settings"])["network"] == {
+            "class": "MLP", "depth": 2, "activation": "tanh", "gamma0": 1.0,
+        }  # fmt: skip
+        assert data.attrs["jax_version"] and data.attrs["seed"] == 0
+        factor = data["Phi_factor_2"]
+        kernel = xarray.dot(factor, factor.rename(sample="sample_prime"), dim="feature_rank_2")
+        assert np.allclose(kernel.isel(time=-1).mean("replicate"), small_solution.feature_kernel(2), rtol=1e-5)
+
+
+def test_datasets_and_solutions_are_inverse(small_solution):
+    assert_same(small_solution, from_dataset(to_dataset(small_solution)))
+
+
+def test_a_custom_activation_cannot_be_stored(small_solution, tmp_path):
+    custom = dataclasses.replace(small_solution, network=kf.MLP(depth=2, activation=lambda h: jnp.sin(h)))
+    with pytest.raises(ValueError, match="activation is a custom function, which cannot be stored"):
+        custom.save(tmp_path / "run.nc")
+    with pytest.raises(ValueError, match="custom function"):
+        settings_json(custom.network)
+    assert not list(tmp_path.iterdir())
+
+
+def test_info_that_json_cannot_hold_is_refused(small_solution, tmp_path):
+    odd = dataclasses.replace(small_solution, info={"a": object()})
+    with pytest.raises(ValueError, match="info holds a object, which cannot be stored"):
+        odd.save(tmp_path / "run.nc")
+
+
+def test_a_write_that_fails_leaves_the_old_file(small_solution, tmp_path, monkeypatch):
+    path = tmp_path / "run.nc"
+    small_solution.save(path)
+    before = path.read_bytes()
+
+    def fails(self, path, **kwargs):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(xarray.Dataset, "to_netcdf", fails)
+    with pytest.raises(OSError, match="no space left"):
+        small_solution.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_needs_a_folder(small_solution, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*missing.* does not exist"):
+        small_solution.save(tmp_path / "missing" / "run.nc")
+    with pytest.raises(ValueError, match="is a folder"):
+        small_solution.save(tmp_path)
+
+
+def test_loading_names_the_file_and_what_is_wrong(small_solution, tmp_path):
+    path = tmp_path / "run.nc"
+    with pytest.raises(FileNotFoundError, match=r"run\.nc does not exist"):
+        kf.load(path)
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        kf.load(tmp_path)
+    small_solution.save(path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"not netcdf", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run\.nc is not a NetCDF file, or is damaged"):
+            kf.load(path)
+    xarray.Dataset({"a": ("x", [1.0])}).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"run\.nc was not written by kernelfield"):
+        kf.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("schema", 99, "has schema 99; this version reads schema 1"),
+        ("settings", "{}", "is damaged: 'network' is missing"),
+        ("settings", "{", "cannot be restored"),
+        ("settings", '{"network": {"class": "MLQ"}}', "'MLQ' is unknown"),
+    ],
+)
+def test_foreign_contents_are_named(small_solution, tmp_path, name, value, message):
+    path = tmp_path / "run.nc"
+    small_solution.save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(ValueError, match=message):
+        kf.load(path)
