@@ -9,6 +9,7 @@ import numpy as np
 from sklearn import datasets
 
 import kernelfield as kf
+from kernelfield.datasets import gaussian
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,11 @@ def accuracy_cases() -> list[Case]:
     ]
 
 
-def gaussian(points: int) -> kf.Problem:
-    """Gaussian inputs in 20 dimensions with random labels +-1."""
-    rng = np.random.default_rng(1)
-    return kf.Problem(rng.standard_normal((points, 20)), np.sign(rng.standard_normal(points)))
-
-
 def coverage_cases() -> list[Case]:
     """Small enough to be solved fifty times."""
     return [
-        _case("gaussian-tanh3", gaussian(5), "tanh", 3, 1.0, 0.3, 40),
-        _case("gaussian-relu2-rich", gaussian(5), "relu", 2, 2.0, 0.2, 40),
+        _case("gaussian-tanh3", gaussian(5, 20, seed=1), "tanh", 3, 1.0, 0.3, 40),
+        _case("gaussian-relu2-rich", gaussian(5, 20, seed=1), "relu", 2, 2.0, 0.2, 40),
         _case("digits-erf2", digits(10), "erf", 2, 1.0, 0.2, 40, tuned=False),
     ]
 
@@ -98,7 +93,7 @@ def coverage_cases() -> list[Case]:
 def equal_error_cases() -> list[Case]:
     """Where the march is timed against ensembles of finite networks."""
     return [
-        _case("gaussian-P5-tanh3", gaussian(5), "tanh", 3, 1.0, 0.3, 40),
+        _case("gaussian-P5-tanh3", gaussian(5, 20, seed=1), "tanh", 3, 1.0, 0.3, 40),
         _case("digits-P20-tanh3", digits(20), "tanh", 3, 1.0, 0.15, 40),
         _case("digits-P50-relu2", digits(50), "relu", 2, 1.0, 0.15, 40),
     ]

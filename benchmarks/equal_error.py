@@ -103,9 +103,7 @@ def ensemble_time(networks: dict[int, dict[str, Peer]], kind: str, error: float)
     bias = max(0.0, float(np.sum(weight**2 * bias2 * inverse) / np.sum(weight**2 * inverse**2)))
     widest = max(each)
     options = {width: (peer.seconds, peer.variance) for width, peer in each.items()}
-    options |= {
-        widest * 2**k: (each[widest].seconds * 4**k, each[widest].variance / 2**k) for k in range(1, 6)
-    }
+    options |= {widest * 2**k: (each[widest].seconds * 4**k, each[widest].variance / 2**k) for k in range(1, 6)}
     times = []
     for width, (seconds, variance) in options.items():
         left = error**2 - bias / width**2

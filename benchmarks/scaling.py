@@ -8,9 +8,10 @@ Steps: at fixed training time. The exponent is the slope of log seconds against 
 from __future__ import annotations
 
 import numpy as np
-from cases import digits, gaussian
 
 import kernelfield as kf
+from cases import digits
+from kernelfield.datasets import gaussian
 
 NETWORK = kf.MLP(depth=3, activation="tanh", gamma0=1.0)
 
@@ -35,10 +36,12 @@ def main() -> None:
     """Print a markdown table."""
     print("| against | size | run s | compile s | largest rank |\n|---|---|---|---|---|")
     steps, particles, points = [50, 100, 200, 400, 800], [1024, 2048, 4096, 8192, 16384], [5, 10, 20, 40]
-    ladder("steps, P=5", steps, [seconds(gaussian(5), count, kf.March()) for count in steps])
+    ladder("steps, P=5", steps, [seconds(gaussian(5, 20), count, kf.March()) for count in steps])
     ladder("steps, digits P=20", steps, [seconds(digits(20), 2 * count, kf.March()) for count in steps])
-    ladder("particles, P=5", particles, [seconds(gaussian(5), 100, kf.March(particles=count)) for count in particles])
-    ladder("points", points, [seconds(gaussian(count), 100, kf.March()) for count in points])
+    ladder(
+        "particles, P=5", particles, [seconds(gaussian(5, 20), 100, kf.March(particles=count)) for count in particles]
+    )
+    ladder("points", points, [seconds(gaussian(count, 20), 100, kf.March()) for count in points])
 
 
 if __name__ == "__main__":

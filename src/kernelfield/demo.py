@@ -22,7 +22,6 @@ from kernelfield.training import GradientDescent
 
 CLASSES = (0, 1)
 LAZY, RICH = 0.1, 2.0  # gamma0
-FEATURE_TOL = 1e-4  # variance left out of the bases; smaller in proportion to gamma0^2 below one
 HEADING: dict[str, Any] = {"loc": "left", "fontsize": 12, "fontweight": "bold"}
 
 
@@ -110,8 +109,7 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Results:
         return solution
 
     def infinite(gamma0: float, name: str) -> Solution:
-        tol = FEATURE_TOL * min(1.0, gamma0**2)
-        method = March(particles=plan.particles, feature_tol=tol, kernels="features")
+        method = March(particles=plan.particles, kernels="features")
         return solved(gamma0, method, f"infinite width, gamma0 = {gamma0:g} ({name})")
 
     def networks(gamma0: float, width: int) -> Solution:

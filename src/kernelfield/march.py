@@ -42,15 +42,14 @@ class March(Spec):
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
         feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-            By default 1e-5 for smooth and 1e-4 for kinked activations, and at most 1e-4 gamma0^2, since
-            features move by O(gamma0).
-        gradient_tol: the same for gradients; ten times `feature_tol` by default, a hundred times for kinked
-            activations.
+            By default 1e-4 min(1, gamma0^2): features move by O(gamma0).
+        gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
+            activations, whose gradients have a long tail of directions that matter little.
         kernels: "all" tracks gradient kernels and the NTK; "features" back-propagates the error signal itself,
             which needs fewer directions, and leaves gradient kernels out.
     """
 
-    particles: int = Field(default=2048, ge=16)
+    particles: int = Field(default=4096, ge=16)
     replicates: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
     feature_tol: float | None = Field(default=None, gt=0, lt=1)
@@ -95,15 +94,14 @@ class March(Spec):
         if phi.is_linear:
             feature_tol, ratio = EXACT_TOL, 1.0
         else:
-            feature_tol, ratio = (1e-5, 10.0) if phi.smooth else (1e-4, 100.0)
-            feature_tol = min(feature_tol, 1e-4 * network.gamma0**2)
+            feature_tol, ratio = 1e-4 * min(1.0, network.gamma0**2), 3.0 if phi.smooth else 100.0
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 
 
 def first_capacity(points: int) -> int:
     """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
-    return 32 + min(8 * points, 128 + 4 * points)
+    return 32 + min(10 * points, 128 + 5 * points)
 
 
 class _Run:
@@ -148,6 +146,7 @@ class _Run:
                     stride = max(1, int(stride * min(4.0, pace)))
                     progress(min(stop, last), last)
             except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
                 done = max(self.steps_done - 1, 0)
                 return Status("interrupted", f"stopped by the user after {done} of {last} steps")
         return Status()

@@ -13,6 +13,7 @@ from jax.scipy.linalg import solve_triangular
 State = TypeVar("State")
 
 RESOLVED = 1e-6  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
+MARGIN = 0.2  # an extension leaves this part of the tolerance, so that the next one comes later
 PASSES = 3  # extensions at once in double precision, each resolving what the one before left
 
 
@@ -88,7 +89,7 @@ def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
     residual = x - F @ basis.q
     correction = residual @ basis.q.T / x.shape[1]  # a second pass: orthogonal to rounding
     residual, F = residual - correction @ basis.q, F + correction
-    directions, loadings, fresh = _principal_directions(residual, basis.tol * basis.scale)
+    directions, loadings, fresh = _principal_directions(residual, MARGIN * basis.tol * basis.scale)
     here = basis.size
     q = lax.dynamic_update_slice(basis.q, directions, (here, 0))
     old = lax.dynamic_slice(F, (0, here), loadings.shape)
