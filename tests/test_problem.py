@@ -51,7 +51,7 @@ def test_bad_data_are_named(X, y, message):
         (lambda: kf.March(particles=15), "March: particles must be greater than or equal to 16, got 15"),
         (lambda: kf.March(replicates=0), "March: replicates must be greater than or equal to 1, got 0"),
         (lambda: kf.March(seed=-1), "March: seed must be greater than or equal to 0, got -1"),
-        (lambda: kf.March(feature_tol=0), "March: feature_tol must be greater than 0, got 0"),
+        (lambda: kf.March(feature_tol=0), "March: feature_tol must be greater than .*, got 0"),
         (lambda: kf.March(gradient_tol=1), "March: gradient_tol must be less than 1, got 1"),
         (lambda: kf.March(kernels="some"), "March: kernels must be .*, got 'some'"),
         (lambda: kf.FiniteWidth(width=0), "FiniteWidth: width must be .* 1, got 0"),

@@ -28,6 +28,7 @@ from kernelfield.validation import Spec
 Progress = Callable[[int, int], None]
 SINGLE_PRECISION_TOL = 1e-6  # smaller tolerances resolve directions that float32 particles blur
 SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
+SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
 EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
 
@@ -42,7 +43,8 @@ class March(Spec):
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
         feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-            By default 1e-4 min(1, gamma0^2): features move by O(gamma0).
+            By default 1e-5 for smooth and 1e-4 for kinked activations, and at most 1e-4 gamma0^2, since
+            features move by O(gamma0).
         gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
             activations, whose gradients have a long tail of directions that matter little.
         kernels: "all" tracks gradient kernels and the NTK; "features" back-propagates the error signal itself,
@@ -52,8 +54,8 @@ class March(Spec):
     particles: int = Field(default=4096, ge=16)
     replicates: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
-    feature_tol: float | None = Field(default=None, gt=0, lt=1)
-    gradient_tol: float | None = Field(default=None, gt=0, lt=1)
+    feature_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
+    gradient_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
     kernels: Literal["all", "features"] = "all"
 
     @field_validator("particles")
@@ -94,7 +96,8 @@ class March(Spec):
         if phi.is_linear:
             feature_tol, ratio = EXACT_TOL, 1.0
         else:
-            feature_tol, ratio = 1e-4 * min(1.0, network.gamma0**2), 3.0 if phi.smooth else 100.0
+            feature_tol, ratio = (1e-5, 3.0) if phi.smooth else (1e-4, 100.0)
+            feature_tol = min(feature_tol, 1e-4 * network.gamma0**2)
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 

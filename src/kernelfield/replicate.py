@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield.engine.basis import bases, room
+from kernelfield.engine.basis import bases, capacity_needed, room
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.layers import FieldTrace, Sequential, Setup, WeightTrace
 
@@ -163,10 +163,11 @@ class Replicate:
         """More room where it is getting short: a larger initial state, with the present one copied into it."""
         capacities = []
         for basis in bases(self.state):
-            size, room = int(basis.size) + self.points, basis.q.shape[0]
-            if size > self.setup.particles:
-                raise OutOfParticles(f"{size} directions do not fit {self.setup.particles} particles")
-            capacities.append(self._rounded(1.5 * room + self.points) if size > NEARLY_FULL * room else room)
+            needed, capacity = int(capacity_needed(basis, self.points)), basis.q.shape[0]
+            if needed > self.setup.particles:
+                raise OutOfParticles(f"{needed} directions do not fit {self.setup.particles} particles")
+            full = needed > NEARLY_FULL * capacity
+            capacities.append(self._rounded(max(1.5 * capacity, needed) + self.points) if full else capacity)
         self.state = jax.tree.map(
             lambda new, old: new.at[tuple(slice(n) for n in old.shape)].set(old),
             self._initial_state(iter(capacities)),

@@ -52,6 +52,9 @@ def test_double_precision_resolves_directions_far_below_rounding_of_squares():
 
 
 def test_room_is_counted_before_a_step():
-    basis, _ = represent(empty_basis(8, 512, 1e-6, np.float64), fields(4))
-    assert room({"any": [basis]}, 4)
-    assert not room({"any": [basis]}, 5)
+    single, _ = represent(empty_basis(8, 512, 1e-4, np.float32), fields(4, dtype=np.float32))
+    assert room({"any": [single]}, 4)
+    assert not room({"any": [single]}, 5)
+    double, _ = represent(empty_basis(16, 512, 1e-6, np.float64), fields(4))
+    assert room([double], 4)  # three blocks of rows, one for each pass
+    assert not room([double], 5)

@@ -12,7 +12,7 @@ from jax.scipy.linalg import solve_triangular
 
 State = TypeVar("State")
 
-RESOLVED = 1e-6  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
+RESOLVED = 1e-10  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
 MARGIN = 0.2  # an extension leaves this part of the tolerance, so that the next one comes later
 PASSES = 3  # extensions at once in double precision, each resolving what the one before left
 
@@ -62,11 +62,10 @@ def represent(basis: Basis, x: Array) -> tuple[Basis, Array]:
     """
     basis = basis._replace(scale=jnp.maximum(basis.scale, jnp.mean(x * x)))
     F = x @ basis.q.T / x.shape[1]
-    passes = PASSES if x.dtype == jnp.float64 else 1
 
     def too_much_left(now: tuple[Basis, Array, Array, Array]) -> Array:
         basis, _, left, count = now
-        return (left > basis.tol * basis.scale) & (count < passes)
+        return (left > basis.tol * basis.scale) & (count < _passes(basis))
 
     def extend(now: tuple[Basis, Array, Array, Array]) -> tuple[Basis, Array, Array, Array]:
         basis, F, _, count = now
@@ -76,6 +75,10 @@ def represent(basis: Basis, x: Array) -> tuple[Basis, Array]:
     start = basis, F, _left_out(basis, F, x), jnp.zeros((), int)
     basis, F, *_ = lax.while_loop(too_much_left, extend, start)
     return basis, F
+
+
+def _passes(basis: Basis) -> int:
+    return PASSES if basis.q.dtype == jnp.float64 else 1
 
 
 def _left_out(basis: Basis, F: Array, x: Array) -> Array:
@@ -123,6 +126,11 @@ def bases(tree: object) -> list[Basis]:
     return [leaf for leaf in leaves if isinstance(leaf, Basis)]
 
 
+def capacity_needed(basis: Basis, rows: int) -> Array:
+    """Capacity with which `rows` more rows can be represented: each pass writes a block of that many."""
+    return basis.size + rows * _passes(basis)
+
+
 def room(tree: object, rows: int) -> Array:
-    """Whether every basis in a tree of states can take `rows` more directions."""
-    return jnp.all(jnp.stack([basis.size + rows <= basis.q.shape[0] for basis in bases(tree)]))
+    """Whether every basis in a tree of states can represent `rows` more rows."""
+    return jnp.all(jnp.stack([capacity_needed(basis, rows) <= basis.q.shape[0] for basis in bases(tree)]))
