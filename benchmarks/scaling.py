@@ -7,6 +7,8 @@ Steps: at fixed training time. The exponent is the slope of log seconds against 
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 import kernelfield as kf
@@ -32,16 +34,22 @@ def ladder(name: str, sizes: list[int], timings: list[tuple[float, float, int]])
     print(f"| {name} | exponent | {exponent:.2f} | | |", flush=True)
 
 
+LADDERS = {
+    "steps, P=5": ([50, 100, 200, 400, 800], lambda size: (gaussian(5, 20), size, kf.March())),
+    "particles, P=5": ([1024, 2048, 4096, 8192, 16384], lambda size: (gaussian(5, 20), 50, kf.March(particles=size))),
+    "points": ([5, 10, 20], lambda size: (gaussian(size, 20), 50, kf.March())),
+    "steps, digits P=20": ([50, 100, 200], lambda size: (digits(20), size, kf.March())),
+}
+
+
 def main() -> None:
     """Print a markdown table."""
-    print("| against | size | run s | compile s | largest rank |\n|---|---|---|---|---|")
-    steps, particles, points = [50, 100, 200, 400, 800], [1024, 2048, 4096, 8192, 16384], [5, 10, 20]
-    ladder("steps, P=5", steps, [seconds(gaussian(5, 20), count, kf.March()) for count in steps])
-    ladder("steps, digits P=20", steps, [seconds(digits(20), count, kf.March()) for count in steps])
-    ladder(
-        "particles, P=5", particles, [seconds(gaussian(5, 20), 100, kf.March(particles=count)) for count in particles]
-    )
-    ladder("points", points, [seconds(gaussian(count, 20), 100, kf.March()) for count in points])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ladders", nargs="+", choices=list(LADDERS), default=list(LADDERS))
+    print("| against | size | run s | compile s | largest rank |\n|---|---|---|---|---|", flush=True)
+    for name in parser.parse_args().ladders:
+        sizes, settings = LADDERS[name]
+        ladder(name, sizes, [seconds(*settings(size)) for size in sizes])
 
 
 if __name__ == "__main__":
