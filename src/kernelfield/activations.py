@@ -55,10 +55,11 @@ def activation(choice: str | Activation | Callable[[Array], Array]) -> Activatio
         return ACTIVATIONS[choice]
     if not callable(choice):
         raise ValueError(f"activation must be a name or a function, got {type(choice).__name__}")
-    return Activation(getattr(choice, "__name__", "custom"), choice, _elementwise_derivative(choice))
+    return Activation(getattr(choice, "__name__", "custom"), choice, elementwise_derivative(choice))
 
 
-def _elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The derivative of an elementwise JAX function, by automatic differentiation."""
     return lambda h: jax.jvp(phi, (h,), (jnp.ones_like(h),))[1]
 
 

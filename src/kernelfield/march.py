@@ -6,11 +6,12 @@ with the targets, sends gradients down and updates what was learned. The march k
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,10 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from kernelfield.engine.points import OutOfParticles, cubature, sobol
+from kernelfield.engine.series import coefficients
 from kernelfield.layers import Setup
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Replicate
+from kernelfield.replicate import Constants, Replicate, Step
 from kernelfield.solution import Solution, Status
 from kernelfield.training import GradientDescent
 from kernelfield.validation import Spec
@@ -33,22 +35,17 @@ EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
 
 
-class March(Spec):
-    """Infinite width, solved on particles in one sweep through time (theory: exact as particles -> infinity).
+class OnParticles(Spec):
+    """A theory of infinite width that is solved on particles, in one sweep through training time.
 
-    Linear networks choose exact cubature by themselves: one replicate, no sampling error.
+    The settings that all of them share, and, from `step` on, what they do differently; see `March`.
 
     Args:
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
         feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-            By default 1e-5 for smooth and 1e-4 for kinked activations, and at most 1e-4 gamma0^2, since
-            features move by O(gamma0).
-        gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
-            activations, whose gradients have a long tail of directions that matter little.
-        kernels: "all" tracks gradient kernels and the NTK; "features" back-propagates the error signal itself,
-            which needs fewer directions, and leaves gradient kernels out.
+        gradient_tol: the same for gradients.
     """
 
     particles: int = Field(default=4096, ge=16)
@@ -56,7 +53,8 @@ class March(Spec):
     seed: int = Field(default=0, ge=0)
     feature_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
     gradient_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
-    kernels: Literal["all", "features"] = "all"
+
+    coupling: ClassVar[float] = 1.0  # 0: W(0) and its transpose are unrelated
 
     @field_validator("particles")
     @classmethod
@@ -77,7 +75,7 @@ class March(Spec):
         exact = network.nonlinearity.is_linear
         if not exact and self.particles < 4 * problem.points:
             raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
-        run = _Run(self, network, problem, training, fields_at)
+        run = MarchRun(self, network, problem, training, fields_at)
         particles = 16 * problem.points + 128 if exact else self.particles
         while True:
             try:
@@ -101,18 +99,87 @@ class March(Spec):
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 
+    @property
+    def tracks_gradients(self) -> bool:
+        """Whether gradient kernels are recorded."""
+        return True
+
+    def step(self, network: Any) -> Step:
+        """One step of training, to be compiled."""
+        return Step(network.layers, plain=self.tracks_gradients)
+
+    def gamma0(self, network: Any) -> Any:
+        """The number, or a formal variable."""
+        return network.gamma0
+
+    def values(self, network: Any, field: Any) -> np.ndarray:
+        """A recorded field on particles as numbers."""
+        return np.asarray(field)
+
+    def recorded(
+        self,
+        network: Any,
+        problem: Problem,
+        predictions: np.ndarray,
+        features: list[np.ndarray],
+        gradients: list[np.ndarray],
+    ) -> dict[str, Any]:
+        """Arguments of the Solution.
+
+        Args:
+            network: what learned.
+            problem: what was learned.
+            predictions: (R, rows, P).
+            features, gradients: factors of the kernels of hidden layers 1..L, (R, rows, P, k).
+
+        Returns:
+            Predictions and kernels by the names that `Solution` has for them.
+        """
+        one = np.ones((1, 1, problem.points, 1))
+        return {
+            "replicate_predictions": predictions,
+            "feature_factors": (problem.input_coordinates[None, None], *features),
+            "gradient_factors": (*gradients, one) if self.tracks_gradients else (),
+        }
+
+
+class March(OnParticles):
+    """Infinite width, solved on particles in one sweep through time (theory: exact as particles -> infinity).
+
+    Linear networks choose exact cubature by themselves: one replicate, no sampling error.
+
+    Args:
+        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
+        replicates: independent scrambles; their spread is the standard error.
+        seed: of the scrambles.
+        feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
+            By default 1e-5 for smooth and 1e-4 for kinked activations, and at most 1e-4 gamma0^2, since
+            features move by O(gamma0).
+        gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
+            activations, whose gradients have a long tail of directions that matter little.
+        kernels: "all" tracks gradient kernels and the NTK; "features" back-propagates the error signal itself,
+            which needs fewer directions, and leaves gradient kernels out.
+    """
+
+    kernels: Literal["all", "features"] = "all"
+
+    @property
+    def tracks_gradients(self) -> bool:
+        """Whether gradient kernels are recorded."""
+        return self.kernels == "all"
+
 
 def first_capacity(points: int) -> int:
     """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
     return 32 + min(10 * points, 128 + 5 * points)
 
 
-class _Run:
+class MarchRun:
     """One solve: replicates marching in step, and what they recorded as a Solution."""
 
     def __init__(
         self,
-        march: March,
+        march: OnParticles,
         network: Any,
         problem: Problem,
         training: GradientDescent,
@@ -156,28 +223,29 @@ class _Run:
 
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):
-            y = jnp.asarray(self.problem.y)
+            y, gamma0 = jnp.asarray(self.problem.y), self.settings.gamma0(self.network)
             constants = Constants(
                 data=jnp.asarray(self.problem.input_coordinates, self.dtype),
                 y=y,
-                rate=jnp.asarray(self.training.learning_rate * self.network.gamma0 / self.problem.points),
+                gamma0=jax.tree.map(jnp.asarray, gamma0),
+                rate=jnp.asarray(self.training.learning_rate / self.problem.points),
                 last=jnp.asarray(self.training.steps),
                 limit=DIVERGED * jnp.mean(y**2) / 2,
             )
             setup = Setup(
                 input_coordinates=self.problem.input_coordinates,
-                gamma0=self.network.gamma0,
+                gamma0=gamma0,
                 points=cubature if self.exact else sobol,
                 particles=particles,
                 seed=np.random.SeedSequence(self.settings.seed, spawn_key=(index,)),
                 capacities=iter(()),
                 feature_tol=self.feature_tol,
                 gradient_tol=self.gradient_tol,
-                coupling=1.0,
+                coupling=self.settings.coupling,
                 dtype=self.dtype,
             )
-            plain = self.settings.kernels == "all"
-            return Replicate(self.network.layers, plain, constants, setup, first_capacity(self.problem.points))
+            step = self.settings.step(self.network)
+            return Replicate(step, constants, setup, first_capacity(step.rows(self.problem.points)))
 
     def _diverged(self) -> Status:
         return Status(
@@ -193,16 +261,13 @@ class _Run:
         if not rows:
             return status
         features, gradients = self._factors("features"), self._factors("gradients")
-        predictions = [np.concatenate([part.f for part in each.records])[:rows] for each in replicates]
-        one = np.ones((1, 1, self.problem.points, 1))
+        predictions = [np.concatenate([coefficients(part.f) for part in each.records])[:rows] for each in replicates]
         return Solution(
             network=self.network,
             problem=self.problem,
             training=self.training,
             method=self.settings,
-            replicate_predictions=np.stack(predictions),
-            feature_factors=(self.problem.input_coordinates[None, None], *features),
-            gradient_factors=(*gradients, one) if self.settings.kernels == "all" else (),
+            **self.settings.recorded(self.network, self.problem, np.stack(predictions), features, gradients),
             field_samples=self._fields(),
             exact=self.exact,
             status=status,
@@ -220,12 +285,17 @@ class _Run:
         )
 
     def _factors(self, kind: Literal["features", "gradients"]) -> list[np.ndarray]:
-        """Kernel factors of every hidden layer, (R, rows, P, k), without unused capacity."""
+        """Kernel factors of every hidden layer, (R, rows, P, k), without unused capacity (Series: one more axis)."""
         factors = []
         for layer in range(self.network.depth):
-            chunks = [[np.asarray(getattr(part, kind)[layer]) for part in each.records] for each in self.replicates]
+            chunks = [
+                [np.asarray(coefficients(getattr(part, kind)[layer])) for part in each.records]
+                for each in self.replicates
+            ]
             rank = 1 + max(
-                int(np.flatnonzero(part.any(axis=(0, 1))).max(initial=0)) for each in chunks for part in each
+                int(np.flatnonzero(part.any(axis=tuple(range(part.ndim - 1)))).max(initial=0))
+                for each in chunks
+                for part in each
             )
             joined = [np.concatenate([_padded(part, rank) for part in each])[: self.steps_done] for each in chunks]
             factors.append(np.stack(joined))
@@ -233,14 +303,14 @@ class _Run:
 
     def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
-        names = ("h", "z", "g") if self.settings.kernels == "all" else ("h",)
+        names = ("h", "z", "g") if self.settings.tracks_gradients else ("h",)
         particles = self.replicates[0].setup.particles
         gaussian = np.random.default_rng(self.settings.seed).standard_normal((particles, self.settings.particles))
-        samples = {}
+        samples, value = {}, functools.partial(self.settings.values, self.network)
         for step in set.intersection(*(set(each.fields) for each in self.replicates)):
             for layer in range(self.network.depth):
                 stacks = {
-                    name: np.stack([np.asarray(getattr(each.fields[step][layer], name)) for each in self.replicates])
+                    name: np.stack([value(getattr(each.fields[step][layer], name)) for each in self.replicates])
                     for name in names
                 }
                 if self.exact:

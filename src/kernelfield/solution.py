@@ -11,10 +11,10 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from kernelfield.problem import Problem
-from kernelfield.training import GradientDescent
+from kernelfield.training import Training
 from kernelfield.validation import Spec
 
-Code = Literal["ok", "diverged", "interrupted", "out_of_particles"]
+Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
 
 
@@ -94,17 +94,22 @@ class Solution:
         feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
             where nothing depends on replicate or time. Empty if kernels were not tracked.
         gradient_factors: for layer 1..L+1, the same for G; empty if gradients were not tracked.
+        feature_weights, gradient_weights: of kernels that are truncated power series in gamma0, for each factor
+            (orders, k): then Phi(t, s) = sum_n F(t) diag(w_n) F(s)^T, and the NTK keeps products up to the same
+            order. Empty for kernels F F^T.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         exact: no sampling: standard errors are zero.
     """
 
     network: Spec
     problem: Problem
-    training: GradientDescent
+    training: Training
     method: Spec
     replicate_predictions: np.ndarray
     feature_factors: tuple[np.ndarray, ...]
     gradient_factors: tuple[np.ndarray, ...] = ()
+    feature_weights: tuple[np.ndarray, ...] = ()
+    gradient_weights: tuple[np.ndarray, ...] = ()
     field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     exact: bool = False
     status: Status = field(default_factory=Status)
@@ -149,33 +154,44 @@ class Solution:
         return 0.5 * np.mean(self._errors()[0] ** 2, axis=-1), False
 
     def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        return self._feature_series(layer, t, s).sum(axis=0), layer == 0
+
+    def _gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        return self._gradient_series(layer, t, s).sum(axis=0), layer == len(self.gradient_factors)
+
+    def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        total = np.zeros(())
+        for layer in range(max(1, len(self.feature_factors))):
+            Phi, G = self._feature_series(layer, t, s), self._gradient_series(layer + 1, t, s)
+            for order in range(len(Phi)):  # the same order for both, products beyond it left out
+                total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
+        return total, False
+
+    def _feature_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
         if not self.feature_factors:
             raise ValueError("feature kernels were not tracked in this run: solve with kernels='all'")
         depth = len(self.feature_factors) - 1
         if not 0 <= layer <= depth:
             raise ValueError(f"layer of a feature kernel must be in 0..{depth}, got {layer}")
-        return self._kernel(self.feature_factors[layer], t, s), layer == 0
+        weights = self.feature_weights[layer] if self.feature_weights else None
+        return self._kernel_series(self.feature_factors[layer], weights, t, s)
 
-    def _gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+    def _gradient_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
         if not self.gradient_factors:
             raise ValueError("gradient kernels were not tracked in this run: solve with kernels='all'")
         depth = len(self.gradient_factors)
         if not 1 <= layer <= depth:
             raise ValueError(f"layer of a gradient kernel must be in 1..{depth}, got {layer}")
-        return self._kernel(self.gradient_factors[layer - 1], t, s), layer == depth
+        weights = self.gradient_weights[layer - 1] if self.gradient_weights else None
+        return self._kernel_series(self.gradient_factors[layer - 1], weights, t, s)
 
-    def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
-        terms = (
-            self._feature_kernel(layer, t, s)[0] * self._gradient_kernel(layer + 1, t, s)[0]
-            for layer in range(max(1, len(self.feature_factors)))
-        )
-        return sum(terms, start=np.zeros(())), False
-
-    def _kernel(self, factor: np.ndarray, t: Times, s: Times | None) -> np.ndarray:
+    def _kernel_series(self, factor: np.ndarray, weights: np.ndarray | None, t: Times, s: Times | None) -> np.ndarray:
+        """The terms of a kernel, one for each order: (orders, R, ...)."""
         left, right = (self._at(factor, when) for when in (t, t if s is None else s))
         letters = ("m" if left.ndim == 3 else "tm", "n" if right.ndim == 3 else "sn")
         kernel = "r{0}k,r{1}k->r{0}{1}".format(*letters)
-        return np.einsum(kernel, left, right, optimize=True)
+        lefts = [left] if weights is None else [left * each for each in weights]
+        return np.stack([np.einsum(kernel, each, right, optimize=True) for each in lefts])
 
     def _at(self, factor: np.ndarray, t: Times) -> np.ndarray:
         try:

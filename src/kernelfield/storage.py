@@ -2,7 +2,8 @@
 
 Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_rank_l) and
 Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
-nothing depends on replicate or time is named `any_replicate` or `any_time`.
+nothing depends on replicate or time is named `any_replicate` or `any_time`. Kernels that are power series in
+gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `Solution.feature_weights`; files of schema 1 have none.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from kernelfield.validation import Spec, spec_class
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 1
+FORMAT, SCHEMA = "kernelfield.Solution", 2
+_KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 _FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
@@ -86,8 +88,8 @@ def load(path: str | os.PathLike[str]) -> Solution:
         raise ValueError(f"{path} is not a NetCDF file, or is damaged") from None
     if data.attrs.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by kernelfield")
-    if data.attrs.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {data.attrs.get('schema')}; this version reads schema {SCHEMA}")
+    if data.attrs.get("schema") not in range(1, SCHEMA + 1):
+        raise ValueError(f"{path} has schema {data.attrs.get('schema')}; this version reads schemas 1 to {SCHEMA}")
     try:
         return from_dataset(data)
     except (KeyError, TypeError, AttributeError) as error:
@@ -120,14 +122,15 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
             ("replicate", "time", "sample"), solution.replicate_predictions, "network output f, of replicates"
         ),
     }
-    for layer, factor in enumerate(solution.feature_factors):
-        dims = (*_leading(lead, factor), "sample", f"feature_rank_{layer}")
-        name = f"factor F of the feature kernel of layer {layer}, Phi(t, s) = F(t) F(s)^T"
-        variables[f"Phi_factor_{layer}"] = _variable(dims, factor, name)
-    for layer, factor in enumerate(solution.gradient_factors, start=1):
-        dims = (*_leading(lead, factor), "sample", f"gradient_rank_{layer}")
-        name = f"factor F of the gradient kernel of layer {layer}, G(t, s) = F(t) F(s)^T"
-        variables[f"G_factor_{layer}"] = _variable(dims, factor, name)
+    for symbol, (kind, first) in _KERNELS.items():
+        weights = getattr(solution, f"{kind}_weights")
+        for layer, factor in enumerate(getattr(solution, f"{kind}_factors"), start=first):
+            rank = f"{kind}_rank_{layer}"
+            name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
+            variables[f"{symbol}_factor_{layer}"] = _variable((*_leading(lead, factor), "sample", rank), factor, name)
+            if weights:
+                name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
+                variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
     for (layer, step), samples in solution.field_samples.items():
         for name, values in samples.items():
             dims = (
@@ -170,8 +173,11 @@ def from_dataset(data: xarray.Dataset) -> Solution:
         training=_restored(settings["training"]),
         method=_restored(settings["method"]),
         replicate_predictions=data["predictions"].values,
-        feature_factors=_numbered(data, "Phi_factor_{}", first=0),
-        gradient_factors=_numbered(data, "G_factor_{}", first=1),
+        **{
+            f"{kind}_{part}": _numbered(data, f"{symbol}_{part[:-1]}_{{}}", first)
+            for symbol, (kind, first) in _KERNELS.items()
+            for part in ("factors", "weights")
+        },
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),

@@ -33,7 +33,7 @@ def infinite(coupling):
         matrix, G = backward(matrix, jnp.asarray(g))
         z = np.asarray(G @ matrix.below.W)
         passed.append((h, g, z, phi))
-        rate = jnp.full(POINTS, RATE)
+        rate = jnp.full((POINTS, 1), RATE)
         matrix = matrix._replace(
             above=learn(matrix.above, rate, F, jnp.asarray(g)), below=learn(matrix.below, rate, G, jnp.asarray(phi))
         )

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
+from kernelfield.engine.series import Fields, coefficients, like
+
 State = TypeVar("State")
 
 RESOLVED = 1e-10  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
@@ -23,7 +25,7 @@ class Basis(NamedTuple):
     Attributes:
         q: (capacity, S); rows from `size` on are zero, so that sums over all rows are sums over the basis.
         size: number of directions k.
-        scale: running maximum of the mean square of what was represented.
+        scale: running maximum of the mean square of what was represented; (orders,) for a Series.
         tol: variance, in units of `scale`, that may stay outside the basis.
     """
 
@@ -50,28 +52,37 @@ def when(predicate: Array, update: Callable[[State], State], state: State) -> St
     )[1]
 
 
-def represent(basis: Basis, x: Array) -> tuple[Basis, Array]:
+def represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
     """Coordinates F = <x q> of the rows of x, extending the basis where it leaves too much of x out.
 
     Args:
         basis: directions met so far.
-        x: (rows, S).
+        x: (rows, S), or a Series of that: all its coefficients share the basis, each with a scale of its own.
 
     Returns:
-        The basis, whose new directions (at most one a row) follow the old ones, and F (rows, capacity).
+        The basis, whose new directions (at most one a row of every coefficient) follow the old ones, and
+        F (rows, capacity), a Series as x is.
     """
-    basis = basis._replace(scale=jnp.maximum(basis.scale, jnp.mean(x * x)))
-    F = x @ basis.q.T / x.shape[1]
+    values = coefficients(x)
+    scale = jnp.maximum(basis.scale, jnp.mean(values * values, axis=(-2, -1)))
+    unit = jnp.sqrt(jnp.where(scale > 0, scale, 1))[..., None, None]
+    basis, F = _coordinates(basis._replace(scale=scale), (values / unit).reshape(-1, values.shape[-1]))
+    return basis, like(x, unit * F.reshape(*values.shape[:-1], -1))
+
+
+def _coordinates(basis: Basis, x: Array) -> tuple[Basis, Array]:
+    """`represent` for rows (rows, S) in units of their scale."""
 
     def too_much_left(now: tuple[Basis, Array, Array, Array]) -> Array:
         basis, _, left, count = now
-        return (left > basis.tol * basis.scale) & (count < _passes(basis))
+        return (left > basis.tol) & (count < _passes(basis))
 
     def extend(now: tuple[Basis, Array, Array, Array]) -> tuple[Basis, Array, Array, Array]:
         basis, F, _, count = now
         basis, F = _extend(basis, F, x)
         return basis, F, _left_out(basis, F, x), count + 1
 
+    F = x @ basis.q.T / x.shape[1]
     start = basis, F, _left_out(basis, F, x), jnp.zeros((), int)
     basis, F, *_ = lax.while_loop(too_much_left, extend, start)
     return basis, F
@@ -92,7 +103,7 @@ def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
     residual = x - F @ basis.q
     correction = residual @ basis.q.T / x.shape[1]  # a second pass: orthogonal to rounding
     residual, F = residual - correction @ basis.q, F + correction
-    directions, loadings, fresh = _principal_directions(residual, MARGIN * basis.tol * basis.scale)
+    directions, loadings, fresh = _principal_directions(residual, MARGIN * basis.tol)
     here = basis.size
     q = lax.dynamic_update_slice(basis.q, directions, (here, 0))
     old = lax.dynamic_slice(F, (0, here), loadings.shape)

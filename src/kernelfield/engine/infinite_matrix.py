@@ -21,6 +21,7 @@ from typing import NamedTuple
 from jax import Array, lax
 
 from kernelfield.engine.basis import Basis, represent, when
+from kernelfield.engine.series import Fields, coefficients, like
 
 
 class Side(NamedTuple):
@@ -29,12 +30,13 @@ class Side(NamedTuple):
     Attributes:
         basis: directions that were sent into the matrix from here.
         Z: (capacity of the other side's basis, S) Gaussian image, on these particles, of the other side's directions.
-        W: (same shape) their full image: Gaussian part, response and what was learned.
+        W: (same shape) their full image: Gaussian part, response and what was learned; as a Series in gamma0,
+            only what was learned depends on gamma0.
     """
 
     basis: Basis
     Z: Array
-    W: Array
+    W: Fields
 
 
 class InfiniteMatrix(NamedTuple):
@@ -45,19 +47,19 @@ class InfiniteMatrix(NamedTuple):
     coupling: Array
 
 
-def forward(matrix: InfiniteMatrix, phi: Array) -> tuple[InfiniteMatrix, Array]:
+def forward(matrix: InfiniteMatrix, phi: Fields) -> tuple[InfiniteMatrix, Fields]:
     """The matrix, extended to know W on the features phi (rows, S), and their coordinates F; then h = F W_F."""
     below, above, F = transmit(matrix.below, matrix.above, matrix.coupling, phi)
     return matrix._replace(below=below, above=above), F
 
 
-def backward(matrix: InfiniteMatrix, g: Array) -> tuple[InfiniteMatrix, Array]:
+def backward(matrix: InfiniteMatrix, g: Fields) -> tuple[InfiniteMatrix, Fields]:
     """The matrix, extended to know W^T on the gradients g (rows, S), and their coordinates G; then z = G W_B."""
     above, below, G = transmit(matrix.above, matrix.below, matrix.coupling, g)
     return matrix._replace(below=below, above=above), G
 
 
-def transmit(sender: Side, receiver: Side, coupling: Array, x: Array) -> tuple[Side, Side, Array]:
+def transmit(sender: Side, receiver: Side, coupling: Array, x: Fields) -> tuple[Side, Side, Fields]:
     """Send x (rows, S) from one side to the other.
 
     A direction met for the first time is born on the receiver at once, with a Gaussian image and with its
@@ -69,16 +71,24 @@ def transmit(sender: Side, receiver: Side, coupling: Array, x: Array) -> tuple[S
     known = sender.basis.size
     basis, coordinates = represent(sender.basis, x)
 
-    def bear(W: Array) -> Array:
-        born = lax.dynamic_slice_in_dim(basis.q, known, x.shape[0])
-        response = born @ sender.Z.T / x.shape[1]
-        gaussian = lax.dynamic_slice_in_dim(receiver.Z, known, x.shape[0])
-        return lax.dynamic_update_slice_in_dim(W, gaussian + coupling * response @ receiver.basis.q, known, 0)
+    def bear(W: Fields) -> Fields:
+        at_most = coefficients(x).size // basis.q.shape[1]
+        born = lax.dynamic_slice_in_dim(basis.q, known, at_most)
+        response = born @ sender.Z.T / basis.q.shape[1]
+        gaussian = lax.dynamic_slice_in_dim(receiver.Z, known, at_most)
+        return with_rows(W, gaussian + coupling * response @ receiver.basis.q, known)
 
     W = when(basis.size > known, bear, receiver.W)
     return sender._replace(basis=basis), receiver._replace(W=W), coordinates
 
 
-def learn(side: Side, rate: Array, coordinates: Array, x: Array) -> Side:
-    """One step of gradient descent: W += sum_mu rate_mu coordinates_mu^T x_mu, with rate (rows,)."""
-    return side._replace(W=side.W + (rate[:, None] * coordinates).T @ x)
+def with_rows(W: Fields, rows: Array, start: Array) -> Fields:
+    """W with `rows` put in from row `start`; into the lowest order of a Series."""
+    values = coefficients(W)
+    block = rows.reshape((1,) * (values.ndim - 2) + rows.shape)
+    return like(W, lax.dynamic_update_slice(values, block, (0,) * (values.ndim - 2) + (start, 0)))
+
+
+def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields) -> Side:
+    """One step of gradient descent: W += sum_mu rate_mu coordinates_mu^T x_mu, with rate (rows, 1)."""
+    return side._replace(W=side.W + (rate * coordinates).T @ x)

@@ -8,6 +8,8 @@ from typing import TypeVar
 from jax import Array
 
 from kernelfield.activations import Activation as Nonlinearity
+from kernelfield.activations import elementwise_derivative
+from kernelfield.engine.series import lift
 from kernelfield.layers.base import FieldTrace, Setup, Signal
 
 Below = TypeVar("Below")
@@ -25,12 +27,13 @@ class Activation:
 
     def forward(self, state: None, signal: Signal) -> tuple[None, Signal, FieldTrace]:
         """phi(h), and phi(u) of the Gaussian part."""
-        phi = self.nonlinearity.phi
+        phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)
         return None, Signal(phi(signal.value), phi(signal.gaussian)), FieldTrace(h=signal.value)
 
     def backward(self, state: None, chi: Array, trace: FieldTrace) -> tuple[None, Array, FieldTrace]:
         """g = phi'(h) z."""
-        g = self.nonlinearity.dphi(trace.h) * chi
+        dphi = self.nonlinearity.dphi
+        g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi
         return None, g, trace._replace(z=chi, g=g)
 
     def update(self, state: None, trace: FieldTrace, rate: Array) -> None:

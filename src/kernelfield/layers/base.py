@@ -63,7 +63,7 @@ class Setup:
 
     Attributes:
         input_coordinates: F_x (P, k) with F_x F_x^T = K_x.
-        gamma0: feature-learning strength.
+        gamma0: feature-learning strength, a number or the formal `Variable`.
         points: makes Gaussian coordinates.
         particles: S.
         seed: of the coordinates.
@@ -75,7 +75,7 @@ class Setup:
     """
 
     input_coordinates: np.ndarray
-    gamma0: float
+    gamma0: Any
     points: PointSet
     particles: int
     seed: np.random.SeedSequence
@@ -135,7 +135,7 @@ class Layer(Protocol):
         ...
 
     def update(self, state: State, trace: Any, rate: Array) -> State:
-        """The state after one step; row mu of the gradients moves the weights at rate_mu."""
+        """The state after one step; row mu of the gradients moves the weights at rate_mu, rate (rows, 1)."""
         ...
 
     def finite_init(self, key: Array, inputs: int, width: int) -> tuple[Any, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import Array
 from kernelfield.engine.basis import represent
 from kernelfield.engine.infinite_matrix import Side, learn
 from kernelfield.engine.points import Population
+from kernelfield.engine.series import Fields, linear
 from kernelfield.layers.base import Setup, Signal, WeightTrace
 
 
@@ -19,7 +20,12 @@ class ReadoutState(NamedTuple):
     """The side of w seen from the last population: Z = r (1, S), W = r + learned = z^L; and gamma0."""
 
     side: Side
-    gamma0: Array
+    gamma0: Any
+
+
+def mean_over_particles(x: Fields) -> Fields:
+    """<x> of each row."""
+    return linear(lambda values: jnp.mean(values, axis=-1), x)
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,18 @@ class Readout:
     def init(self, setup: Setup, below: Population) -> tuple[ReadoutState, None]:
         """One Gaussian coordinate r."""
         side = setup.side(setup.basis(setup.feature_tol), below, images=1)
-        return ReadoutState(side, jnp.asarray(setup.gamma0)), None
+        return ReadoutState(side, jax.tree.map(jnp.asarray, setup.gamma0)), None
 
     def forward(self, state: ReadoutState, signal: Signal) -> tuple[ReadoutState, Array, WeightTrace]:
         """f = <z^L phi(h) - r phi(u)> / gamma0 (rows,): the second term has mean zero and removes most noise."""
         phi, side = signal.value, state.side
         basis, F = represent(side.basis, phi)
-        f = jnp.mean((side.W - side.Z) * phi + side.Z * (phi - signal.gaussian), axis=1) / state.gamma0
+        f = mean_over_particles((side.W - side.Z) * phi + (phi - signal.gaussian) * side.Z) / state.gamma0
         return state._replace(side=side._replace(basis=basis)), f, WeightTrace(phi=phi, F=F)
 
     def backward(self, state: ReadoutState, chi: Array, trace: WeightTrace) -> tuple[ReadoutState, Array, WeightTrace]:
         """z = chi z^L: chi (rows,) is one for plain gradients, Delta for those that carry the error signal."""
-        G = chi[:, None].astype(state.side.W.dtype)
+        G = chi[:, None].astype(state.side.Z.dtype)
         return state, G @ state.side.W, trace._replace(G=G)
 
     def update(self, state: ReadoutState, trace: WeightTrace, rate: Array) -> ReadoutState:
