@@ -22,18 +22,25 @@ from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
 from kernelfield.solve import solve
 from kernelfield.storage import load
-from kernelfield.training import GradientDescent
+from kernelfield.theories.gradient_independence import GradientIndependence
+from kernelfield.theories.perturbation import Perturbation
+from kernelfield.theories.static_ntk import StaticNTK
+from kernelfield.training import GradientDescent, GradientFlow
 
 __all__ = [
     "MLP",
     "Estimate",
     "FiniteWidth",
     "GradientDescent",
+    "GradientFlow",
+    "GradientIndependence",
     "Interrupted",
     "March",
+    "Perturbation",
     "Problem",
     "Solution",
     "SolveError",
+    "StaticNTK",
     "Status",
     "load",
     "solve",

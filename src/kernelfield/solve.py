@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,19 +13,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from kernelfield.march import March
 from kernelfield.problem import Problem
 from kernelfield.solution import Interrupted, Solution, SolveError, Status
-from kernelfield.training import GradientDescent
+from kernelfield.training import GradientDescent, Training
 
 SHOW_AFTER = 2.0  # seconds without a progress bar
 
 
 class Method(Protocol):
-    """A way to solve: the march, an approximation, or finite networks."""
+    """A way to solve: the march, an approximation, or finite networks.
+
+    A method for other training rules than GradientDescent names them in a class attribute `rules`.
+    """
 
     def run(
         self,
         network: Any,
         problem: Problem,
-        training: GradientDescent,
+        training: Any,
         fields_at: Sequence[int],
         progress: Callable[[int, int], None],
     ) -> Solution | Status:
@@ -36,7 +39,7 @@ class Method(Protocol):
 def solve(
     network: Any,
     problem: Problem,
-    training: GradientDescent,
+    training: Training,
     method: Method | None = None,
     *,
     fields_at: Sequence[int] = (0, -1),
@@ -75,9 +78,13 @@ def solve(
     if outside:
         raise ValueError(f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
     steps = sorted({step % (last + 1) for step in fields_at})
-    method = method or March()
-    with _bar(type(method).__name__, progress) as report:
-        result = method.run(network, problem, training, steps, report)
+    solver = cast(Method, method or March())
+    rules = getattr(solver, "rules", (GradientDescent,))
+    if not isinstance(training, rules):
+        known = " and ".join(rule.__name__ for rule in rules)
+        raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
+    with _bar(type(solver).__name__, progress) as report:
+        result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
     if status.code != "ok" and (throw or solution is None):
         raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)

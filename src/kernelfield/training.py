@@ -32,3 +32,30 @@ class GradientDescent(Spec):
     def time(self) -> float:
         """Total training time eta * T."""
         return self.learning_rate * self.steps
+
+
+class GradientFlow(Spec):
+    """Full-batch gradient descent in continuous time, the limit of small learning rates.
+
+    Args:
+        time: total training time.
+        steps: rows recorded after the first, equally spaced in time.
+
+    Source: arXiv:2205.09653, section 2.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.GradientFlow(time=20.0, steps=100).learning_rate
+        0.2
+    """
+
+    time: float = Field(gt=0, allow_inf_nan=False)
+    steps: int = Field(default=100, ge=1)
+
+    @property
+    def learning_rate(self) -> float:
+        """Training time between two rows."""
+        return self.time / self.steps
+
+
+Training = GradientDescent | GradientFlow

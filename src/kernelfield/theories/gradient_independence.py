@@ -1,0 +1,90 @@
+"""Gradient independence: W(0) forward and W(0)^T backward are treated as two unrelated matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kernelfield.layers import WeightTrace
+from kernelfield.march import OnParticles
+from kernelfield.replicate import Constants, Record, Step, activations, blank, recorded
+
+
+class GradientIndependence(OnParticles):
+    """Infinite width without responses, A = B = 0: exact in the lazy limit and for one hidden layer.
+
+    Fields follow the equations of the theory without their responses, and predictions follow the tangent kernel,
+    df/dt = NTK Delta, in its form that is exact in discrete time:
+
+        gamma0 [f(t+1) - f(t)] = c sum_l [G^{l+1}(t,t) Phi^l(t+1,t)] Delta(t) + sum_l <z^l dphi(h^l) - g^l dh^l>
+
+    with c = eta gamma0 / P, dh = h(t+1) - h(t) and z, g before the step. Linear networks are solved exactly.
+
+    Args:
+        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
+        replicates: independent scrambles; their spread is the standard error.
+        seed: of the scrambles.
+        feature_tol: as in `March`.
+        gradient_tol: as in `March`.
+
+    Source: arXiv:2205.09653, section 5, "gradient independence"; there in continuous time.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> problem, network = kf.Problem(np.eye(2), [1.0, -1.0]), kf.MLP(depth=1, activation="linear")
+        >>> training = kf.GradientDescent(learning_rate=0.5, steps=4)
+        >>> approximate = kf.solve(network, problem, training, kf.GradientIndependence())
+        >>> bool(np.allclose(approximate.predictions, kf.solve(network, problem, training).predictions))
+        True
+    """
+
+    coupling: ClassVar[float] = 0.0
+
+    def step(self, network: Any) -> Step:
+        """A step that adds up the predictions."""
+        return IncrementalStep(network.layers)
+
+
+class Memory(NamedTuple):
+    """The step before: its output f (P,) and its trace."""
+
+    f: Array
+    trace: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class IncrementalStep(Step):
+    """A step whose output is the one before, plus what the tangent kernel adds."""
+
+    def begin(self, state: Any, constants: Constants) -> tuple[Any, Memory]:
+        """Nothing came before: an output of zero and a trace of zeros add nothing."""
+
+        def sweep(state: Any) -> tuple:
+            state, _, trace = self.layers.forward(state, constants.data)
+            return self.layers.backward(state, jnp.ones_like(constants.y), trace)[2]
+
+        return state, Memory(jnp.zeros_like(constants.y), blank(jax.eval_shape(sweep, state)))
+
+    def __call__(self, constants: Constants, state: Any, t: Array) -> tuple[Any, Record, tuple]:
+        """As `Step`, with the output from its increments."""
+        state, before = state
+        state, _, trace = self.layers.forward(state, constants.data)
+        f = before.f + increment(before.trace, trace, constants.rate * (constants.y - before.f), constants.gamma0)
+        state, trace = self.descend(constants, state, trace, constants.y - f, t)
+        return (state, Memory(f, trace)), recorded(f, trace), activations(trace)
+
+
+def increment(before: tuple, now: tuple, moved: Array, gamma0: Array) -> Array:
+    """f(t+1) - f(t) (P,), given the traces of both steps and moved = eta Delta(t) / P."""
+    weights = [(old, new) for old, new in zip(before, now, strict=True) if isinstance(old, WeightTrace)]
+    fields = zip(activations(before), activations(now), weights[1:], strict=True)
+    first_order = sum(((old.G @ old.G.T) * (new.F @ old.F.T)) @ moved for old, new in weights)
+    curvature = sum(
+        jnp.mean(old.z * (above_new.phi - above_old.phi) - old.g * (new.h - old.h), axis=1)
+        for old, new, (above_old, above_new) in fields
+    )
+    return first_order + curvature / gamma0

@@ -1,0 +1,185 @@
+"""Perturbation theory: infinite width to leading order in the feature-learning strength, O(gamma0^2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernelfield.engine.infinite_matrix import Side
+from kernelfield.engine.series import Series, Variable, coefficients
+from kernelfield.march import OnParticles
+from kernelfield.problem import Problem
+from kernelfield.replicate import Constants, Step
+from kernelfield.solution import Solution, Status
+from kernelfield.training import GradientDescent
+
+ORDERS = 4  # gamma0^0 to gamma0^3: f = <z phi(h)> / gamma0 needs one more than it gives
+
+
+class Perturbation(OnParticles):
+    """Kernels, tangent kernel and predictions to order gamma0^2; odd orders vanish at infinite width.
+
+    Linear networks have a closed form. For smooth activations the march is run with gamma0 as a formal
+    variable: every field is a power series in gamma0, and one run gives all orders.
+
+    Args:
+        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
+        replicates: independent scrambles; their spread is the standard error.
+        seed: of the scrambles.
+        feature_tol: variance of each order, relative to its mean square, that may stay outside the basis.
+        gradient_tol: the same for gradients; three times `feature_tol` by default.
+
+    Source: arXiv:2205.09653, appendix on perturbation theory. Its eq. 13 prints, for more than one hidden layer,
+    the coefficients of gradient independence; those here are of the full theory.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> problem, network = kf.Problem(np.eye(2), [1.0, -1.0]), kf.MLP(depth=2, activation="linear", gamma0=0.1)
+        >>> training = kf.GradientDescent(learning_rate=0.5, steps=4)
+        >>> leading, full = (kf.solve(network, problem, training, method) for method in (kf.Perturbation(), kf.March()))
+        >>> bool(abs(leading.predictions - full.predictions).max() < 1e-4)
+        True
+    """
+
+    def run(
+        self,
+        network: Any,
+        problem: Problem,
+        training: GradientDescent,
+        fields_at: Sequence[int],
+        progress: Callable[[int, int], None],
+    ) -> Solution | Status:
+        """Solve; see `kernelfield.solve`."""
+        phi = network.nonlinearity
+        if phi.is_linear:
+            solved = closed_form(network, problem, training)
+            return Solution(network, problem, training, self, **solved, exact=True)
+        if not phi.smooth:
+            raise ValueError(f"Perturbation needs a smooth activation, got {phi.name}, whose slope jumps")
+        return super().run(network, problem, training, fields_at, progress)
+
+    def tolerances(self, network: Any) -> tuple[float, float]:
+        """Feature and gradient tolerance, defaults filled in: gamma0 does not matter."""
+        feature_tol = self.feature_tol or 1e-5
+        return feature_tol, self.gradient_tol or min(3 * feature_tol, 0.1)
+
+    def step(self, network: Any) -> Step:
+        """A step on power series."""
+        return SeriesStep(network.layers)
+
+    def gamma0(self, network: Any) -> Variable:
+        """The formal variable."""
+        return Variable()
+
+    def values(self, network: Any, field: Any) -> np.ndarray:
+        """h, z or g to second order."""
+        orders = coefficients(field)[:3]
+        return np.asarray(np.polynomial.polynomial.polyval(network.gamma0, np.asarray(orders, np.float64)))
+
+    def recorded(
+        self,
+        network: Any,
+        problem: Problem,
+        predictions: np.ndarray,
+        features: list[np.ndarray],
+        gradients: list[np.ndarray],
+    ) -> dict[str, Any]:
+        """Orders 0 and 2; the arrays have the order as their third axis."""
+        gamma0 = network.gamma0
+        f = predictions[:, :, 0] + gamma0**2 * predictions[:, :, 2]
+        Phi, G = (
+            [kernel_series(*(each[:, :, order] for order in (0, 1, 2)), gamma0=gamma0) for each in kind]
+            for kind in (features, gradients)
+        )
+        return solution_arguments(problem, f, Phi, G)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesStep(Step):
+    """A step on power series in gamma0."""
+
+    def begin(self, state: Any, constants: Constants) -> Any:
+        """What is learned becomes a series, whose higher orders are zero at initialization."""
+
+        def lifted(side: Side) -> Side:
+            learned = jnp.zeros((ORDERS, *side.W.shape), side.W.dtype)
+            scale = jnp.zeros(ORDERS, side.basis.scale.dtype)
+            return side._replace(W=Series(learned) + side.W, basis=side.basis._replace(scale=scale))
+
+        def is_side(leaf: Any) -> bool:
+            return isinstance(leaf, Side)
+
+        return jax.tree.map(lambda leaf: lifted(leaf) if is_side(leaf) else leaf, state, is_leaf=is_side)
+
+    def rows(self, points: int) -> int:
+        """Every order has a row for each point."""
+        return ORDERS * points
+
+
+def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel of F0 + gamma0 F1 + gamma0^2 F2 at orders 0 and 2, as a factor and weights.
+
+    F0 F0^T  and  gamma0^2 [ F1 F1^T + F0 F2^T + F2 F0^T ], the last two being half of
+    (F0 + F2)(F0 + F2)^T - (F0 - F2)(F0 - F2)^T.
+    """
+    blocks = (F0, F1, F0 + F2, F0 - F2)
+    orders = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.5, -0.5]]) * [[1.0], [gamma0**2]]
+    return np.concatenate(blocks, axis=-1), np.repeat(orders, [block.shape[-1] for block in blocks], axis=1)
+
+
+def solution_arguments(problem: Problem, f: np.ndarray, Phi: list, G: list) -> dict[str, Any]:
+    """Arguments of a Solution, given the kernel series of the hidden layers; input and output do not move."""
+
+    def unmoved(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return factor[None, None], np.repeat([[1.0], [0.0]], factor.shape[-1], axis=1)
+
+    features, gradients = [unmoved(problem.input_coordinates), *Phi], [*G, unmoved(np.ones((problem.points, 1)))]
+    return {
+        "replicate_predictions": f,
+        "feature_factors": tuple(factor for factor, _ in features),
+        "feature_weights": tuple(weights for _, weights in features),
+        "gradient_factors": tuple(factor for factor, _ in gradients),
+        "gradient_weights": tuple(weights for _, weights in gradients),
+    }
+
+
+def closed_form(network: Any, problem: Problem, training: GradientDescent) -> dict[str, Any]:
+    """Arguments of the Solution for a linear network.
+
+    With v(t) = c sum_{s<t} Delta0(s), V(t) = c sum_{s<t} Delta0(s) v(s)^T and c = eta / P,
+
+        H^l(t,s) = K + gamma0^2 { a_l K v(t) v(s)^T K + b_l [K V(t) K + (K V(s) K)^T] }
+        G^l(t,s) = 1 + gamma0^2 { a_m v(t)^T K v(s) + b_m [tr K V(t) + tr K V(s)] },  m = L+1-l
+        Delta2(t+1) = (1 - c (L+1) K) Delta2(t) - c sum_l [H2^l(t+1,t) + G2^l(t,t) K] Delta0(t)
+
+    a_l = sum_{k<=l} k^2, b_l = sum_{k<=l} k (L+1-k), Delta0 the static tangent kernel's.
+    """
+    L, gamma0, rows, points = network.depth, network.gamma0, training.steps + 1, problem.points
+    K, x, c = problem.input_kernel, problem.input_coordinates, training.learning_rate / problem.points
+    k = np.arange(1, L + 1)
+    a, b = np.cumsum(k**2), np.cumsum(k * (L + 1 - k))
+
+    Delta0, Delta2, v = np.zeros((3, rows, points))
+    Kv, KVx, vKv, trKV = np.zeros((rows, points)), np.zeros((rows, *x.shape)), np.zeros(rows), np.zeros(rows)
+    Delta0[0] = problem.y
+    for t in range(training.steps):
+        Delta, s = Delta0[t], t + 1
+        v[s], Kv[s] = v[t] + c * Delta, Kv[t] + c * K @ Delta
+        KVx[s] = KVx[t] + c * np.outer(K @ Delta, v[t] @ x)
+        vKv[s], trKV[s] = v[s] @ Kv[s], trKV[t] + c * Kv[t] @ Delta
+        H2 = a.sum() * Kv[s] * (Kv[t] @ Delta) + b.sum() * (KVx[s] @ (x.T @ Delta) + x @ (KVx[t].T @ Delta))
+        G2 = a.sum() * vKv[t] + 2 * b.sum() * trKV[t]
+        Delta0[s] = Delta - c * (L + 1) * K @ Delta
+        Delta2[s] = Delta2[t] - c * ((L + 1) * K @ Delta2[t] + H2 + G2 * K @ Delta)
+
+    X, one = np.broadcast_to(x, (1, rows, *x.shape)), np.ones((1, rows, points, 1))
+    first, second = Kv[None, :, :, None], KVx[None]
+    Phi = [kernel_series(X, np.sqrt(a_l) * first, b_l * second, gamma0) for a_l, b_l in zip(a, b, strict=True)]
+    first, second = one * (v @ x)[None, :, None, :], one * trKV[None, :, None, None]
+    G = [kernel_series(one, np.sqrt(a_m) * first, b_m * second, gamma0) for a_m, b_m in zip(a, b, strict=True)][::-1]
+    return solution_arguments(problem, (problem.y - Delta0 - gamma0**2 * Delta2)[None], Phi, G)

@@ -1,0 +1,152 @@
+"""Perturbation theory against the full theory at small gamma0, and its closed form against the power-series march."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield.engine.infinite_matrix import Side
+from kernelfield.engine.series import Variable
+from kernelfield.march import MarchRun, OnParticles
+from kernelfield.replicate import Step
+
+RNG = np.random.default_rng(1)
+X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
+PROBLEM, TRAINING = kf.Problem(X, Y), kf.GradientDescent(learning_rate=0.2, steps=24)
+ROWS = 25 * 4
+GAMMAS = (0.05, 0.1, 0.2, 0.3)
+
+
+def solved(method, depth, gamma0=1.0, activation="linear"):
+    network = kf.MLP(depth=depth, activation=activation, gamma0=gamma0)
+    return kf.solve(network, PROBLEM, TRAINING, method, progress=False)
+
+
+def distance(found, truth):
+    return np.linalg.norm(np.asarray(found) - truth) / np.linalg.norm(truth)
+
+
+def quantities(solution):
+    """Predictions, Phi and G of every hidden layer over all pairs of times, and the tangent kernel."""
+    layers, every = range(1, solution.network.depth + 1), slice(None)
+    kernels = [solution.feature_kernel(layer, every) for layer in layers]
+    kernels += [solution.gradient_kernel(layer, every) for layer in layers]
+    return [solution.predictions, *kernels, solution.ntk(every)]
+
+
+def slopes(errors):
+    """Of log error against log gamma0, one for each quantity."""
+    return np.polyfit(np.log(GAMMAS), np.log(errors), 1)[0]
+
+
+# --- linear networks
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth):
+    """Oracle: the exact solution."""
+    errors = []
+    for gamma0 in GAMMAS:
+        leading, full = solved(kf.Perturbation(), depth, gamma0), solved(kf.March(), depth, gamma0)
+        errors.append([distance(*pair) for pair in zip(quantities(leading), quantities(full), strict=True)])
+    assert np.all((slopes(errors) > 3.8) & (slopes(errors) < 4.2))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_closed_form_is_the_march_in_powers_of_gamma0(depth, monkeypatch):
+    """Oracle: the power-series march on exact cubature, which knows no formula."""
+    closed = solved(kf.Perturbation(), depth)
+    monkeypatch.setattr(kf.Perturbation, "run", OnParticles.run)
+    monkeypatch.setattr(kf.Perturbation, "tolerances", lambda self, network: (1e-24, 1e-24))
+    for found, truth in zip(quantities(solved(kf.Perturbation(), depth)), quantities(closed), strict=True):
+        assert distance(found, truth) < 1e-12
+
+
+def test_the_tangent_kernel_is_cut_at_its_order():
+    """It is quadratic in gamma0, as are its parts."""
+    at = {gamma0: solved(kf.Perturbation(), 3, gamma0).ntk() for gamma0 in (1e-3, 1.0, 2.0)}
+    change = at[1.0] - at[1e-3]
+    np.testing.assert_allclose(at[2.0] - at[1e-3], 4 * change, rtol=1e-5, atol=1e-5 * np.abs(change).max())
+
+
+# --- nonlinear networks, on common random numbers
+
+
+def marched(depth, particles=256):
+    """A power-series march at one scramble."""
+    method = kf.Perturbation(particles=particles, replicates=1, feature_tol=1e-9, gradient_tol=1e-9)
+    network = kf.MLP(depth=depth, activation="tanh")
+    run = MarchRun(method, network, PROBLEM, TRAINING, [])
+    run.march(particles, lambda done, total: None)
+    return run
+
+
+def at_gamma0(run, gamma0):
+    """The perturbative Solution that the run gives at another gamma0."""
+    run.network = kf.MLP(depth=run.network.depth, activation="tanh", gamma0=gamma0)
+    return run.solution(kf.solution.Status())
+
+
+def full_theory(run, gamma0):
+    """The full theory on the weights W(0) of the run: its bases and coordinates as they came out, frozen.
+
+    Odd orders of kernels are zero at infinite width but not on so many particles: they cancel in the average over
+    gamma0 and -gamma0, and so do those of predictions.
+    """
+
+    def frozen(leaf):
+        if isinstance(leaf, Side):
+            tolerant = leaf.basis._replace(tol=jnp.asarray(1e6), scale=jnp.asarray(0.0))
+            return Side(tolerant, leaf.Z, leaf.W.coefficients[0])
+        return jnp.asarray(sign * gamma0) if isinstance(leaf, Variable) else leaf
+
+    replicate, found = run.replicates[0], []
+    with jax.enable_x64(True):
+        for sign in (1, -1):
+            state = jax.tree.map(frozen, replicate.state, is_leaf=lambda leaf: isinstance(leaf, Side | Variable))
+            constants = replicate.constants._replace(gamma0=jnp.asarray(sign * gamma0))
+            step, records = jax.jit(Step(run.network.layers)), []
+            for t in range(TRAINING.steps + 1):
+                state, record, _ = step(constants, state, jnp.asarray(t))
+                records.append(record)
+            kinds = ([each.features for each in records], [each.gradients for each in records])
+            factors = [np.concatenate(layer) for kind in kinds for layer in zip(*kind, strict=True)]
+            found.append([np.stack([each.f for each in records]), *(factor @ factor.T for factor in factors)])
+    return [(plus + minus) / 2 for plus, minus in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_error_of_tanh_networks_falls_as_the_fourth_power(depth):
+    """Oracle: the full theory with the same weights at initialization."""
+    run, errors = marched(depth), []
+    for gamma0 in GAMMAS:
+        *found, _ = quantities(at_gamma0(run, gamma0))
+        truth = full_theory(run, gamma0)
+        found = [each.reshape(each_truth.shape) for each, each_truth in zip(found, truth, strict=True)]
+        errors.append([distance(*pair) for pair in zip(found, truth, strict=True)])
+    assert np.all((slopes(errors) > 3.8) & (slopes(errors) < 4.2))
+
+
+def test_second_derivatives_of_the_march_at_small_gamma0():
+    """Oracle: (march at 0.5 - march at 0.25) / (0.5^2 - 0.25^2), within sampling noise and O(gamma0^2)."""
+    leading = solved(kf.Perturbation(particles=1024), 2, activation="tanh")
+    one, half = (solved(kf.March(particles=4096), 2, gamma0, "tanh") for gamma0 in (0.5, 0.25))
+    second = leading.feature_kernel(2, -1) - solved(kf.StaticNTK(), 2, activation="tanh").feature_kernel(2, -1)
+    measured = (one.feature_kernel(2, -1) - half.feature_kernel(2, -1)) / (0.5**2 - 0.25**2)
+    assert distance(measured, second) < 0.2
+
+
+def test_kinked_activations_are_refused():
+    with pytest.raises(ValueError, match="Perturbation needs a smooth activation, got relu"):
+        solved(kf.Perturbation(), 2, activation="relu")
+
+
+def test_files_keep_the_orders(tmp_path):
+    solution = solved(kf.Perturbation(), 2, 0.5)
+    solution.save(tmp_path / "leading.nc")
+    again = kf.load(tmp_path / "leading.nc")
+    np.testing.assert_array_equal(again.ntk(slice(None)), solution.ntk(slice(None)))
+    assert dataclasses.asdict(again.status) == dataclasses.asdict(solution.status)

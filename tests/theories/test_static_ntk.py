@@ -1,0 +1,107 @@
+"""The static NTK against sampled and finite networks at initialization, and exact training in both kinds of time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import kernelfield as kf
+from kernelfield.activations import ACTIVATIONS
+from kernelfield.gaussian_averages import NotConverged, kernel_map
+
+RNG = np.random.default_rng(3)
+X, Y = RNG.standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])
+PROBLEM = kf.Problem(X, Y)
+DESCENT = kf.GradientDescent(learning_rate=0.4, steps=15)
+
+
+def lazy(activation="tanh", depth=2, training=DESCENT, problem=PROBLEM, **settings):
+    network = kf.MLP(depth=depth, activation=activation, **settings)
+    return kf.solve(network, problem, training, kf.StaticNTK(), progress=False)
+
+
+@pytest.mark.parametrize("name", ["erf", "gelu", "linear"])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+def test_quadrature_gives_the_closed_forms_to_ten_digits(name, scale):
+    phi, kernel = ACTIVATIONS[name], scale**2 * X @ X.T / 8
+    for function, closed in ((phi.phi, phi.feature_map), (phi.dphi, phi.derivative_map)):
+        truth = kernel_map(kernel, function, closed)
+        np.testing.assert_allclose(kernel_map(kernel, function, None), truth, rtol=1e-10, atol=1e-10 * truth.max())
+
+
+def test_quadrature_of_tanh_against_many_nodes():
+    """Oracle: Gauss-Hermite quadrature of <tanh(a) tanh(b)> with 150 nodes on each axis."""
+    x, weight = np.polynomial.hermite_e.hermegauss(150)
+    weight /= weight.sum()
+    kernel = np.array([[0.5, 0.2], [0.2, 0.4]])
+    a = np.sqrt(0.5) * x[:, None]
+    b = 0.2 / np.sqrt(0.5) * x[:, None] + np.sqrt(0.4 - 0.08) * x
+    truth = weight @ (np.tanh(a) * np.tanh(b)) @ weight
+    assert kernel_map(kernel, jnp.tanh, None)[0, 1] == pytest.approx(truth, rel=1e-10)
+
+
+@pytest.mark.parametrize("kinked", [jnp.abs, jnp.sign, lambda h: jnp.where(h > 0, h, 0.1 * h)])
+def test_quadrature_of_a_kink_is_refused(kinked):
+    with pytest.raises(NotConverged, match="quadrature changed by"):
+        kernel_map(X @ X.T / 8, kinked, None)
+    if kinked is jnp.abs:
+        with pytest.raises(kf.SolveError, match="not_converged.*give its Activation a feature_map"):
+            lazy(kinked)
+
+
+def test_degenerate_kernels_are_averaged_too():
+    """A point at the origin and a repeated point."""
+    points = np.array([[0.0, 0.0], [1.0, 0.5], [1.0, 0.5]])
+    kernel = kernel_map(points @ points.T, jnp.tanh, None)
+    np.testing.assert_allclose(kernel[0], 0, atol=1e-15)
+    np.testing.assert_allclose(kernel[1, 1], kernel[1, 2], rtol=1e-12)
+
+
+def test_gradient_descent_and_gradient_flow_are_exact():
+    """Oracles: the update itself, and a stiff integrator."""
+    found = lazy("erf")
+    ntk, errors = found.ntk(0), [Y]
+    for _ in range(DESCENT.steps):
+        errors.append(errors[-1] - 0.4 / 5 * ntk @ errors[-1])
+    np.testing.assert_allclose(found.errors, errors, atol=1e-12)
+
+    flow = lazy("erf", training=kf.GradientFlow(time=6.0, steps=10))
+    truth = solve_ivp(lambda _, e: -ntk @ e / 5, (0, 6), Y, "DOP853", flow.times, rtol=1e-11, atol=1e-12).y.T
+    np.testing.assert_allclose(flow.errors, truth, atol=1e-9)
+    many = lazy("erf", training=kf.GradientDescent(learning_rate=6 / 20000, steps=20000))
+    np.testing.assert_allclose(many.errors[-1], flow.errors[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "depth"), [("tanh", 3), ("relu", 2), ("softplus", 1)])
+def test_kernels_are_those_of_wide_networks_at_initialization(activation, depth):
+    """Oracle: the tangent kernel of one wide network by automatic differentiation."""
+    found, width = lazy(activation, depth, gamma0=0.7), 4096
+    layers = found.network.layers
+    params, _ = layers.finite_init(jax.random.key(0), 8, width)
+    inputs = jnp.asarray(X)
+    jacobian = jax.jacrev(lambda values: width * layers.finite_apply(values, inputs))(params)  # of gamma0 N f
+    flat = np.concatenate([np.asarray(each).reshape(5, -1) for each in jax.tree.leaves(jacobian)], axis=1)
+    np.testing.assert_allclose(flat @ flat.T / width, found.ntk(0), rtol=0.1, atol=0.1 * found.ntk(0).max())
+
+
+def test_kernels_do_not_move_and_gamma0_does_not_matter():
+    one, other = lazy(gamma0=0.1), lazy(gamma0=3.0)
+    np.testing.assert_array_equal(one.predictions, other.predictions)
+    np.testing.assert_array_equal(one.feature_kernel(2, 0), one.feature_kernel(2, -1))
+    assert not one.predictions_se.any()
+
+
+def test_the_march_at_small_gamma0_approaches_it():
+    truth = lazy()
+    network = kf.MLP(depth=2, activation="tanh", gamma0=1e-2)
+    sampled = kf.solve(network, PROBLEM, DESCENT, kf.March(particles=1024), progress=False)
+    gap = np.linalg.norm(sampled.predictions - truth.predictions)
+    assert gap < 4 * np.linalg.norm(sampled.predictions_se)
+    assert gap < 0.02 * np.linalg.norm(truth.predictions)
+
+
+@pytest.mark.parametrize("method", [kf.March(), kf.FiniteWidth(width=8), kf.Perturbation(), kf.GradientIndependence()])
+def test_methods_in_discrete_time_refuse_gradient_flow(method):
+    with pytest.raises(ValueError, match=rf"{type(method).__name__} solves GradientDescent, not GradientFlow"):
+        kf.solve(kf.MLP(depth=1), PROBLEM, kf.GradientFlow(time=1.0), method)
