@@ -13,7 +13,9 @@ from kernelfield.solution import Estimate, Solution
 
 Axes = Any
 LAZY, RICH, NEUTRAL = "#2a78b5", "#d1495b", "#5c6670"
-KERNEL_COLOURS = "RdBu_r"
+SERIES = (RICH, LAZY, "#e0a030", "#2f8f6b", "#6a4c93", NEUTRAL)
+KERNEL_COLOURS, TIME_COLOURS = "RdBu_r", "magma"
+NEAREST = 1e-8  # what is left to an alignment of one, at the end of its axis
 
 
 def loss_curve(axes: Axes, solution: Solution, colour: str, label: str, level: float = 0.95) -> None:
@@ -84,6 +86,71 @@ def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, grou
     axes.set_title(title, fontsize=11)
     axes.set(xticks=[], yticks=[])
     return image
+
+
+def two_time_matrix(axes: Axes, kernel: np.ndarray, bounds: tuple[float, float], title: str) -> Any:
+    """A kernel between all pairs of times as an image, time running up and to the right.
+
+    Args:
+        axes: matplotlib axes.
+        kernel: (T, T).
+        bounds: of the colour scale, which several panels can share.
+        title: above the panel.
+
+    Returns:
+        The image, for a colour bar.
+    """
+    low, high = bounds
+    image = axes.imshow(kernel, cmap=TIME_COLOURS, vmin=low, vmax=high, origin="lower", interpolation="nearest")
+    ends = [0, len(kernel) // 2, len(kernel) - 1]
+    axes.set_title(title, fontsize=11)
+    axes.set(xticks=ends, yticks=ends, xlabel="step $s$")
+    return image
+
+
+def alignments(
+    axes: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    errors: np.ndarray,
+    colour: str,
+    label: str | None = None,
+    style: str = "none",
+) -> None:
+    """Alignments near one, as dots with error bars on an axis that spreads out 0.9, 0.99, 0.999, ...
+
+    Args:
+        axes: matplotlib axes.
+        places: x of every dot.
+        values: alignments, at most 1.
+        errors: their standard errors; no bar where NaN.
+        colour: of the dots.
+        label: for the legend.
+        style: of a line through the dots; none by default.
+    """
+    apart = np.maximum(1 - values, NEAREST)
+    bars = np.nan_to_num([np.minimum(errors, apart - 0.5 * NEAREST), errors])
+    axes.errorbar(
+        places, apart, yerr=bars, marker="o", ms=6, color=colour, mfc="white", mew=1.8, elinewidth=1.2, capsize=2.5,
+        label=label, ls=style, zorder=3,
+    )  # fmt: skip
+    axes.set(yscale="log")
+
+
+def alignment_scale(axes: Axes, lowest: float, highest: float) -> None:
+    """Ticks of the axis that `alignments` draws on, best at the top.
+
+    Args:
+        axes: matplotlib axes.
+        lowest: alignment at the bottom.
+        highest: alignment at the top, below 1.
+    """
+    ticks = [1.0, *(10.0**-power for power in range(1, 13))]
+    names = ["0", *(f"{1 - tick:.{power}f}" for power, tick in enumerate(ticks[1:], start=1))]
+    axes.set_ylim(1 - lowest, 1 - highest)
+    shown = [(tick, name) for tick, name in zip(ticks, names, strict=True) if 1 - highest <= tick <= 1 - lowest]
+    axes.set_yticks(*zip(*shown, strict=True))
+    axes.set_yticks([], minor=True)
 
 
 def class_labels(axes: Axes, names: Sequence[str], groups: Sequence[int]) -> None:
@@ -178,6 +245,49 @@ def floor(axes: Axes, level: float, label: str) -> None:
         size=9,
     )
     axes.set_ylim(bottom=bottom)
+
+
+def line_and_dots(
+    axes: Axes, x: np.ndarray, line: np.ndarray, dots: np.ndarray, colour: str, label: str, count: int = 16
+) -> None:
+    """Two curves that should be one: the first as a line, the second as a few dots on it.
+
+    Args:
+        axes: matplotlib axes.
+        x: (T,).
+        line, dots: (T,).
+        colour: of both.
+        label: for the legend.
+        count: how many dots.
+    """
+    at = np.unique(np.linspace(0, len(x) - 1, count).round().astype(int))
+    axes.plot(x, line, color=colour, lw=2, zorder=2)
+    axes.plot(x[at], dots[at], "o", color=colour, ms=5.5, mfc="white", mew=1.6, label=label, zorder=3)
+
+
+def guide(axes: Axes, x: np.ndarray, y: np.ndarray, label: str) -> None:
+    """A dashed curve that others may approach.
+
+    Args:
+        axes: matplotlib axes.
+        x, y: (T,).
+        label: for the legend.
+    """
+    axes.plot(x, y, "--", color="black", lw=1.3, alpha=0.8, label=label, zorder=4)
+
+
+def shades(count: int) -> list[Any]:
+    """Colours for a quantity that grows, from cold to warm.
+
+    Args:
+        count: how many.
+
+    Returns:
+        matplotlib colours.
+    """
+    from matplotlib import colormaps
+
+    return [colormaps["plasma"](0.05 + 0.8 * place) for place in np.linspace(0, 1, count)]
 
 
 def write_figure(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,114 @@
+"""What the figure of several Solutions shows is what they hold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield.compare import compare
+from kernelfield.compare_figure import draw, two_time_kernel
+from kernelfield.plotting import write_figure
+
+
+@pytest.fixture(scope="module")
+def solutions(small_solution):
+    """A march, one with larger kernels that is said to be exact, and one that is said to be finite networks."""
+    larger = tuple(1.2 * factor for factor in small_solution.feature_factors)
+    exact = replace(small_solution, feature_factors=larger, exact=True)
+    predictions = small_solution.replicate_predictions * np.linspace(0.8, 1.0, 4)
+    finite = replace(small_solution, method=kf.FiniteWidth(width=16), replicate_predictions=predictions)
+    return {"march": small_solution, "exact": exact, "finite": finite}
+
+
+def images(figure):
+    return [axes.images[0] for axes in figure.axes if axes.images and axes.get_title()]
+
+
+def test_the_two_time_kernel_is_the_trace_of_the_kernel(small_solution):
+    kernel = small_solution.feature_kernel(2, slice(None), slice(None))
+    assert two_time_kernel(small_solution, 2) == pytest.approx(np.einsum("tmsm->ts", kernel) / 4)
+    constant = two_time_kernel(small_solution, 0)
+    assert constant == pytest.approx(np.full((6, 6), np.trace(small_solution.problem.input_kernel) / 4))
+    with pytest.raises(ValueError, match=r"layer of a feature kernel must be in 0\.\.2, got 3"):
+        two_time_kernel(small_solution, 3)
+
+
+def test_the_two_time_kernel_of_a_power_series_is_the_trace_of_the_kernel(small_solution):
+    ranks = [factor.shape[-1] for factor in small_solution.feature_factors]
+    weights = tuple(np.random.default_rng(rank).standard_normal((3, rank)) for rank in ranks)
+    series = replace(small_solution, feature_weights=weights)
+    kernel = series.feature_kernel(2, slice(None), slice(None))
+    assert two_time_kernel(series, 2) == pytest.approx(np.einsum("tmsm->ts", kernel) / 4)
+
+
+def test_kernels_are_ordered_by_target_and_share_a_colour_scale(solutions):
+    found = images(draw(solutions))
+    assert len(found) == 6
+    order = [0, 2, 1, 3]  # targets are 1, -1, 1, -1
+    for image, solution in zip(found[:3], solutions.values(), strict=True):
+        assert np.asarray(image.get_array()) == pytest.approx(solution.feature_kernel(2)[np.ix_(order, order)])
+        assert len(image.axes.lines) == 2 and image.axes.lines[0].get_ydata()[0] == 1.5  # between the classes
+    for image, solution in zip(found[3:], solutions.values(), strict=True):
+        assert np.asarray(image.get_array()) == pytest.approx(two_time_kernel(solution, 2))
+    for row in (found[:3], found[3:]):
+        assert len({image.get_clim() for image in row}) == 1
+        assert row[0].get_clim()[1] == pytest.approx(max(image.get_array().max() for image in row))
+
+
+def test_theories_are_lines_and_finite_networks_dots_with_error_bars(solutions):
+    losses = draw(solutions).axes[0]
+    labels = [line.get_label() for line in losses.lines if not line.get_label().startswith("_")]
+    assert labels == ["march", "exact"]
+    assert [bars.get_label() for bars in losses.containers] == ["finite"]
+    assert losses.lines[0].get_ydata() == pytest.approx(solutions["march"].loss)
+    dots = losses.containers[0].lines[0]
+    assert dots.get_ydata() == pytest.approx(solutions["finite"].loss) and dots.get_marker() == "o"
+
+
+def test_alignments_are_those_of_compare(solutions):
+    axes = draw(solutions, reference="finite").axes[1]
+    assert "finite" in axes.get_title("left")
+    assert len(axes.containers) == 2  # the reference has no dots
+    for container, name in zip(axes.containers, ("march", "exact"), strict=True):
+        expected = [row.alignment for row in compare(solutions[name], solutions["finite"]).rows if row.times == "all"]
+        assert 1 - container.lines[0].get_ydata() == pytest.approx(expected)
+    bottom, top = axes.get_ylim()
+    assert bottom > top  # better is higher
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert float(label.get_text()) == pytest.approx(1 - tick)
+
+
+def test_comparisons_that_are_known_are_not_computed_again(solutions, monkeypatch):
+    known = {"march": compare(solutions["march"], solutions["exact"])}
+    monkeypatch.setattr("kernelfield.compare_figure.compare", None)
+    pair = {name: solutions[name] for name in ("march", "exact")}
+    assert draw(pair, "exact", known).axes[1].containers
+
+
+def test_any_number_of_solutions_is_drawn_whatever_they_hold(small_solution, solutions, tmp_path):
+    bare = replace(small_solution, feature_factors=(), gradient_factors=())
+    single = replace(bare, replicate_predictions=bare.replicate_predictions[:1])
+    early = replace(
+        small_solution,
+        replicate_predictions=small_solution.replicate_predictions[:, :3],
+        feature_factors=tuple(factor[:, :3] for factor in small_solution.feature_factors),
+        gradient_factors=tuple(factor[:, :3] for factor in small_solution.gradient_factors),
+    )
+    cases = [({"bare": bare, "single": single}, 0), ({"one": early, "bare": bare}, 2), ({"march": small_solution}, 2)]
+    cases.append(({**solutions, "early": early, "bare": bare, "a long name, longer than any panel is wide": early}, 10))
+    for case, panels in cases:
+        figure = draw(case, next(reversed(case)))
+        assert len(images(figure)) == panels
+        write_figure(figure, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_drawn_together_is_refused(solutions):
+    with pytest.raises(ValueError, match="at least one solution is needed"):
+        draw({})
+    with pytest.raises(ValueError, match="reference must be one of march, exact, finite, got narrow"):
+        draw(solutions, reference="narrow")
+    other = replace(solutions["march"], training=kf.GradientDescent(learning_rate=0.5, steps=5))
+    with pytest.raises(ValueError, match="learning_rate must be the same"):
+        draw({**solutions, "other": other})
