@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,7 +12,11 @@ from jax import Array
 
 from kernelfield.layers import WeightTrace
 from kernelfield.march import OnParticles
+from kernelfield.problem import Problem
 from kernelfield.replicate import Constants, Record, Step, activations, blank, recorded
+from kernelfield.solution import Solution, Status
+from kernelfield.theories.deep_linear import DeepLinear, LinearRun
+from kernelfield.training import GradientDescent
 
 
 class GradientIndependence(OnParticles):
@@ -22,7 +27,8 @@ class GradientIndependence(OnParticles):
 
         gamma0 [f(t+1) - f(t)] = c sum_l [G^{l+1}(t,t) Phi^l(t+1,t)] Delta(t) + sum_l <z^l dphi(h^l) - g^l dh^l>
 
-    with c = eta gamma0 / P, dh = h(t+1) - h(t) and z, g before the step. Linear networks are solved exactly.
+    with c = eta gamma0 / P, dh = h(t+1) - h(t) and z, g before the step. Linear networks are solved exactly, by the
+    algebraic equations of `DeepLinear` with A = B = 0.
 
     Args:
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
@@ -43,6 +49,22 @@ class GradientIndependence(OnParticles):
     """
 
     coupling: ClassVar[float] = 0.0
+
+    def run(
+        self,
+        network: Any,
+        problem: Problem,
+        training: GradientDescent,
+        fields_at: Sequence[int],
+        progress: Callable[[int, int], None],
+    ) -> Solution | Status:
+        """Solve; see `kernelfield.solve`."""
+        if not network.nonlinearity.is_linear:
+            return super().run(network, problem, training, fields_at, progress)
+        equations = LinearRun(DeepLinear(seed=self.seed), network, problem, training, coupling=0.0)
+        solution = equations.solve(fields_at, progress)
+        info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>
+        return dataclasses.replace(solution, method=self, info=info)
 
     def step(self, network: Any) -> Step:
         """A step that adds up the predictions."""

@@ -1,0 +1,305 @@
+"""Deep linear networks: the paper's algebraic matrix equations, iterated to their fixed point.
+
+Fields of a linear network are linear in the Gaussian u and r, so that kernels and responses close on themselves
+and nothing is sampled. H^l over T times and P samples would be a (T P, T P) matrix; only its factor is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from scipy.linalg import solve_triangular
+from threadpoolctl import threadpool_limits
+
+from kernelfield.problem import Problem
+from kernelfield.solution import Solution, Status
+from kernelfield.training import GradientDescent
+from kernelfield.validation import Spec
+
+Progress = Callable[[int, int], None]
+LEFT_OUT = 1e-15  # variance of a direction that a factor drops, relative to its largest
+DIVERGED = 1e3  # times the initial loss
+NEURONS = 4096  # samples of a field
+TINY = np.finfo(float).tiny
+
+
+class DeepLinear(Spec):
+    """Infinite width, linear networks: the algebraic equations of the theory as a fixed point. Exact.
+
+    With c = eta gamma0 / P, and 1[s<t] for what came before:
+
+        C^l = A^{l-1} + c 1[s<t] H^{l-1} Delta            D^l = B^l + c 1[s<t] G^{l+1} Delta
+        R = (1 - C D)^{-1},  A^l = R C                    Q = (1 - D C)^{-1},  B^{l-1} = Q D
+        H^l = R [H^{l-1} + C G^{l+1} C^T] R^T             G^l = Q [G^{l+1} + D H^{l-1} D^T] Q^T
+        Delta(t+1) = Delta(t) - eta/P sum_{l=0..L} G^{l+1}(t,t) H^l(t+1,t) Delta(t)
+
+    H^l = F F^T is kept as F, from fields in terms of independent Gaussian variables: g^l = Q (r^l + D u^l) and
+    h^l = u^l + C g^l; only Q is inverted, since A^l = C Q. A sweep takes O(L T^2 P (T + rank)) operations. The past
+    does not depend on the future, so each sweep makes one more row of time exact, and usually many. Rows that
+    settled are kept: iterating on them would amplify rounding errors. Where many rows overflow, half are tried.
+
+    `info` of the Solution reports sweeps, residual (largest change with which a row settled), horizons (rows settled
+    after each attempt), restarts (attempts cut short) and readout_gap, |<z^L h^L> / gamma0 - f| relative to targets.
+
+    Args:
+        tolerance: change of a row of time in one sweep at which it settles, relative to its fields and errors.
+        max_iterations: sweeps in all.
+        seed: of the samples of fields; nothing else is random.
+
+    Source: arXiv:2205.09653, eqs. 11-12 and the appendix that defines C and D. The paper's A, B, C, D are ours
+    divided by gamma0, and its time is continuous. Sums over steps replace its integrals, and kernels enter the
+    update of Delta at steps t + 1 and t, which makes it exact for gradient descent.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> from kernelfield.theories.deep_linear import DeepLinear
+        >>> network, problem = kf.MLP(depth=3, activation="linear"), kf.Problem(np.eye(2), [1.0, -1.0])
+        >>> solution = kf.solve(network, problem, kf.GradientDescent(learning_rate=0.2, steps=20), DeepLinear())
+        >>> solution.feature_kernel(layer=3).shape, solution.info["readout_gap"] < 1e-9
+        ((2, 2), True)
+    """
+
+    tolerance: float = Field(default=1e-12, gt=0, lt=1)
+    max_iterations: int = Field(default=1000, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    def run(
+        self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
+    ) -> Solution | Status:
+        """Solve; see `kernelfield.solve`."""
+        if not network.nonlinearity.is_linear:
+            raise ValueError(f"DeepLinear needs a network with activation='linear', got {network.activation!r}")
+        return LinearRun(self, network, problem, training).solve(fields_at, progress)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Order parameters on the first T rows of time, by layer; T P rows are times, and samples within times."""
+
+    Delta: np.ndarray  # (T, P)
+    F: dict[int, np.ndarray]  # layer 0..L: (T P, k), H^l = F F^T
+    G: dict[int, np.ndarray]  # layer 1..L+1: (T, T)
+    A: dict[int, np.ndarray]  # layer 0..L: (T P, T), response of h to r at earlier times; A^0 = 0
+    B: dict[int, np.ndarray]  # layer 0..L: (T, T P), response of g to u, one layer up, at earlier times; B^L = 0
+
+    def resized(self, rows: int) -> _Rows:
+        """The first `rows` rows of time; new ones repeat the last (whose responded-to columns are zero)."""
+        old, points = self.Delta.shape
+        at = np.minimum(np.arange(rows), old - 1)
+        each = (points * at[:, None] + np.arange(points)).ravel()
+        return _Rows(
+            Delta=self.Delta[at],
+            F={layer: F[each] for layer, F in self.F.items()},
+            G={layer: G[np.ix_(at, at)] for layer, G in self.G.items()},
+            A={layer: A[np.ix_(each, at)] for layer, A in self.A.items()},
+            B={layer: B[np.ix_(at, each)] for layer, B in self.B.items()},
+        )
+
+
+class LinearRun:
+    """One solve: the rows that have settled, and the report of how they did; `coupling` 0 leaves responses out."""
+
+    def __init__(
+        self, settings: DeepLinear, network: Any, problem: Problem, training: GradientDescent, coupling: float = 1.0
+    ) -> None:
+        self.settings, self.network, self.problem, self.training = settings, network, problem, training
+        self.coupling = coupling
+        self.depth, self.last, self.began = network.depth, training.steps, time.perf_counter()
+        self.sweeps, self.restarts, self.residual, self.horizons = 0, 0, 0.0, list[int]()
+        layers = range(self.depth + 1)
+        self.rows = _Rows(  # at initialization: h ~ GP(0, K_x) and g ~ GP(0, 1) in every layer
+            Delta=problem.y[None],
+            F={layer: problem.input_coordinates for layer in layers},
+            G={layer + 1: np.ones((1, 1)) for layer in layers},
+            A={layer: np.zeros((problem.points, 1)) for layer in layers},
+            B={layer: np.zeros((1, problem.points)) for layer in layers},
+        )
+
+    def solve(self, fields_at: Sequence[int], progress: Progress) -> Solution:
+        """Iterate to the end, and what came out."""
+        with threadpool_limits(1, "blas"), np.errstate(all="ignore"):  # small matrices; overflow is looked for
+            return self.solution(self.iterate(progress), fields_at)
+
+    def sweep(self, rows: _Rows, settled: int) -> _Rows:
+        """Every equation once; the first `settled` rows are kept. FloatingPointError where something overflows."""
+        known = settled * self.problem.points
+        new = _Rows(self.errors(rows, settled), dict(rows.F), dict(rows.G), dict(rows.A), dict(rows.B))
+        for layer in range(1, self.depth + 1):
+            h, _, A = self.fields(new, layer)
+            new.F[layer] = _compressed(h)
+            new.A[layer] = np.vstack([rows.A[layer][:known], A[known:]])
+        for layer in range(self.depth, 0, -1):
+            _, D, Q = self.operators(new, layer)
+            D_F = D @ new.F[layer - 1]
+            new.G[layer] = Q @ (new.G[layer + 1] + D_F @ D_F.T) @ Q.T
+            new.G[layer][:settled, :settled] = rows.G[layer][:settled, :settled]
+            new.B[layer - 1] = np.vstack([rows.B[layer - 1][:settled], (Q @ D)[settled:]])
+        return new
+
+    def operators(self, rows: _Rows, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """C (T P, T), D (T, T P) and Q (T, T) of a layer."""
+        (steps, points), F = rows.Delta.shape, rows.F[layer - 1]
+        c = self.training.learning_rate * self.network.gamma0 / points
+        earlier = np.tri(steps, k=-1)  # 1[s < t]
+        H_Delta = F @ np.einsum("smk,sm->ks", F.reshape(steps, points, -1), rows.Delta)
+        G_Delta = (earlier * rows.G[layer + 1])[:, :, None] * rows.Delta
+        C = self.coupling * rows.A[layer - 1] + c * np.repeat(earlier, points, axis=0) * H_Delta
+        D = self.coupling * rows.B[layer] + c * G_Delta.reshape(steps, steps * points)
+        Q = solve_triangular(np.eye(steps) - D @ C, np.eye(steps), lower=True, unit_diagonal=True, check_finite=False)
+        return C, D, Q
+
+    def fields(self, rows: _Rows, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """h (T P, n) and g (T, n) of a layer as combinations of n independent Gaussian variables, and A (T P, T)."""
+        F, (C, D, Q) = rows.F[layer - 1], self.operators(rows, layer)
+        g = Q @ np.hstack([D @ F, _root(rows.G[layer + 1])])
+        h = C @ g
+        h[:, : F.shape[1]] += F
+        return h, g, C @ Q
+
+    def errors(self, rows: _Rows, settled: int) -> np.ndarray:
+        """Delta (T, P) by its exact increments."""
+        (steps, points), Delta = rows.Delta.shape, rows.Delta.copy()
+        layers = [(rows.F[layer].reshape(steps, points, -1), rows.G[layer + 1]) for layer in range(self.depth + 1)]
+        for t in range(settled - 1, steps - 1):
+            ntk_Delta = sum(G[t, t] * F[t + 1] @ (Delta[t] @ F[t]) for F, G in layers)
+            Delta[t + 1] = Delta[t] - self.training.learning_rate / points * ntk_Delta
+        return Delta
+
+    def iterate(self, progress: Progress) -> Status:
+        """Settle all rows: the whole horizon at once if that works, otherwise piece by piece."""
+        window = self.last
+        try:
+            while (known := len(self.rows.Delta)) <= self.last:
+                window = min(window, self.last + 1 - known)
+                change = self.extend(window, progress)
+                settled = len(self.rows.Delta) - known
+                self.horizons += [known + settled] if settled else []
+                self.restarts += settled < window
+                if failure := self.failure(change, stuck=window == 1 and not settled):
+                    return failure
+                window = 2 * window if settled == window else max(1, window // 2)
+        except KeyboardInterrupt:
+            return Status("interrupted", f"stopped by the user after {len(self.rows.Delta) - 1} of {self.last} steps")
+        return Status()
+
+    def extend(self, window: int, progress: Progress) -> float:
+        """Try `window` more rows and keep those that settle; returns the last change of the first that did not."""
+        known = settled = len(self.rows.Delta)
+        rows, change = self.rows.resized(known + window), np.full(known + window + 1, np.inf)
+        try:
+            for due in range(known - 1, known - 1 + self.settings.max_iterations - self.sweeps):
+                self.sweeps += 1
+                new = self.sweep(rows, settled)
+                change[:-1], rows = _change(new, rows), new
+                before, settled = settled, int(np.argmax(change > self.settings.tolerance))
+                self.residual = float(max([self.residual, *change[before:settled]]))
+                progress(settled - 1, self.last)
+                if settled == known + window or settled < due:  # a row is exact one sweep after the one before it
+                    break
+        except FloatingPointError:
+            change[settled:] = np.inf
+        finally:
+            self.rows = rows.resized(settled)
+        return np.inf if self.diverged(rows)[settled:].any() else float(change[settled])
+
+    def diverged(self, rows: _Rows) -> np.ndarray:
+        """Rows of time (T,) whose loss is far above the initial one."""
+        return np.mean(rows.Delta**2, axis=1) > DIVERGED * np.mean(self.problem.y**2)
+
+    def failure(self, change: float, stuck: bool) -> Status | None:
+        """Why to stop, if there is a reason: divergence, too many sweeps, or rounding."""
+        if (diverged := self.diverged(self.rows)).any():
+            self.rows = self.rows.resized(int(np.argmax(diverged)))
+        done, rate = len(self.rows.Delta), self.training.learning_rate
+        if diverged.any() or (stuck and np.isinf(change)):
+            told = f"the loss exceeded {DIVERGED:g} times its initial value at step {done}"
+            return Status("diverged", f"{told}: try a learning_rate below {rate:g}")
+        if done <= self.last and self.sweeps >= self.settings.max_iterations:
+            told = f"{done} of {self.last + 1} rows settled in {self.sweeps} sweeps"
+            return Status("not_converged", f"{told}: raise max_iterations, or lower gamma0 or learning_rate")
+        if stuck:
+            told = f"rounding errors change step {done} by {change:.1e} in every sweep"
+            return Status("not_converged", f"{told}: raise tolerance above that, or lower learning_rate")
+
+    def solution(self, status: Status, fields_at: Sequence[int]) -> Solution:
+        """The settled rows as a Solution."""
+        (steps, points), layers, y = self.rows.Delta.shape, range(1, self.depth + 1), self.problem.y
+        h, g, _ = self.fields(self.rows, self.depth)
+        readout = np.einsum("tmk,tk->tm", h.reshape(steps, points, -1), g) / self.network.gamma0
+        f = y - self.rows.Delta
+        features = [self.rows.F[layer].reshape(1, steps, points, -1) for layer in layers]
+        gradients = [np.repeat(_root(self.rows.G[layer])[None, :, None], points, axis=2) for layer in layers]
+        return Solution(
+            network=self.network,
+            problem=self.problem,
+            training=self.training,
+            method=self.settings,
+            replicate_predictions=f[None],
+            feature_factors=(self.problem.input_coordinates[None, None], *features),
+            gradient_factors=(*gradients, np.ones((1, 1, points, 1))),
+            field_samples=self.samples([step for step in fields_at if step < steps]),
+            exact=True,
+            status=status,
+            info={
+                **{name: getattr(self, name) for name in ("sweeps", "residual", "horizons", "restarts")},
+                "readout_gap": float(np.abs(f - readout).max() / (np.abs(y).max() or 1.0)),
+                "feature_ranks": [factor.shape[-1] for factor in features],
+                "gradient_ranks": [factor.shape[-1] for factor in gradients],
+                "seconds_run": time.perf_counter() - self.began,
+            },
+        )
+
+    def samples(self, fields_at: Sequence[int]) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+        """Gaussian samples of h and of g = z, neuron by neuron the same in both and at all times."""
+        rng, samples, points = np.random.default_rng(self.settings.seed), {}, self.problem.points
+        for layer in range(1, self.depth + 1):
+            h, g, _ = self.fields(self.rows, layer)
+            zeta = rng.standard_normal((h.shape[1], NEURONS))
+            for step in fields_at:
+                gradient = np.tile(g[step] @ zeta, (1, points, 1))
+                samples[layer, step] = {"h": h[None, step * points :][:, :points] @ zeta, "z": gradient, "g": gradient}
+        return samples
+
+
+def _compressed(rows: np.ndarray) -> np.ndarray:
+    """Fewest columns that keep rows rows^T, with every row resolved relative to its own norm."""
+    scaled = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
+    return rows @ _axes(scaled.T @ scaled)[0]
+
+
+def _root(kernel: np.ndarray) -> np.ndarray:
+    """E with E E^T = kernel and the fewest columns, with every row resolved relative to its own norm."""
+    scale = np.sqrt(np.diag(kernel))
+    axes, variances = _axes(kernel / np.outer(scale, scale))
+    return scale[:, None] * axes * np.sqrt(variances)
+
+
+def _axes(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes of a kernel, and their variances, without those that are negligible."""
+    if not np.isfinite(kernel).all():
+        raise FloatingPointError("a sweep overflowed")
+    variances, axes = np.linalg.eigh(kernel)
+    kept = variances >= LEFT_OUT * variances[-1]
+    return axes[:, kept], variances[kept]
+
+
+def _change(new: _Rows, old: _Rows) -> np.ndarray:
+    """How much a sweep moved each row (T,), relative to the fields: the largest over Delta, G, A g / h and B h / g."""
+
+    def norms(matrix: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(matrix.reshape(len(new.Delta), -1), axis=1)
+
+    def size(matrix: np.ndarray) -> np.ndarray:
+        return np.maximum(np.maximum.accumulate(norms(matrix)), TINY)
+
+    changes = [norms(new.Delta - old.Delta) / size(new.Delta)]
+    for layer in new.A:
+        h, g = size(new.F[layer]), np.sqrt(np.maximum.accumulate(np.diag(new.G[layer + 1])))
+        changes += [norms(np.tril(new.G[layer + 1] - old.G[layer + 1])) / g**2]
+        changes += [norms(new.A[layer] - old.A[layer]) * g / h, norms(new.B[layer] - old.B[layer]) * h / g]
+    return np.nan_to_num(np.max(changes, axis=0), nan=np.inf)
