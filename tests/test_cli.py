@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield import cli
-from kernelfield.cli import main
+from kernelfield.cli import app, main
+from kernelfield.compare import compare
 
 CONFIG = """
 [data]
@@ -34,7 +36,7 @@ replicates = 2
 def folder(tmp_path, monkeypatch):
     """An empty folder with a configuration, and no compilation cache switched on for later tests."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    monkeypatch.setattr(app, "_cache_compilations", lambda: None)
     (tmp_path / "run.toml").write_text(CONFIG.format(rate=0.2))
     (tmp_path / "bad.toml").write_text(CONFIG.format(rate=0.2).replace("depth", "depht"))
     (tmp_path / "few.toml").write_text(CONFIG.format(rate=0.2).replace("64", "16").replace("= 4", "= 9"))
@@ -77,6 +79,20 @@ def files(folder):
         (["show", "broken.nc", "-o", "a.txt"], "must end in .png, .pdf, .svg, got a.txt"),
         (["demo", "--out", "none/a.png"], "the folder none for a.png does not exist"),
         (["demo", "--out", "a.txt"], "must end in .png"),
+        (["compare", "none.nc", "broken.nc"], "none.nc does not exist"),
+        (["compare", "broken.nc"], "give two different results or more, the reference last; got broken.nc"),
+        (["compare", "broken.nc", "broken.nc"], "got broken.nc, broken.nc"),
+        (["compare", "broken.nc", "none.nc", "-o", "a.txt"], "must end in .png, .pdf, .svg, got a.txt"),
+        (["solve", "run.toml", "-o", "a.nc", "--method", "perturbations"], "(did you mean 'perturbation'?)"),
+        (["solve", "run.toml", "-o", "a.nc", "--method", "deep_linear"], "needs a network with activation='linear'"),
+        (["sweep-gamma", "run.toml", "-o", "a.png"], "Missing option '--gamma0'"),
+        (["sweep-gamma", "run.toml", "-o", "a.png", "--gamma0", "0.1,x"], "must be positive numbers separated by"),
+        (["sweep-gamma", "run.toml", "-o", "a.png", "--gamma0", "-1"], "must be positive numbers separated by commas"),
+        (["sweep-gamma", "run.toml", "-o", "a.txt", "--gamma0", "1"], "must end in .png, .pdf, .svg, got a.txt"),
+        (["sweep-gamma", "run.toml", "-o", "a.png", "--gamma0", "1", "--methods", "finite"], "give --width"),
+        (["sweep-gamma", "run.toml", "-o", "a.png", "--gamma0", "1", "--methods", "ntk"], "method 'ntk' is unknown"),
+        (["figures", "4000"], "figure '4000' is unknown"),
+        (["figures", "3", "--out", "run.toml"], "run.toml is not a folder"),
         (["demos"], "No such command 'demos'"),
         (["solve", "--wdith", "3"], "No such option"),
     ],
@@ -114,6 +130,96 @@ def test_what_show_says_is_what_the_solution_holds(folder, capsys):
     assert exit_code("show", "one.nc") == 0
     shown = capsys.readouterr().out
     assert f"{kf.load('one.nc').loss[-1]:.4g}" in shown and "one replicate" in shown
+
+
+def test_compare_prints_a_table_for_every_file_but_the_last(folder, capsys):
+    exit_code("solve", "run.toml", "-o", "infinite.nc")
+    for width in (8, 32):
+        exit_code("train", "run.toml", "-o", f"width-{width}.nc", "--width", f"{width}", "--seeds", "3")
+    results = ("width-8.nc", "width-32.nc", "infinite.nc")
+    capsys.readouterr()
+    assert exit_code("compare", *results, "-o", "all.png") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("compared with infinite: March(particles=64") == 2 and "wrote all.png" in shown
+    assert shown.index("width-8: FiniteWidth(width=8") < shown.index("width-32: FiniteWidth(width=32")
+    error = compare(kf.load("width-8.nc"), kf.load("infinite.nc")).row("Phi", 1).error
+    found = re.search(r"Phi 1 +all +([0-9.]+) ± [0-9.]+ ", shown)
+    assert found and float(found.group(1)) == pytest.approx(100 * error, abs=0.6)
+    assert (folder / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_prints_one_json_document_of_all_that_it_found(folder, capsys):
+    exit_code("solve", "run.toml", "-o", "infinite.nc")
+    (folder / "runs").mkdir()
+    exit_code("train", "run.toml", "-o", "runs/infinite.nc", "--width", "8", "--seeds", "1")
+    capsys.readouterr()
+    assert exit_code("compare", "runs/infinite.nc", "infinite.nc", "--json", "-o", "all.svg") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["reference"]["name"] == "infinite.nc" and printed["reference"]["method"].startswith("March(")
+    (compared,) = printed["comparisons"]
+    assert compared["name"] == compared["file"] == "runs/infinite.nc"  # both stems are the same
+    assert compared["rows"] == compare(kf.load("runs/infinite.nc"), kf.load("infinite.nc")).to_records()
+    assert (folder / "all.svg").exists()
+
+
+def test_results_that_cannot_be_compared_are_bad_input(folder, capsys):
+    exit_code("solve", "run.toml", "-o", "a.nc")
+    (folder / "run.toml").write_text(CONFIG.format(rate=0.1))
+    exit_code("solve", "run.toml", "-o", "b.nc")
+    capsys.readouterr()
+    assert exit_code("compare", "a.nc", "b.nc", "-o", "a.png") == 2
+    error = "kernelfield: a.nc and b.nc cannot be compared: learning_rate must be the same in both solutions"
+    printed = capsys.readouterr()
+    assert printed.err == f"{error}, got 0.2 and 0.1\n" and not printed.out and not (folder / "a.png").exists()
+
+
+def test_solve_takes_any_method(folder, capsys):
+    for method, name in (("perturbation", "Perturbation"), ("static_ntk", "StaticNTK")):
+        assert exit_code("solve", "run.toml", "-o", "a.nc", "--method", method) == 0
+        assert type(kf.load("a.nc").method).__name__ == name
+    assert kf.load("a.nc").exact
+
+
+def test_sweep_gamma_compares_every_method_with_the_theory_and_with_networks(folder, capsys):
+    arguments = ("sweep-gamma", "run.toml", "--gamma0", "0.5,2", "-o", "a.png", "--width", "16", "--seeds", "3")
+    assert exit_code(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"finite +perturbation +[01]\.\d{5} +[01]\.\d{5}", shown) and "wrote a.png" in shown
+    assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert exit_code(*arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {each["reference"] for each in found} == {"march", "finite"}
+    assert {each["gamma0"] for each in found} == {0.5, 2.0}
+    lazy = {
+        each["gamma0"]: each["error"]
+        for each in found
+        if (each["method"], each["reference"], each["quantity"]) == ("static_ntk", "march", "NTK")
+    }
+    assert lazy[0.5] < lazy[2.0]
+
+
+def test_a_sweep_that_is_stopped_draws_what_it_has(folder, capsys, monkeypatch):
+    real, calls = kf.solve, []
+
+    def stopping(network, *rest, **settings):
+        calls.append(network.gamma0)
+        if network.gamma0 == 2.0:
+            raise KeyboardInterrupt
+        return real(network, *rest, **settings)
+
+    monkeypatch.setattr("kernelfield.sweep.solve", stopping)
+    assert exit_code("sweep-gamma", "run.toml", "--gamma0", "0.5,2", "-o", "a.png") == 130
+    assert "shows 1 of 2 values of gamma0" in capsys.readouterr().err and (folder / "a.png").exists()
+    assert exit_code("sweep-gamma", "run.toml", "--gamma0", "2", "-o", "b.png") == 130
+    assert not (folder / "b.png").exists()
+
+
+@pytest.mark.parametrize(("name", "images"), [("whitened", 1), ("3", 2)])
+def test_figures_are_made_from_their_own_settings(folder, capsys, name, images):
+    assert exit_code("figures", name, "--out", "made", "--quick") == 0
+    made = sorted((folder / "made").iterdir())
+    assert len(made) == images and all(each.read_bytes().startswith(b"\x89PNG") for each in made)
+    assert capsys.readouterr().out.count("wrote made") == images
 
 
 def test_a_diverged_run_writes_its_steps_says_so_and_exits_1(folder, capsys):
@@ -162,7 +268,7 @@ def test_help_and_version(capsys):
     assert capsys.readouterr().out.startswith("kernelfield 0.")
     assert exit_code("--help") == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("demo", "solve", "train", "show"))
+    assert all(command in shown for command in ("demo", "solve", "train", "show", "compare"))
     assert exit_code() == 2
     assert "Usage" in "".join(capsys.readouterr())
 

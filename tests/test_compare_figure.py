@@ -81,7 +81,7 @@ def test_alignments_are_those_of_compare(solutions):
 
 def test_comparisons_that_are_known_are_not_computed_again(solutions, monkeypatch):
     known = {"march": compare(solutions["march"], solutions["exact"])}
-    monkeypatch.setattr("kernelfield.compare_figure.compare", None)
+    monkeypatch.setattr("kernelfield.compare_figure.compare_all", None)
     pair = {name: solutions[name] for name in ("march", "exact")}
     assert draw(pair, "exact", known).axes[1].containers
 

@@ -26,7 +26,7 @@ def test_the_example_describes_digits():
     read = config.read(EXAMPLE)
     assert read.network == kf.MLP(depth=2, activation="tanh", gamma0=2.0)
     assert read.training == kf.GradientDescent(learning_rate=0.3, steps=50)
-    assert isinstance(read.march, kf.March) and isinstance(read.finite, kf.FiniteWidth)
+    assert isinstance(read.method("march"), kf.March) and isinstance(read.method("finite"), kf.FiniteWidth)
     assert read.problem().X.shape == (20, 64)
 
 

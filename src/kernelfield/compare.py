@@ -13,9 +13,9 @@ far below the square root of the rounding error survive, which inner products of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from rich.box import SIMPLE
@@ -141,25 +141,47 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
         >>> found.error < 0.1, found.error_se > 0, found.alignment > 0.99
         (True, True, True)
     """
-    check_comparable(solution, reference)
-    sides = (solution, reference)
-    rows = min(len(side.times) for side in sides)
-    features = all(side.feature_factors for side in sides)
-    gradients = all(side.gradient_factors for side in sides)
+    return compare_all({"": solution}, reference)[""]
+
+
+def compare_all(solutions: Mapping[str, Solution], reference: Solution) -> dict[str, Comparison]:
+    """`compare` for several solutions, in one pass over the kernels of the reference.
+
+    Args:
+        solutions: what is compared, by name; rows that all of them and the reference have.
+        reference: with what.
+
+    Returns:
+        Comparisons by name.
+
+    Raises:
+        ValueError: one of them differs from the reference in inputs, targets, depth or learning rate.
+    """
+    for solution in solutions.values():
+        check_comparable(solution, reference)
+    rows = min(len(side.times) for side in (*solutions.values(), reference))
     layers: dict[Quantity, Sequence[int | None]] = {
         "predictions": [None],
-        "Phi": range(1, len(reference.feature_factors)) if features else [],
-        "G": range(1, len(reference.gradient_factors)) if gradients else [],
-        "NTK": [None] if features and gradients else [],
+        "Phi": range(1, len(reference.feature_factors)),
+        "G": range(1, len(reference.gradient_factors)),
+        "NTK": [None],
     }
     periods: dict[When, range] = {"all": range(rows), "final": range(rows - 1, rows)}
-    return Comparison(
-        tuple(
-            Row(quantity, layer, times, **_measured(_blocks(sides, quantity, layer, period)))
-            for times, period in periods.items()
-            for quantity, which in layers.items()
-            for layer in which
-        )
+    found: dict[str, list[Row]] = {name: [] for name in solutions}
+    for times, period in periods.items():
+        for quantity, which in layers.items():
+            those = {name: each for name, each in solutions.items() if _have(quantity, each, reference)}
+            for layer in which if those else []:
+                for name, measured in _measured(those, reference, quantity, layer, period).items():
+                    found[name].append(Row(quantity, layer, times, **measured))
+    return {name: Comparison(tuple(each)) for name, each in found.items()}
+
+
+def _have(quantity: Quantity, *solutions: Solution) -> bool:
+    """Whether all of them tracked a quantity."""
+    features, gradients = quantity in ("Phi", "NTK"), quantity in ("G", "NTK")
+    return all(
+        (each.feature_factors or not features) and (each.gradient_factors or not gradients) for each in solutions
     )
 
 
@@ -189,39 +211,76 @@ def _apart(one: np.ndarray, other: np.ndarray) -> str:
     return f"{np.abs(one - other).max():.3g}"
 
 
-def _blocks(
-    sides: tuple[Solution, Solution], quantity: Quantity, layer: int | None, period: range
-) -> Iterator[tuple[int, Estimate, Estimate]]:
-    """A quantity of both sides in blocks of the times in `period`, with the number of times each block counts.
+def _measured(
+    solutions: Mapping[str, Solution], reference: Solution, quantity: Quantity, layer: int | None, period: range
+) -> dict[str, dict[str, float]]:
+    """Errors and alignments of a quantity at the times in `period`: the numbers of a Row, by name."""
+    sides = [*solutions.values(), reference]
+    if quantity == "predictions":
+        times = slice(period.start, period.stop)
+        blocks: Iterable = [(1, [_part(side.estimate(quantity), times) for side in sides])]
+    elif quantity == "NTK":
+        blocks = _ntk_blocks(sides, period)
+    else:
+        blocks = [(1, _cores(sides, quantity, cast(int, layer), period))]
+    grams, estimates = [np.zeros(()) for _ in solutions], []
+    for count, estimates in blocks:
+        *others, b = estimates
+        centre = b.mean
+        for place, a in enumerate(others):
+            rows = np.concatenate([a.replicates - centre, b.replicates - centre, centre[None]])
+            rows = rows.reshape(len(rows), -1)
+            grams[place] = grams[place] + count * (rows @ rows.T)
+    *others, b = estimates
+    return {
+        name: _numbers(gram, (len(a.replicates), len(b.replicates)), (a.exact, b.exact))
+        for name, gram, a in zip(solutions, grams, others, strict=True)
+    }
+
+
+def _part(estimate: Estimate, times: slice) -> Estimate:
+    return Estimate(estimate.replicates[:, times].astype(np.float64), estimate.exact)
+
+
+def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: range) -> list[Estimate]:
+    """Kernels over all pairs of times in a basis that all factors share: inner products stay, arrays get small.
+
+    With all factors side by side equal to Q R, a kernel F w F^T is Q (R_F w R_F^T) Q^T.
+    """
+    kind, place = ("feature", layer) if quantity == "Phi" else ("gradient", layer - 1)
+    factors, weights = [], []
+    for side in sides:
+        factor, given = getattr(side, f"{kind}_factors")[place], getattr(side, f"{kind}_weights")
+        static = factor.shape[1] == 1
+        chosen = factor[:, np.zeros(len(period), int) if static else np.array(period)].astype(np.float64)
+        factors.append(chosen.reshape(len(chosen), -1, chosen.shape[-1]))
+        weights.append(given[place].sum(axis=0) if given else np.ones(chosen.shape[-1]))
+    together = np.concatenate([each for factor in factors for each in factor], axis=1)
+    triangle: Any = np.linalg.qr(together, mode="r")
+    cores, at = [], 0
+    for side, factor, weight in zip(sides, factors, weights, strict=True):
+        count, _, rank = factor.shape
+        parts = triangle[:, at : at + count * rank].reshape(len(triangle), count, rank).swapaxes(0, 1)
+        cores.append(Estimate(parts * weight @ parts.swapaxes(1, 2), side.exact))
+        at += count * rank
+    return cores
+
+
+def _ntk_blocks(sides: Sequence[Solution], period: range) -> Iterator[tuple[int, list[Estimate]]]:
+    """The tangent kernels in blocks of times, with the number of times each block counts.
 
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too.
     """
-    if quantity == "predictions":
-        times = slice(period.start, period.stop)
-        both = (side.estimate(quantity) for side in sides)
-        a, b = (Estimate(each.replicates[:, times].astype(np.float64), each.exact) for each in both)
-        yield 1, a, b
-        return
-    method = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}[quantity]
-    which = () if layer is None else (layer,)
     replicates = sum(len(side.replicate_predictions) for side in sides)
     size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * sides[0].problem.points ** 2)))
     blocks = [slice(start, min(start + size, period.stop)) for start in period[::size]]
     for last, t in enumerate(blocks):
         for s in blocks[: last + 1]:
-            a, b = (side.estimate(method, *which, t, s) for side in sides)
-            yield 1 if s == t else 2, a, b
+            yield 1 if s == t else 2, [side.estimate("ntk", t, s) for side in sides]
 
 
-def _measured(blocks: Iterable[tuple[int, Estimate, Estimate]]) -> dict[str, float]:
-    """Errors and alignment of a quantity, given block by block: the numbers of a Row."""
-    gram, counts, exact = np.zeros(()), (0, 0), (False, False)
-    for count, a, b in blocks:
-        counts, exact = (len(a.replicates), len(b.replicates)), (a.exact, b.exact)
-        centre = b.mean
-        rows = np.concatenate([a.replicates - centre, b.replicates - centre, centre[None]])
-        rows = rows.reshape(len(rows), -1)
-        gram = gram + count * (rows @ rows.T)
+def _numbers(gram: np.ndarray, counts: tuple[int, int], exact: tuple[bool, bool]) -> dict[str, float]:
+    """The numbers of a Row, given the Gram matrix."""
     value, variance, scatter = _distance(gram, *map(_mean, counts)), np.zeros(2), 0.0
     for side in (0, 1):
         if not exact[side]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from kernelfield.compare import Comparison, Row, check_comparable, compare
+from kernelfield.compare import Comparison, Row, check_comparable, compare_all
 from kernelfield.finite import FiniteWidth
 from kernelfield.solution import Solution
 
@@ -78,8 +78,10 @@ def draw(
         check_comparable(solution, first)
     found: dict[str, Comparison] = {}
     if reference is not None:
-        for name in (each for each in solutions if each != reference):
-            found[name] = comparisons[name] if comparisons else compare(solutions[name], solutions[reference])
+        others = {name: solution for name, solution in solutions.items() if name != reference}
+        found = (
+            {name: comparisons[name] for name in others} if comparisons else compare_all(others, solutions[reference])
+        )
     kernels = {name: solution for name, solution in solutions.items() if solution.feature_factors}
 
     above, *below = _parts(len(kernels))

@@ -6,15 +6,20 @@
     [march]       arguments of March       (`kernelfield solve`)
     [finite]      arguments of FiniteWidth (`kernelfield train`)
 
+and, all optional, a section for every other method: [static_ntk], [gradient_independence], [perturbation],
+[deep_linear] and [alternating] (`kernelfield solve --method`, `kernelfield sweep-gamma`).
+
 examples/digits.toml is a commented example.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +28,13 @@ import numpy as np
 
 from kernelfield.datasets import digits, gaussian, standardized
 from kernelfield.finite import FiniteWidth
-from kernelfield.march import March
+from kernelfield.march import March, OnParticles
 from kernelfield.problem import Problem
+from kernelfield.theories.alternating import AlternatingMonteCarlo
+from kernelfield.theories.deep_linear import DeepLinear
+from kernelfield.theories.gradient_independence import GradientIndependence
+from kernelfield.theories.perturbation import Perturbation
+from kernelfield.theories.static_ntk import StaticNTK
 from kernelfield.training import GradientDescent
 from kernelfield.validation import Spec, spec_class, suggestion
 
@@ -137,7 +147,17 @@ def _place(path: Path, known: list[str], name: str) -> int:
 
 Data = DigitsData | GaussianData | TableData
 _DATA = {"digits": DigitsData, "gaussian": GaussianData, "table": TableData}
-_SECTIONS = ("data", "network", "training", "march", "finite")
+METHODS: dict[str, type[Spec]] = {
+    "march": March,
+    "finite": FiniteWidth,
+    "static_ntk": StaticNTK,
+    "gradient_independence": GradientIndependence,
+    "perturbation": Perturbation,
+    "deep_linear": DeepLinear,
+    "alternating": AlternatingMonteCarlo,
+}
+_REQUIRED = ("data", "network", "training")
+_SHARED = ("particles", "replicates", "seed")  # settings of [march] that other theories on particles take over
 
 
 @dataclass(frozen=True)
@@ -148,16 +168,14 @@ class Config:
         data: where inputs and targets come from.
         network: what learns.
         training: how it learns.
-        march: how infinite width is solved.
-        finite: finite networks; None if the file has no such section.
+        methods: the settings of every method that the file has a section for, by its name.
         folder: that of the file, which paths are relative to.
     """
 
     data: Data
     network: Any
     training: Any
-    march: March = March()  # noqa: RUF009  (frozen)
-    finite: FiniteWidth | None = None
+    methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
 
     def problem(self) -> Problem:
@@ -172,15 +190,33 @@ class Config:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"[data] {error}") from None
 
+    def method(self, name: str, **replaced: Any) -> Any:
+        """The settings of a method: its section, or defaults (with particles, replicates and seed of [march]).
+
+        Args:
+            name: of its section.
+            replaced: settings that take the place of those in the file.
+
+        Returns:
+            What `kernelfield.solve` takes as `method`.
+
+        Raises:
+            ValueError: for an unknown method, or settings that do not fit.
+        """
+        if name not in METHODS:
+            raise ValueError(f"method '{name}' is unknown{suggestion(name, list(METHODS))}")
+        values = self.methods[name].model_dump() if name in self.methods else {}
+        if not values and issubclass(METHODS[name], OnParticles):
+            values = {key: getattr(self.method("march"), key) for key in _SHARED} if name != "march" else {}
+        return METHODS[name](**{**values, **replaced})
+
     def to_toml(self) -> str:
         """The file that `read` turns into this."""
-        sections = {name: getattr(self, name) for name in _SECTIONS}
         text = []
-        for name, spec in sections.items():
-            if spec is not None:
-                kind = {"kind": type(spec).__name__} if name in ("network", "training") else {}
-                values = {**kind, **spec.model_dump(mode="json", exclude_none=True)}
-                text += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        for name, spec in {**{name: getattr(self, name) for name in _REQUIRED}, **self.methods}.items():
+            kind = {"kind": type(spec).__name__} if name in ("network", "training") else {}
+            values = {**kind, **spec.model_dump(mode="json", exclude_none=True)}
+            text += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
         return "\n".join(text)
 
 
@@ -239,20 +275,20 @@ def parse(text: str, folder: Path | None = None) -> Config:
         sections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not valid TOML: {error}") from None
+    known = [*_REQUIRED, *METHODS]
     for name, section in sections.items():
-        if name not in _SECTIONS:
-            raise ValueError(f"unknown section [{name}]{suggestion(name, list(_SECTIONS))}")
+        if name not in known:
+            raise ValueError(f"unknown section [{name}]{suggestion(name, known)}")
         if not isinstance(section, dict):
             raise ValueError(f"{name} must be a section [{name}], got {section!r}")
-    for name in ("data", "network", "training"):
+    for name in _REQUIRED:
         if name not in sections:
             raise ValueError(f"section [{name}] is required")
     return Config(
         data=_section("data", sections["data"]),
         network=_section("network", sections["network"]),
         training=_section("training", sections["training"]),
-        march=_section("march", sections.get("march", {})),
-        finite=_section("finite", sections["finite"]) if "finite" in sections else None,
+        methods={name: _section(name, sections[name]) for name in METHODS if name in sections},
         folder=folder or Path(),
     )
 
@@ -272,8 +308,8 @@ def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
         if source not in _DATA:
             raise ValueError(f"source must be one of {', '.join(_DATA)}, got {source!r}")
         return _DATA[source]
-    if section in ("march", "finite"):
-        return March if section == "march" else FiniteWidth
+    if section in METHODS:
+        return METHODS[section]
     default = "MLP" if section == "network" else GradientDescent.__name__
     kind = values.pop("kind", default)
     modules = {"network": "kernelfield.networks", "training": "kernelfield.training"}

@@ -1,0 +1,124 @@
+"""Commands that solve one thing, and look at it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kernelfield.cli.app import FAILED, INTERRUPTED, app, check_image, one_line, stoppable
+
+if TYPE_CHECKING:
+    from kernelfield.config import Config
+    from kernelfield.solution import Solution
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see examples/digits.toml.")]
+ResultPath = Annotated[Path, typer.Option("--output", "-o", metavar="RESULT.nc", help="NetCDF file to write.")]
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller runs.")] = False,
+    out: Annotated[Path, typer.Option("--out", metavar="IMAGE", help="Figure to write.")] = Path(
+        "kernelfield-demo.png"
+    ),
+) -> None:
+    """Learn two classes of digits, lazily and richly, at infinite and at growing finite width."""
+    from kernelfield import demo as demonstration
+    from kernelfield.plotting import write_figure
+
+    check_image(out)
+    began = time.perf_counter()
+    plan = demonstration.QUICK if quick else demonstration.FULL
+    console = Console()
+    with stoppable():
+        results = demonstration.run(plan, lambda line: console.print(line, highlight=False))
+        write_figure(demonstration.draw(results), out)
+    console.print(demonstration.table(results))
+    print(f"wrote {out} ({time.perf_counter() - began:.0f} s in all)")
+
+
+@app.command()
+def solve(
+    config: ConfigPath,
+    output: ResultPath,
+    method: Annotated[
+        str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
+    ] = "march",
+) -> None:
+    """Solve training at infinite width."""
+    from kernelfield.config import read
+
+    described = read(config)
+    _run(described, described.method(method), config, output)
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    output: ResultPath,
+    width: Annotated[int | None, typer.Option(help="Neurons of each hidden layer, N.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks to train, each from its own start.")] = None,
+) -> None:
+    """Train networks of finite width."""
+    from kernelfield.config import read
+
+    described = read(config)
+    _run(described, networks(described, width, seeds, config), config, output)
+
+
+def networks(described: Config, width: int | None, seeds: int | None, config: Path) -> Any:
+    """Finite networks as the file describes them, with what the command line says instead."""
+    if width is None and "finite" not in described.methods:
+        raise ValueError(f"give --width, or width in section [finite] of {config}")
+    given = {name: number for name, number in (("width", width), ("seeds", seeds)) if number is not None}
+    return described.method("finite", **given)
+
+
+@app.command()
+def show(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.nc", help="File that solve or train wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="IMAGE", help="Also draw loss and kernels.")
+    ] = None,
+) -> None:
+    """Summarize a result: settings, status, loss with error bars, kernels."""
+    from kernelfield import summary
+    from kernelfield.storage import load
+
+    if output is not None:
+        check_image(output)
+    solution = load(result)
+    Console().print(summary.report(solution))
+    if output is not None:
+        from kernelfield.plotting import write_figure
+
+        write_figure(summary.draw(solution), output)
+        print(f"wrote {output}")
+
+
+def _run(described: Config, method: Any, config: Path, output: Path) -> None:
+    """Solve, write what was computed, and exit with the status of the run."""
+    import kernelfield
+    from kernelfield.storage import check_folder
+
+    check_folder(output)
+    if output.exists() and output.samefile(config):
+        raise ValueError(f"the result would replace the configuration {config}")
+    began = time.perf_counter()
+    problem = described.problem()
+    with stoppable():
+        solution = kernelfield.solve(described.network, problem, described.training, method, throw=False)
+    solution.save(output)
+    print(f"wrote {output}: {_in_short(solution)}, {time.perf_counter() - began:.1f} s")
+    if solution.status.code != "ok":
+        one_line(f"{solution.status} ({output} holds the steps that were computed)")
+        raise typer.Exit(INTERRUPTED if solution.status.code == "interrupted" else FAILED)
+
+
+def _in_short(solution: Solution) -> str:
+    loss = f"loss {solution.loss[0]:.4g} -> {solution.loss[-1]:.4g}"
+    return f"{loss} in {solution.steps_done} of {solution.training.steps} steps"

@@ -1,0 +1,180 @@
+"""Commands that set several things side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from kernelfield.cli.app import INTERRUPTED, Stopped, app, check_image, one_line, stoppable
+from kernelfield.cli.runs import ConfigPath, networks
+
+if TYPE_CHECKING:
+    from kernelfield.compare import Comparison
+    from kernelfield.solution import Solution
+    from kernelfield.sweep import Point
+
+
+@app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT.nc", help="Two or more; the last is the reference.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="IMAGE", help="Also draw all of them side by side.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+) -> None:
+    """Compare results with the LAST one given, the reference: relative errors and alignments."""
+    from kernelfield.compare import compare as compared
+    from kernelfield.compare_figure import draw
+    from kernelfield.plotting import write_figure
+    from kernelfield.storage import load
+
+    if output is not None:
+        check_image(output)
+    files = _named(results)
+    solutions = {name: load(file) for name, file in files.items()}
+    *others, reference = files
+    found = {}
+    for name in others:
+        try:
+            found[name] = compared(solutions[name], solutions[reference])
+        except ValueError as error:
+            raise ValueError(f"{files[name]} and {files[reference]} cannot be compared: {error}") from None
+    if output is not None:
+        write_figure(draw(solutions, reference, found), output)
+    _print_comparisons(files, solutions, found, as_json)
+    if output is not None and not as_json:
+        print(f"wrote {output}")
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by stem, or by path if stems are the same."""
+    if len(set(files)) < max(2, len(files)):
+        raise ValueError(f"give two different results or more, the reference last; got {', '.join(map(str, files))}")
+    stems = [file.stem for file in files]
+    return dict(zip(stems if len(set(stems)) == len(stems) else map(str, files), files, strict=True))
+
+
+def _print_comparisons(
+    files: dict[str, Path], solutions: dict[str, Solution], found: dict[str, Comparison], as_json: bool
+) -> None:
+    from kernelfield.summary import described
+
+    methods = {name: str(described(solution.method)) for name, solution in solutions.items()}
+    about = {name: {"name": name, "file": str(file), "method": methods[name]} for name, file in files.items()}
+    *_, reference = files
+    if as_json:
+        compared = [{**about[name], "rows": each.to_records()} for name, each in found.items()]
+        print(json.dumps({"reference": about[reference], "comparisons": compared}, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False, markup=False)
+    for name, each in found.items():
+        console.print(f"{name}: {methods[name]}", f"compared with {reference}: {methods[reference]}", sep="\n")
+        console.print(each.table())
+
+
+@app.command("sweep-gamma")
+def sweep_gamma(
+    config: ConfigPath,
+    gamma0: Annotated[str, typer.Option(metavar="A,B,...", help="Values of gamma0, separated by commas.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="IMAGE", help="Figure to write.")],
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Methods beside march: any of its sections, finite among them.")
+    ] = "gradient_independence,perturbation,static_ntk",
+    width: Annotated[int | None, typer.Option(help="Also networks of this width (or of section [finite]).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many of them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all comparisons.")] = False,
+) -> None:
+    """Solve by several methods over a range of gamma0: alignment to the full theory and to finite networks."""
+    from kernelfield import sweep
+    from kernelfield.config import read
+    from kernelfield.plotting import write_figure
+    from kernelfield.sweep_figure import draw
+
+    check_image(output)
+    described, gammas = read(config), _numbers("--gamma0", gamma0)
+    chosen = {name: described.method(name) for name in ("march", *_words(methods)) if name != "finite"}
+    if width is not None or seeds is not None or "finite" in described.methods or "finite" in _words(methods):
+        chosen["finite"] = networks(described, width, seeds, config)
+    references = [name for name in ("march", "finite") if name in chosen]
+    points, stopped = [], False
+    try:
+        for point in sweep.sweep_gamma(
+            described.network, described.problem(), described.training, chosen, gammas, references
+        ):
+            points.append(point)
+            one_line(f"gamma0 = {point.gamma0:g} done, {len(points)} of {len(gammas)}")
+    except KeyboardInterrupt:
+        stopped = True
+    if not points:
+        raise Stopped("interrupted: nothing was written")
+    write_figure(draw(points), output)
+    if as_json:
+        print(json.dumps(sweep.records(points), indent=2))
+    else:
+        Console(highlight=False).print(_alignments(points))
+        print(f"wrote {output}")
+    if stopped:
+        one_line(f"interrupted ({output} shows {len(points)} of {len(gammas)} values of gamma0)")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _alignments(points: Sequence[Point]) -> Table:
+    """Alignment of the tangent kernel over all times with each reference, against gamma0."""
+    out = Table(box=SIMPLE, pad_edge=False, caption="alignment of the NTK over all of training", caption_justify="left")
+    out.add_column("reference")
+    out.add_column("method")
+    for point in points:
+        out.add_column(f"gamma0 = {point.gamma0:g}", justify="right")
+    for reference, name in points[0].comparisons:
+        rows = [point.comparisons[reference, name].row("NTK") for point in points]
+        out.add_row(reference, name, *(f"{row.alignment:.5f}" for row in rows))
+    return out
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        numbers = [float(word) for word in _words(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < float("inf") for number in numbers):
+        raise ValueError(f"{option} must be positive numbers separated by commas, got '{text}'")
+    return numbers
+
+
+@app.command()
+def figures(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="3, whitened; all by default.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = Path(
+        "figures"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller runs.")] = False,
+) -> None:
+    """Make figures of the paper, each from its own settings."""
+    from kernelfield.figures import FIGURES
+    from kernelfield.plotting import write_figure
+    from kernelfield.validation import suggestion
+
+    chosen = names or list(FIGURES)
+    for name in chosen:
+        if name not in FIGURES:
+            raise ValueError(f"figure '{name}' is unknown{suggestion(name, list(FIGURES))}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    with stoppable("interrupted: figures that were done are kept"):
+        for name in chosen:
+            for stem, figure in FIGURES[name](quick, console.print):
+                write_figure(figure, out / f"{stem}.png")
+                print(f"wrote {out / f'{stem}.png'}")

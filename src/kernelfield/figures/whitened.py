@@ -1,0 +1,103 @@
+"""Two-layer linear network on whitened data: from exponential to sigmoidal learning as gamma0 grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from kernelfield.networks import MLP
+from kernelfield.problem import Problem
+from kernelfield.solution import Solution
+from kernelfield.solve import solve
+from kernelfield.training import GradientDescent
+
+GAMMAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+STEPS = 2000
+HEADING: dict[str, Any] = {"loc": "left", "fontsize": 12, "fontweight": "bold"}
+
+
+def trained(gamma0: float, steps: int) -> Solution:
+    """The full theory for K = 1 and |y| = 1, long enough to learn the target, in small steps.
+
+    Args:
+        gamma0: feature-learning strength.
+        steps: of gradient descent.
+
+    Returns:
+        Solution.
+    """
+    problem = Problem(np.sqrt(2) * np.eye(2), np.array([1.0, -1.0]) / np.sqrt(2))
+    time = 2 * (3.5 + np.log1p(2 * gamma0)) / np.hypot(1, gamma0)  # P = 2 times that of the closed form
+    training = GradientDescent(learning_rate=time / steps, steps=steps)
+    return solve(MLP(depth=1, activation="linear", gamma0=gamma0), problem, training)
+
+
+def closed_form(gamma0: float, times: np.ndarray) -> np.ndarray:
+    """Output along the target under gradient flow, f' = 2 sqrt(1 + gamma0^2 f^2) (1 - f), at times t eta / P.
+
+    Args:
+        gamma0: feature-learning strength.
+        times: (T,), the first one zero.
+
+    Returns:
+        (T,).
+    """
+    flow = solve_ivp(
+        lambda _, f: 2 * np.hypot(1, gamma0 * f) * (1 - f),
+        times[[0, -1]],
+        [0.0],
+        "DOP853",
+        times,
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    return flow.y[0]
+
+
+def draw(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+    """Solve and draw everything.
+
+    Args:
+        quick: fewer steps.
+        say: called with a line about each run.
+
+    Yields:
+        A file name and a matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    from kernelfield import plotting
+
+    figure: Any = Figure(figsize=(13, 4.4), dpi=130, layout="constrained", facecolor="white")
+    left, middle, right = figure.subplots(1, 3)
+    for gamma0, colour in zip(GAMMAS, plotting.shades(len(GAMMAS)), strict=True):
+        solution = trained(gamma0, STEPS // 10 if quick else STEPS)
+        times, f = solution.times / 2, solution.predictions @ solution.problem.y
+        truth = closed_form(gamma0, times)
+        say(f"gamma0 = {gamma0:g}: infinite width and closed form differ by {np.abs(f - truth).max():.1e}")
+        label, half = f"$\\gamma_0$ = {gamma0:g}", np.interp(0.5, truth, times)
+        plotting.line_and_dots(left, times / times[-1], truth, f, colour, label)
+        plotting.line_and_dots(middle, 2 * gamma0 * (times - half), truth, f, colour, label)
+        kernel = solution.problem.y @ solution.feature_kernel(1) @ solution.problem.y
+        plotting.line_and_dots(right, np.array([gamma0]), np.array([np.nan]), np.array([kernel]), colour, label)
+    x = np.linspace(-6, 6, 200)
+    plotting.guide(middle, x, 1 / (1 + np.exp(-x)), "sigmoid, $\\gamma_0 \\to \\infty$")
+    gammas = np.geomspace(GAMMAS[0] / 2, 2 * GAMMAS[-1], 200)
+    plotting.guide(right, gammas, np.hypot(1, gammas), "$\\sqrt{1 + \\gamma_0^2 |y|^2}$")
+    left.set(xlabel="training time / time of the run", ylabel="output along the target, $f / |y|$")
+    middle.set(xlabel="$2 \\gamma_0 |y| \\, (\\tau - \\tau_{1/2})$", xlim=(-6, 6))
+    right.set(xlabel="feature learning $\\gamma_0$", ylabel="final kernel along the target", xscale="log", yscale="log")
+    left.set_title("From exponential to delayed learning", **HEADING)
+    middle.set_title("Rescaled: a sigmoid", **HEADING)
+    right.set_title("The kernel grows with $\\gamma_0$", **HEADING)
+    for axes in (left, middle, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.legend(frameon=False, fontsize=9)
+    figure.suptitle(
+        "Two-layer linear network, whitened data, P = 2, |y| = 1: infinite width (dots), gradient-flow formula (lines)"
+    )
+    yield "whitened", figure
