@@ -15,6 +15,7 @@
 Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (Solution).
 """
 
+from kernelfield.compare import compare
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March
 from kernelfield.networks import MLP
@@ -22,6 +23,9 @@ from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
 from kernelfield.solve import solve
 from kernelfield.storage import load
+from kernelfield.sweep import sweep_gamma
+from kernelfield.theories.alternating import AlternatingMonteCarlo
+from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
@@ -29,6 +33,8 @@ from kernelfield.training import GradientDescent, GradientFlow
 
 __all__ = [
     "MLP",
+    "AlternatingMonteCarlo",
+    "DeepLinear",
     "Estimate",
     "FiniteWidth",
     "GradientDescent",
@@ -42,6 +48,8 @@ __all__ = [
     "SolveError",
     "StaticNTK",
     "Status",
+    "compare",
     "load",
     "solve",
+    "sweep_gamma",
 ]

@@ -230,7 +230,7 @@ class MarchRun:
                 gamma0=jax.tree.map(jnp.asarray, gamma0),
                 rate=jnp.asarray(self.training.learning_rate / self.problem.points),
                 last=jnp.asarray(self.training.steps),
-                limit=DIVERGED * jnp.mean(y**2) / 2,
+                limit=jnp.mean(y**2) / 2 * DIVERGED if y.any() else jnp.asarray(np.inf),  # rounding is not divergence
             )
             setup = Setup(
                 input_coordinates=self.problem.input_coordinates,

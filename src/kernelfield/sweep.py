@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernelfield.compare import Comparison, Quantity, compare
+from kernelfield.compare import Comparison, Quantity, compare_all
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution
 from kernelfield.solve import Method, solve
@@ -71,12 +71,15 @@ def sweep_gamma(
         at = type(network)(**{**dict(network), "gamma0": gamma0})
         solutions = {name: solve(at, problem, training, method) for name, method in methods.items()}
         comparisons = {
-            (reference, name): compare(solution, solutions[reference])
+            (reference, name): comparison
             for reference in references
-            for name, solution in solutions.items()
-            if name != reference
+            for name, comparison in compare_all(_without(solutions, reference), solutions[reference]).items()
         }
         yield Point(gamma0, solutions, comparisons)
+
+
+def _without(solutions: Mapping[str, Solution], reference: str) -> dict[str, Solution]:
+    return {name: solution for name, solution in solutions.items() if name != reference}
 
 
 def worst_alignment(comparison: Comparison, quantity: Quantity) -> tuple[float, float] | None:

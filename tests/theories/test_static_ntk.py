@@ -46,7 +46,7 @@ def test_quadrature_of_a_kink_is_refused(kinked):
     with pytest.raises(NotConverged, match="quadrature changed by"):
         kernel_map(X @ X.T / 8, kinked, None)
     if kinked is jnp.abs:
-        with pytest.raises(kf.SolveError, match="not_converged.*give its Activation a feature_map"):
+        with pytest.raises(kf.SolveError, match=r"not_converged.*give its Activation a feature_map"):
             lazy(kinked)
 
 

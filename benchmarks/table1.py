@@ -1,0 +1,150 @@
+"""The paper's Table 1, measured: time and memory of every method against P, T, L and N, and ratios at equal error.
+
+    python benchmarks/table1.py               # exponents, then ratios
+    python benchmarks/table1.py --ratios      # ratios alone
+
+Every size is solved in a process of its own, which reports the seconds of a second, compiled run and how much its
+peak memory grew over what it had before solving. Exponents are slopes of log time and log memory against log size over
+the ladder. Equal error: alternating Monte Carlo, the march and ensembles of finite networks on P T = 100, tanh, L = 3;
+the error of a method is the rms distance of its mean over replicates from a march with many particles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+import kernelfield as kf
+from cases import Case
+from equal_error import KINDS, ensemble_time, march_errors, peers, samples
+from kernelfield.datasets import gaussian
+
+BASE = {"P": 8, "T": 24, "L": 3, "N": 512}
+LADDERS: dict[str, tuple[Any, str, dict[str, list[int]]]] = {
+    "FiniteWidth, 8 seeds": (
+        lambda N: kf.FiniteWidth(width=N, seeds=8, kernels="none"),
+        "tanh",
+        {"N": [512, 1024, 2048], "P": [16, 32, 64, 128], "T": [24, 48, 96], "L": [2, 4, 8]},
+    ),
+    "StaticNTK": (lambda N: kf.StaticNTK(), "erf", {"P": [250, 500, 1000], "T": [24, 96, 384], "L": [2, 4, 8]}),
+    "March": (lambda N: kf.March(), "tanh", {"P": [4, 8, 16], "T": [24, 48, 96], "L": [2, 4, 8]}),
+    "GradientIndependence": (
+        lambda N: kf.GradientIndependence(),
+        "tanh",
+        {"P": [4, 8, 16], "T": [24, 48, 96], "L": [2, 4, 8]},
+    ),
+    "Perturbation": (
+        lambda N: kf.Perturbation(particles=2048),
+        "tanh",
+        {"P": [2, 4, 8], "T": [24, 48, 96], "L": [2, 4, 8]},
+    ),
+    "DeepLinear": (
+        lambda N: kf.DeepLinear(),
+        "linear",
+        {"P": [16, 32, 64], "T": [24, 48, 96], "L": [2, 4, 8]},
+    ),
+    "AlternatingMonteCarlo": (
+        lambda N: kf.AlternatingMonteCarlo(samples=512, replicates=1),
+        "tanh",
+        {"P": [4, 8, 16], "T": [6, 12, 24], "L": [2, 3, 4]},
+    ),
+}
+SMALL = {"P": 4, "T": 12}  # where alternating Monte Carlo starts from
+SAMPLES = (256, 512, 1024, 2048)
+
+
+def measured(name: str, size: dict[str, int]) -> tuple[float, float]:
+    """Seconds of a compiled run, and MiB that the process grew by in both runs."""
+    make, activation, _ = LADDERS[name]
+    problem = gaussian(size["P"], 2 * size["P"], seed=1)
+    network = kf.MLP(depth=size["L"], activation=activation, gamma0=1.0)
+    training = kf.GradientDescent(learning_rate=2.4 / (size["T"] * size["L"]), steps=size["T"] - 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):
+        began = time.perf_counter()
+        solution = kf.solve(network, problem, training, make(size["N"]), progress=False)
+        seconds = time.perf_counter() - began - solution.info.get("seconds_compile", 0.0)
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def exponents(name: str) -> None:
+    """Print the ladders of one method, and their slopes."""
+    base = {**BASE, **SMALL} if name.startswith("Alternating") else BASE
+    for letter, sizes in LADDERS[name][2].items():
+        found = []
+        for size in sizes:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, context) as alone:
+                found.append(alone.submit(measured, name, {**base, letter: size}).result())
+        at = ", ".join(map(str, sizes))
+        seconds, memory = np.array(found).T
+        slopes = [np.polyfit(np.log(sizes), np.log(np.maximum(each, 1e-3)), 1)[0] for each in (seconds, memory)]
+        cells = [", ".join(f"{each:.3g}" for each in column) for column in (seconds, memory)]
+        print(f"| {name} | {letter} = {at} | {cells[0]} | {slopes[0]:.1f} | {cells[1]} | {slopes[1]:.1f} |", flush=True)
+
+
+def ratios() -> None:
+    """Print seconds of the three methods at the errors that alternating Monte Carlo reaches."""
+    case = Case(
+        "P=5, T=20",
+        kf.MLP(depth=3, activation="tanh", gamma0=1.0),
+        gaussian(5, 20, seed=1),
+        kf.GradientDescent(learning_rate=0.3, steps=19),
+    )
+    solve = lambda method: kf.solve(case.network, case.problem, case.training, method)  # noqa: E731
+    truth = {
+        kind: each.mean(axis=0) for kind, each in samples(solve(kf.March(particles=16384, replicates=16, seed=9))).items()
+    }
+    march, networks = march_errors(case, truth), peers(case, truth)
+    for count in SAMPLES:
+        runs = [solve(kf.AlternatingMonteCarlo(samples=count, seed=seed)) for seed in range(3)]
+        seconds = float(np.median([run.info["seconds_run"] for run in runs[1:]]))
+        for kind in KINDS:
+            gaps = [np.linalg.norm(samples(run)[kind].mean(0) - truth[kind]) for run in runs]
+            error = float(np.sqrt(np.mean(np.square(gaps))))
+            ours = seconds_at(march, kind, error)
+            ensemble, width, number = ensemble_time(networks, kind, error)
+            percent = 100 * error / np.linalg.norm(truth[kind])
+            print(
+                f"| {kind} | {percent:.2f} | {count} | {seconds:.1f} | {ours:.3f} | {seconds / ours:.0f} "
+                f"| {width} x {number} | {ensemble:.2f} | {ensemble / ours:.1f} |",
+                flush=True,
+            )
+
+
+def seconds_at(march: list[tuple[float, dict[str, float], int]], kind: str, error: float) -> float:
+    """Seconds in which the march reaches an error: its cheapest run that is at least as good, or, where even its best
+    is worse, that one's seconds times the square of the ratio of errors."""
+    good = [seconds for seconds, errors, _ in march if errors[kind] <= error]
+    if good:
+        return min(good)
+    return min(seconds * (errors[kind] / error) ** 2 for seconds, errors, _ in march)
+
+
+def main() -> None:
+    """Print markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=list(LADDERS), default=list(LADDERS))
+    parser.add_argument("--ratios", action="store_true", help="only the ratios at equal error")
+    arguments = parser.parse_args()
+    if not arguments.ratios:
+        print("| method | size | seconds | exponent | MiB | exponent |\n|---|---|---|---|---|---|", flush=True)
+        for name in arguments.methods:
+            exponents(name)
+        print()
+    print(
+        "| quantity | error % | samples x 4 | alternating s | march s | ratio | width x networks | ensemble s | ratio |\n"
+        "|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    ratios()
+
+
+if __name__ == "__main__":
+    main()
