@@ -25,6 +25,7 @@ from kernelfield.solution import Estimate, Solution
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
 When = Literal["all", "final"]
+NTK_ENTRIES = 4096  # times and samples of tangent kernels, at most: more times are thinned out
 BLOCK_NUMBERS = 2**22  # of both solutions' kernels that are held at once
 
 
@@ -35,7 +36,8 @@ class Row:
     Args:
         quantity: "predictions" f, "Phi", "G" or "NTK".
         layer: of Phi and G, 1..L; None for the others.
-        times: "all": all rows that both have (for kernels all pairs of times), or "final": the last of them.
+        times: "all": all rows that both have (for kernels all pairs of times; for the NTK of many points, equally
+            spaced ones of them), or "final": the last of them.
         error: |A - B| / |B|, root mean squares over all entries; NaN where B is zero.
         error_se: its standard error, from leaving out one replicate of either side at a time.
         noise: the error to expect if the two truly agree, from the standard errors of all entries.
@@ -271,12 +273,14 @@ def _ntk_blocks(sides: Sequence[Solution], period: range) -> Iterator[tuple[int,
 
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too.
     """
-    replicates = sum(len(side.replicate_predictions) for side in sides)
-    size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * sides[0].problem.points ** 2)))
-    blocks = [slice(start, min(start + size, period.stop)) for start in period[::size]]
+    points, replicates = sides[0].problem.points, sum(len(side.replicate_predictions) for side in sides)
+    most = max(2, NTK_ENTRIES // points)
+    times = np.unique(np.linspace(period[0], period[-1], min(len(period), most)).round().astype(int))
+    size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * points**2)))
+    blocks = [times[start : start + size] for start in range(0, len(times), size)]
     for last, t in enumerate(blocks):
-        for s in blocks[: last + 1]:
-            yield 1 if s == t else 2, [side.estimate("ntk", t, s) for side in sides]
+        for earlier, s in enumerate(blocks[: last + 1]):
+            yield 1 if earlier == last else 2, [side.estimate("ntk", t, s) for side in sides]
 
 
 def _numbers(gram: np.ndarray, counts: tuple[int, int], exact: tuple[bool, bool]) -> dict[str, float]:
