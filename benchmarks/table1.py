@@ -30,9 +30,9 @@ LADDERS: dict[str, tuple[Any, str, dict[str, list[int]]]] = {
     "FiniteWidth, 8 seeds": (
         lambda N: kf.FiniteWidth(width=N, seeds=8, kernels="none"),
         "tanh",
-        {"N": [512, 1024, 2048], "P": [16, 32, 64, 128], "T": [24, 48, 96], "L": [2, 4, 8]},
+        {"N": [512, 1024, 2048], "P": [16, 64, 256], "T": [24, 48, 96], "L": [2, 4, 8]},
     ),
-    "StaticNTK": (lambda N: kf.StaticNTK(), "erf", {"P": [250, 500, 1000], "T": [24, 96, 384], "L": [2, 4, 8]}),
+    "StaticNTK": (lambda N: kf.StaticNTK(), "erf", {"P": [100, 200, 400], "T": [24, 96, 384], "L": [2, 4, 8]}),
     "March": (lambda N: kf.March(), "tanh", {"P": [4, 8, 16], "T": [24, 48, 96], "L": [2, 4, 8]}),
     "GradientIndependence": (
         lambda N: kf.GradientIndependence(),
@@ -52,11 +52,11 @@ LADDERS: dict[str, tuple[Any, str, dict[str, list[int]]]] = {
     "AlternatingMonteCarlo": (
         lambda N: kf.AlternatingMonteCarlo(samples=512, replicates=1),
         "tanh",
-        {"P": [4, 8, 16], "T": [6, 12, 24], "L": [2, 3, 4]},
+        {"P": [2, 4, 8], "T": [6, 12, 24], "L": [2, 3, 4]},
     ),
 }
 SMALL = {"P": 4, "T": 12}  # where alternating Monte Carlo starts from
-SAMPLES = (256, 512, 1024, 2048)
+SAMPLES = (256, 512, 1024)
 
 
 def measured(name: str, size: dict[str, int]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from kernelfield.solution import Estimate, Solution
 
@@ -258,7 +259,8 @@ def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: ra
         factors.append(chosen.reshape(len(chosen), -1, chosen.shape[-1]))
         weights.append(given[place].sum(axis=0) if given else np.ones(chosen.shape[-1]))
     together = np.concatenate([each for factor in factors for each in factor], axis=1)
-    triangle: Any = np.linalg.qr(together, mode="r")
+    with threadpool_limits(1, "blas"):  # threads wait for each other in tall thin factorizations
+        triangle: Any = np.linalg.qr(together, mode="r")
     cores, at = [], 0
     for side, factor, weight in zip(sides, factors, weights, strict=True):
         count, _, rank = factor.shape
