@@ -18,14 +18,23 @@ from rich.progress import track
 
 import kernelfield as kf
 from cases import Case, coverage_cases
+from kernelfield import observables
 
 
 def quantities(solution: kf.Solution) -> dict[str, kf.Estimate]:
-    """Loss and predictions at all steps, Phi and G of all layers at the last."""
+    """Loss and predictions at all steps, Phi and G of all layers at the last, observables of the last layer."""
     found = {"loss": solution.estimate("loss"), "f": solution.estimate("predictions")}
     for layer in range(1, solution.network.depth + 1):
         found[f"Phi{layer}"] = solution.estimate("feature_kernel", layer)
         found[f"G{layer}"] = solution.estimate("gradient_kernel", layer)
+    depth = solution.network.depth
+    found["alignment"] = observables.kernel_alignment(solution, "Phi", depth)
+    found["CKA"] = observables.centred_alignment(solution, "Phi", depth)
+    found["movement"] = observables.kernel_movement(solution, "Phi", depth)
+    found["NTK movement"] = observables.kernel_movement(solution, "NTK")
+    found["NTK spectrum"] = observables.ntk_spectrum(solution, -1)
+    found["NTK rank"] = observables.effective_rank(solution, "NTK")
+    found["kurtosis h"] = observables.excess_kurtosis(solution, depth)
     return found
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.compare import compare
-from kernelfield.compare_figure import draw, two_time_kernel
+from kernelfield.compare_figure import draw
+from kernelfield.observables import two_time_kernel
 from kernelfield.plotting import write_figure
 
 
@@ -25,23 +26,6 @@ def images(figure):
     return [axes.images[0] for axes in figure.axes if axes.images and axes.get_title()]
 
 
-def test_the_two_time_kernel_is_the_trace_of_the_kernel(small_solution):
-    kernel = small_solution.feature_kernel(2, slice(None), slice(None))
-    assert two_time_kernel(small_solution, 2) == pytest.approx(np.einsum("tmsm->ts", kernel) / 4)
-    constant = two_time_kernel(small_solution, 0)
-    assert constant == pytest.approx(np.full((6, 6), np.trace(small_solution.problem.input_kernel) / 4))
-    with pytest.raises(ValueError, match=r"layer of a feature kernel must be in 0\.\.2, got 3"):
-        two_time_kernel(small_solution, 3)
-
-
-def test_the_two_time_kernel_of_a_power_series_is_the_trace_of_the_kernel(small_solution):
-    ranks = [factor.shape[-1] for factor in small_solution.feature_factors]
-    weights = tuple(np.random.default_rng(rank).standard_normal((3, rank)) for rank in ranks)
-    series = replace(small_solution, feature_weights=weights)
-    kernel = series.feature_kernel(2, slice(None), slice(None))
-    assert two_time_kernel(series, 2) == pytest.approx(np.einsum("tmsm->ts", kernel) / 4)
-
-
 def test_kernels_are_ordered_by_target_and_share_a_colour_scale(solutions):
     found = images(draw(solutions))
     assert len(found) == 6
@@ -50,7 +34,7 @@ def test_kernels_are_ordered_by_target_and_share_a_colour_scale(solutions):
         assert np.asarray(image.get_array()) == pytest.approx(solution.feature_kernel(2)[np.ix_(order, order)])
         assert len(image.axes.lines) == 2 and image.axes.lines[0].get_ydata()[0] == 1.5  # between the classes
     for image, solution in zip(found[3:], solutions.values(), strict=True):
-        assert np.asarray(image.get_array()) == pytest.approx(two_time_kernel(solution, 2))
+        assert np.asarray(image.get_array()) == pytest.approx(two_time_kernel(solution, "Phi", 2).mean)
     for row in (found[:3], found[3:]):
         assert len({image.get_clim() for image in row}) == 1
         assert row[0].get_clim()[1] == pytest.approx(max(image.get_array().max() for image in row))

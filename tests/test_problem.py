@@ -30,6 +30,27 @@ def test_bad_data_are_named(X, y, message):
 
 
 @pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"weights must have one entry for each of 2 points, got 1"),
+        ([1.0, -1.0], r"weights must not be negative, nor all zero, got -1 to 1"),
+        ([0.0, 0.0], r"weights must not be negative, nor all zero, got 0 to 0"),
+        ([1.0, NAN], r"weights must be finite, got 1"),
+        ([[1.0, 2.0]], r"weights must have 1 dimension\(s\)"),
+    ],
+)
+def test_bad_weights_are_named(weights, message):
+    with pytest.raises(ValueError, match=message):
+        kf.Problem(np.eye(2), [1.0, -1.0], weights)
+
+
+def test_weights_sum_to_one_and_stay_as_they_are():
+    weights = kf.Problem(np.eye(3), np.ones(3), [1, 1, 5]).weights
+    assert weights.sum() == pytest.approx(1) and weights[2] == pytest.approx(5 / 7)
+    assert kf.Problem(np.eye(3), np.ones(3), weights).weights.tolist() == weights.tolist()
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: kf.MLP(depth=0), "MLP: depth must be greater than or equal to 1, got 0"),

@@ -23,6 +23,7 @@ def assert_same(first, second):
     assert json.dumps(dict(first.info)) == json.dumps(dict(second.info))
     assert same_array(first.problem.X, second.problem.X)
     assert same_array(first.problem.y, second.problem.y)
+    assert same_array(first.problem.weights, second.problem.weights)
     assert same_array(first.replicate_predictions, second.replicate_predictions)
     for name in ("feature_factors", "gradient_factors"):
         pairs = zip(getattr(first, name), getattr(second, name), strict=True)
@@ -155,7 +156,7 @@ def test_loading_names_the_file_and_what_is_wrong(small_solution, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema", 99, "has schema 99; this version reads schemas 1 to 2"),
+        ("schema", 99, "has schema 99; this version reads schemas 1 to 3"),
         ("settings", "{}", "is damaged: 'network' is missing"),
         ("settings", "{", "cannot be restored"),
         ("settings", '{"network": {"class": "MLQ"}}', "'MLQ' is unknown"),

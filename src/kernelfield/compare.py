@@ -198,7 +198,7 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    for name in ("X", "y"):
+    for name in ("X", "y", "weights"):
         one, other = (getattr(side.problem, name) for side in (solution, reference))
         if one.shape != other.shape:
             raise ValueError(f"{name} must be the same in both solutions, got shapes {one.shape} and {other.shape}")

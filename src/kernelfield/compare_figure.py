@@ -10,33 +10,12 @@ import numpy as np
 
 from kernelfield.compare import Comparison, Row, check_comparable, compare_all
 from kernelfield.finite import FiniteWidth
+from kernelfield.observables import two_time_kernel
 from kernelfield.solution import Solution
 
 HEADING: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
 MOST_BEYOND = 1.5  # colour scales end at so many times the largest entry of the reference
 MOST_CLASSES = 10  # more different targets are no classes
-
-
-def two_time_kernel(solution: Solution, layer: int) -> np.ndarray:
-    """Feature kernel between all pairs of times, averaged over samples: (1/P) sum_mu Phi[t, mu; s, mu].
-
-    Args:
-        solution: with feature kernels.
-        layer: 0..L.
-
-    Returns:
-        (steps + 1, steps + 1), mean over replicates.
-
-    Raises:
-        ValueError: if the solution holds no kernel of that layer.
-    """
-    solution.feature_kernel(layer)  # raises
-    factor = solution.feature_factors[layer].astype(np.float64)
-    rows = len(solution.times)
-    factor = np.broadcast_to(factor, (len(factor), rows, *factor.shape[2:]))
-    weighted = factor * solution.feature_weights[layer].sum(axis=0) if solution.feature_weights else factor
-    left, right = (each.reshape(len(factor), rows, -1) for each in (weighted, factor))
-    return np.mean(left @ right.swapaxes(1, 2), axis=0) / factor.shape[2]
 
 
 def draw(
@@ -184,7 +163,7 @@ def _draw_two_time_kernels(
     from kernelfield import plotting
 
     layer = len(next(iter(solutions.values())).feature_factors) - 1
-    panels = {name: two_time_kernel(solution, layer) for name, solution in solutions.items()}
+    panels = {name: two_time_kernel(solution, "Phi", layer, "all").mean for name, solution in solutions.items()}
     highest = MOST_BEYOND * panels[reference].max() if reference in panels else np.inf
     bounds = min(panel.min() for panel in panels.values()), min(highest, max(panel.max() for panel in panels.values()))
     places = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -91,10 +91,11 @@ class _Run:
         self.constants = Constants(
             X=jnp.asarray(problem.X, method.precision),
             y=jnp.asarray(problem.y, method.precision),
+            weights=jnp.asarray(problem.weights, method.precision),
             gamma0=jnp.asarray(network.gamma0, method.precision),
             eta=jnp.asarray(training.learning_rate, method.precision),
             last=jnp.asarray(training.steps),
-            limit=jnp.asarray(DIVERGED * np.mean(problem.y**2) / 2, method.precision),
+            limit=jnp.asarray(DIVERGED * (problem.weights @ problem.y**2) / 2, method.precision),
         )
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.parts: list[Part] = []

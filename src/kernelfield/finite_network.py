@@ -15,10 +15,11 @@ CHUNK = 32  # steps recorded on the device between two fetches, at most
 
 
 class Constants(NamedTuple):
-    """X (P, D), y (P,), gamma0, learning rate eta, last step T, and the loss above which a run diverged."""
+    """X (P, D), y and weights (P,), gamma0, learning rate eta, last step T, and the loss above which a run diverged."""
 
     X: Array
     y: Array
+    weights: Array
     gamma0: Array
     eta: Array
     last: Array
@@ -97,7 +98,7 @@ class Finite:
         if kernels == "all":
             _, slopes = pullback(jnp.ones_like(f))
             record = record._replace(gradients=tuple(self.width * slopes[place] for place in self.h_from))
-        descent, _ = pullback((constants.y - record.f) / len(f))
+        descent, _ = pullback(constants.weights * (constants.y - record.f))
         rate = jnp.where(t < constants.last, constants.eta * constants.gamma0 * self.width, 0.0)
         params = jax.tree.map(lambda value, toward: value + rate * toward, weights.params, descent)
         return Weights(params, f0), record
@@ -122,7 +123,7 @@ class Finite:
 
         def go(now: Advance) -> Advance:
             weights, record = every(now.weights, now.t)
-            loss = jnp.mean((constants.y - record.f) ** 2, axis=-1) / 2
+            loss = (constants.y - record.f) ** 2 @ constants.weights / 2
             kept = jax.tree.map(
                 lambda old, new: lax.dynamic_update_index_in_dim(old, new, now.t - start, 0),
                 now.records,
@@ -150,7 +151,7 @@ def compiled(
     finite = Finite(layers, inputs, width)
     real, whole = jnp.dtype(precision), jnp.asarray(0).dtype
     number, step = jax.ShapeDtypeStruct((), real), jax.ShapeDtypeStruct((), whole)
-    data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, inputs), (points,))]
+    data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, inputs), (points,), (points,))]
     shapes: Any = (*data, number, number, step, number)
     constants = Constants(*shapes)
 

@@ -223,14 +223,18 @@ class MarchRun:
 
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):
-            y, gamma0 = jnp.asarray(self.problem.y), self.settings.gamma0(self.network)
+            y, weights = jnp.asarray(self.problem.y), jnp.asarray(self.problem.weights)
+            gamma0 = self.settings.gamma0(self.network)
             constants = Constants(
                 data=jnp.asarray(self.problem.input_coordinates, self.dtype),
                 y=y,
+                weights=weights,
                 gamma0=jax.tree.map(jnp.asarray, gamma0),
-                rate=jnp.asarray(self.training.learning_rate / self.problem.points),
+                eta=jnp.asarray(self.training.learning_rate),
                 last=jnp.asarray(self.training.steps),
-                limit=jnp.mean(y**2) / 2 * DIVERGED if y.any() else jnp.asarray(np.inf),  # rounding is not divergence
+                limit=weights @ y**2 / 2 * DIVERGED
+                if weights @ y**2
+                else jnp.asarray(np.inf),  # rounding is not divergence
             )
             setup = Setup(
                 input_coordinates=self.problem.input_coordinates,

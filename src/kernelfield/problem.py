@@ -9,39 +9,52 @@ import numpy as np
 
 from kernelfield.validation import real_array
 
+ROUNDING = 1e-12  # of a sum of weights
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A training set for the mean squared error (1/P) sum_mu (f_mu - y_mu)^2 / 2.
+    """A training set for the mean squared error sum_mu w_mu (f_mu - y_mu)^2 / 2, with weights w that sum to one.
 
-    Inputs are used as given: neither centred nor scaled.
+    Inputs are used as given: neither centred nor scaled. Points of weight zero do not train: they are carried along,
+    in predictions and in all kernels, as test points.
 
     Args:
         X: inputs (P, D), finite.
         y: targets (P,), finite.
+        weights: of the points in the loss (P,), not negative; divided by their sum. Equal ones by default.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
 
     Example:
         >>> import numpy as np, kernelfield as kf
-        >>> problem = kf.Problem(np.eye(3), [1.0, -1.0, 1.0])
-        >>> problem.points, problem.dimensions
-        (3, 3)
+        >>> problem = kf.Problem(np.eye(3), [1.0, -1.0, 1.0], weights=[1, 1, 0])
+        >>> problem.points, problem.dimensions, problem.weights.tolist()
+        (3, 3, [0.5, 0.5, 0.0])
     """
 
     X: np.ndarray
     y: np.ndarray
+    weights: np.ndarray
 
-    def __init__(self, X: Any, y: Any) -> None:
+    def __init__(self, X: Any, y: Any, weights: Any = None) -> None:
         object.__setattr__(self, "X", real_array("X", X, dimensions=2))
         object.__setattr__(self, "y", real_array("y", y, dimensions=1))
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must have the same length, got {len(self.X)} and {len(self.y)}")
+        given = real_array("weights", np.ones(len(self.y)) if weights is None else weights, dimensions=1)
+        if len(given) != len(self.y):
+            raise ValueError(f"weights must have one entry for each of {len(self.y)} points, got {len(given)}")
+        if given.min() < 0 or given.max() == 0:
+            raise ValueError(f"weights must not be negative, nor all zero, got {given.min():g} to {given.max():g}")
+        if abs(given.sum() - 1) > ROUNDING:  # else they are as this made them: not a bit of them changes
+            given = real_array("weights", given / given.sum(), dimensions=1)
+        object.__setattr__(self, "weights", given)
 
     @property
     def points(self) -> int:
-        """Number of training points P."""
+        """Number of points P, those of weight zero included."""
         return self.X.shape[0]
 
     @property

@@ -34,14 +34,20 @@ class Record(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """F_x (P, k), y (P,), gamma0, eta / P, the last step T, and the loss above which a run has diverged."""
+    """F_x (P, k), y and weights (P,), gamma0, eta, the last step T, and the loss above which a run has diverged."""
 
     data: Array
     y: Array
+    weights: Array
     gamma0: Any
-    rate: Array
+    eta: Array
     last: Array
     limit: Array
+
+    @property
+    def rate(self) -> Array:
+        """Learning rate of every point (P,)."""
+        return self.eta * self.weights
 
 
 class Advance(NamedTuple):
@@ -122,7 +128,7 @@ def advance(step: Step, chunk: int, constants: Constants, state: Any, start: Arr
 
     def go(now: Advance) -> Advance:
         state, record, fields = one(now.state, now.t)
-        loss = jnp.mean((constants.y - leading(record.f)) ** 2) / 2
+        loss = constants.weights @ (constants.y - leading(record.f)) ** 2 / 2
         records = jax.tree.map(
             lambda kept, new: lax.dynamic_update_index_in_dim(kept, new, now.t - start, 0),
             now.records,

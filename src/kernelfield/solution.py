@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -151,7 +151,7 @@ class Solution:
         return self.problem.y - self.replicate_predictions, False
 
     def _loss(self) -> tuple[np.ndarray, bool]:
-        return 0.5 * np.mean(self._errors()[0] ** 2, axis=-1), False
+        return 0.5 * self._errors()[0] ** 2 @ self.problem.weights, False
 
     def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
         return self._feature_series(layer, t, s).sum(axis=0), layer == 0
@@ -194,12 +194,7 @@ class Solution:
         return np.stack([np.einsum(kernel, each, right, optimize=True) for each in lefts])
 
     def _at(self, factor: np.ndarray, t: Times) -> np.ndarray:
-        try:
-            chosen = np.arange(self.replicate_predictions.shape[1])[t]
-        except IndexError:
-            last = self.replicate_predictions.shape[1] - 1
-            raise ValueError(f"time must be a step in 0..{last} (or negative, from the end), got {t}") from None
-        static = factor.shape[1] == 1
+        chosen, static = self.steps(t), factor.shape[1] == 1
         return factor[:, np.zeros_like(chosen) if static else chosen].astype(np.float64)
 
     # --- means and standard errors
@@ -226,7 +221,7 @@ class Solution:
 
     @property
     def loss(self) -> np.ndarray:
-        """Mean loss (steps + 1,): (1/P) sum_mu Delta_mu^2 / 2."""
+        """Training loss (steps + 1,): the mean of Delta_mu^2 / 2, weighted if the problem has weights."""
         return self.estimate("loss").mean
 
     @property
@@ -275,6 +270,24 @@ class Solution:
         """Number of updates that the rows of `predictions` cover."""
         return self.replicate_predictions.shape[1] - 1
 
+    def steps(self, t: Times | None = None) -> np.ndarray:
+        """Numbers of the steps that `t` chooses.
+
+        Args:
+            t: step, or several (slice, list); negative from the end; all if None.
+
+        Returns:
+            Integers, () or (times,).
+
+        Raises:
+            ValueError: for a step that is not there.
+        """
+        try:
+            return np.arange(self.steps_done + 1)[slice(None) if t is None else t]
+        except IndexError:
+            last = self.steps_done
+            raise ValueError(f"time must be a step in 0..{last} (or negative, from the end), got {t}") from None
+
     @property
     def times(self) -> np.ndarray:
         """Training time of every row, learning rate times step."""
@@ -298,6 +311,52 @@ class Solution:
             layers, steps = (sorted({pair[i] for pair in self.field_samples}) for i in (0, 1))
             raise ValueError(f"fields were recorded at layers {layers} and steps {steps}, not at {key}")
         return {name: np.concatenate(list(values), axis=-1) for name, values in self.field_samples[key].items()}
+
+    def restricted(self, samples: Any = None, replicates: Any = None) -> Solution:
+        """The same run, looked at on some of its samples and replicates.
+
+        Args:
+            samples: their numbers (n,); all if None.
+            replicates: their numbers (n,); all if None.
+
+        Returns:
+            Solution of n points. Their weights are in proportion as before, or equal if all of them are zero.
+
+        Example:
+            >>> import numpy as np, kernelfield as kf
+            >>> solution = kf.solve(
+            ...     kf.MLP(depth=1, activation="linear"), kf.Problem(np.eye(3), [1.0, -1.0, 1.0]),
+            ...     kf.GradientDescent(learning_rate=0.1, steps=3), progress=False)
+            >>> solution.restricted([0, 2]).feature_kernel(layer=1).shape
+            (2, 2)
+        """
+        rows = np.arange(self.problem.points) if samples is None else np.asarray(samples)
+
+        def chosen(array: np.ndarray, axis: int) -> np.ndarray:
+            if replicates is not None and len(array) == len(self.replicate_predictions):
+                array = array[np.asarray(replicates)]
+            return array if samples is None else np.take(array, rows, axis)
+
+        X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
+        factors = self.feature_factors, self.gradient_factors
+        features, gradients = (tuple(chosen(factor, 2) for factor in each) for each in factors)
+        return replace(
+            self,
+            problem=Problem(X, y, weights if weights.any() else None),
+            replicate_predictions=chosen(self.replicate_predictions, 2),
+            feature_factors=features,
+            gradient_factors=gradients,
+            field_samples={
+                key: {name: chosen(values, 1) for name, values in samples.items()}
+                for key, samples in self.field_samples.items()
+            },
+        )
+
+    def to_xarray(self) -> Any:
+        """One labelled xarray.Dataset; its kernels are expanded when read, see `kernelfield.labelled.labelled`."""
+        from kernelfield.labelled import labelled  # lazy: xarray takes a second to import
+
+        return labelled(self)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write to a NetCDF file, which `kernelfield.load` reads; see `kernelfield.storage.save`."""

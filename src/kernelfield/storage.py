@@ -4,6 +4,7 @@ Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_r
 Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
 nothing depends on replicate or time is named `any_replicate` or `any_time`. Kernels that are power series in
 gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `Solution.feature_weights`; files of schema 1 have none.
+Files of schemas 1 and 2 have no weights of samples: all are equal.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from kernelfield.validation import Spec, spec_class
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 2
+FORMAT, SCHEMA = "kernelfield.Solution", 3
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
-_FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
+FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
@@ -118,6 +119,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     variables: dict[str, Any] = {
         "X": _variable(("sample", "dimension"), solution.problem.X, "inputs"),
         "y": _variable(("sample",), solution.problem.y, "targets"),
+        "weights": _variable(("sample",), solution.problem.weights, "weights of samples in the loss, their sum is one"),
         "predictions": _variable(
             ("replicate", "time", "sample"), solution.replicate_predictions, "network output f, of replicates"
         ),
@@ -138,14 +140,14 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
                 "sample",
                 f"neuron_{layer}",
             )
-            about = f"{_FIELDS.get(name, name)} of layer {layer} before update {step}"
+            about = f"{FIELDS.get(name, name)} of layer {layer} before update {step}"
             variables[f"{name}_layer{layer}_step{step}"] = _variable(dims, values, about)
     steps = np.arange(rows)
     times = {
         "time": _variable(("time",), solution.times, "training time, learning rate times step"),
         "step": _variable(("time",), steps, "number of updates before this row", "steps"),
     }
-    return xarray.Dataset(variables, times, _attributes(solution))
+    return xarray.Dataset(variables, times, attributes(solution))
 
 
 def from_dataset(data: xarray.Dataset) -> Solution:
@@ -169,7 +171,7 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     settings = json.loads(data.attrs["settings"])
     return Solution(
         network=_restored(settings["network"]),
-        problem=Problem(data["X"].values, data["y"].values),
+        problem=Problem(*(data[name].values for name in ("X", "y", "weights") if name in data)),
         training=_restored(settings["training"]),
         method=_restored(settings["method"]),
         replicate_predictions=data["predictions"].values,
@@ -227,7 +229,18 @@ def _leading(lead: tuple[int, int], factor: np.ndarray) -> tuple[str, str]:
     )
 
 
-def _attributes(solution: Solution) -> dict[str, Any]:
+def attributes(solution: Solution) -> dict[str, Any]:
+    """Settings, status and versions, as attributes of a file can hold them.
+
+    Args:
+        solution: what is described.
+
+    Returns:
+        Texts and numbers by name.
+
+    Raises:
+        ValueError: for a custom activation function, which cannot be stored.
+    """
     parts = {"network": solution.network, "training": solution.training, "method": solution.method}
     libraries = {f"{name}_version": _version(name) for name in ("kernelfield", "jax", "numpy")}
     return {

@@ -9,41 +9,8 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 
+from kernelfield import observables
 from kernelfield.solution import Estimate, Solution
-
-
-def alignment(solution: Solution, layer: int, t: int = -1) -> Estimate:
-    """Alignment of a feature kernel with the targets, y^T Phi y / (|Phi| |y|^2), between -1 and 1.
-
-    Args:
-        solution: with feature kernels.
-        layer: 0..L.
-        t: step.
-
-    Returns:
-        Estimate of a number.
-    """
-    kernel = solution.estimate("feature_kernel", layer, t)
-    y = solution.problem.y
-    size = np.linalg.norm(kernel.replicates, axis=(1, 2)) * (y @ y)
-    aligned = np.einsum("m,rmn,n->r", y, kernel.replicates, y)
-    return Estimate(np.divide(aligned, size, out=np.zeros_like(size), where=size > 0), kernel.exact)
-
-
-def change(solution: Solution, layer: int) -> Estimate:
-    """How far training moved a feature kernel, |Phi(T) - Phi(0)| / |Phi(0)|.
-
-    Args:
-        solution: with feature kernels.
-        layer: 0..L.
-
-    Returns:
-        Estimate of a number.
-    """
-    last, first = (solution.estimate("feature_kernel", layer, t) for t in (-1, 0))
-    size = np.linalg.norm(first.replicates, axis=(1, 2))
-    moved = np.linalg.norm(last.replicates - first.replicates, axis=(1, 2))
-    return Estimate(np.divide(moved, size, out=np.zeros_like(size), where=size > 0), last.exact)
 
 
 def report(solution: Solution) -> Group:
@@ -106,7 +73,8 @@ def _kernels(solution: Solution) -> Table:
     for name in ("feature kernel of layer", "moved by", "alignment with y: first", "last"):
         out.add_column(name, justify="right")
     for layer in range(1, len(solution.feature_factors)):
-        cells = (change(solution, layer), alignment(solution, layer, 0), alignment(solution, layer, -1))
+        moved = observables.kernel_movement(solution, "Phi", layer, -1)
+        cells = (moved, *(observables.kernel_alignment(solution, "Phi", layer, t) for t in (0, -1)))
         out.add_row(str(layer), *(_with_error(cell) for cell in cells))
     return out
 

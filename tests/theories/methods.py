@@ -54,12 +54,12 @@ def pairs(condition=lambda claim, activation: True):
     ]
 
 
-def solved(name, activation, depth=2, gamma0=1.0, X=X, y=Y, rate=0.2, steps=6, **replaced):
+def solved(name, activation, depth=2, gamma0=1.0, X=X, y=Y, weights=None, rate=0.2, steps=6, **replaced):
     """A method on the small problem."""
     network = kf.MLP(depth=depth, activation=activation, gamma0=gamma0)
     training = kf.GradientDescent(learning_rate=rate, steps=steps)
     method = CLAIMS[name].method.model_copy(update=replaced)
-    return kf.solve(network, kf.Problem(X, y), training, method, progress=False)
+    return kf.solve(network, kf.Problem(X, y, weights), training, method, progress=False)
 
 
 def distance(found, truth):

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from methods import CLAIMS, Y, all_kernels, pairs, solved
+from methods import CLAIMS, X, Y, all_kernels, distance, pairs, solved
 
 import kernelfield as kf
 
@@ -89,6 +89,41 @@ def test_fields_have_the_kernels_as_second_moments(name, activation):
     fields, kernel = solution.fields(DEPTH), solution.gradient_kernel(DEPTH)
     moments = fields["g"] @ fields["g"].T / fields["g"].shape[1]
     np.testing.assert_allclose(moments, kernel, atol=0.2 * np.abs(kernel).max())
+
+
+@pytest.mark.parametrize(("name", "activation"), pairs())
+def test_points_of_weight_zero_do_not_train(name, activation):
+    """Oracle: the run without them; and their targets do not matter."""
+    more = {"X": np.vstack([X, X[:2] + 1]), "weights": [1, 1, 1, 1, 0, 0]}
+    with_them, other = (solved(name, activation, y=np.r_[Y, ends], **more) for ends in ([1.0, 2.0], [-3.0, 0.0]))
+    np.testing.assert_allclose(with_them.predictions, other.predictions, atol=1e-5)
+    alone = run(name, activation)
+    noise = 0 if name == "FiniteWidth" else np.linalg.norm(alone.predictions_se)  # the same networks
+    off = np.linalg.norm(with_them.predictions[:, :4] - alone.predictions)
+    assert off <= 4 * noise + 1e-5 * np.linalg.norm(alone.predictions)
+    np.testing.assert_allclose(with_them.loss[-1], alone.loss[-1], rtol=0.1)
+    assert np.abs(with_them.predictions[-1, 4:]).min() > 0.01  # they are predicted
+
+
+@pytest.mark.parametrize(("name", "activation"), pairs(lambda claim, activation: activation in claim.exact))
+def test_a_weight_of_two_is_a_point_twice(name, activation):
+    weighted = solved(name, activation, weights=[2, 1, 0.5, 1])
+    twice = solved(name, activation, X=np.vstack([X[:1], X]), y=np.r_[Y[:1], Y], weights=[1, 1, 1, 0.5, 1])
+    assert distance(twice.predictions[:, 1:], weighted.predictions) < 1e-10
+    assert distance(twice.loss, weighted.loss) < 1e-10
+    for found, truth in zip(all_kernels(twice), all_kernels(weighted), strict=True):
+        assert distance(found[:, 1:, :, 1:], truth) < 1e-10
+
+
+@pytest.mark.parametrize(("name", "activation"), pairs(lambda claim, activation: claim.full and activation != "relu"))
+def test_full_theories_agree_with_weights(name, activation):
+    """Oracle: each other, within both standard errors, on points that train and on one that does not."""
+    given = {"weights": [2, 1, 0, 1]}
+    solution = solved(name, activation, **given)
+    truth = solved("FiniteWidth" if name == "March" else "March", activation, **given)
+    for points in (slice(None), slice(2, 3)):
+        noise = np.hypot(*(np.linalg.norm(each.predictions_se[:, points]) for each in (solution, truth)))
+        assert np.linalg.norm((solution.predictions - truth.predictions)[:, points]) < 5 * noise + 1e-10
 
 
 @pytest.mark.parametrize(("name", "activation"), pairs(lambda _, activation: activation != "relu"))

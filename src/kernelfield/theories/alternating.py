@@ -39,7 +39,8 @@ RANK_TOL = 1e-14  # of the factors of the final kernels
 class AlternatingMonteCarlo(Spec):
     """Infinite width by Algorithm 1 of the paper: a fixed point of kernels over all pairs of times; a reference.
 
-    An iteration takes the layers from below. With c = eta / P, gamma0 inside A and B, and A^0 = B^L = 0:
+    An iteration takes the layers from below. With c = eta w (w = 1/P unless the problem has weights), gamma0 inside A
+    and B, and A^0 = B^L = 0:
 
         u ~ GP(0, Phi^{l-1}),  C = A^{l-1} + gamma0 c 1[s<t] Phi^{l-1} Delta,  h(t) = u(t) + sum_{s<t} C g(s)
         r ~ GP(0, G^{l+1}),    D = B^l + gamma0 c 1[s<t] G^{l+1} Delta,        z(t) = r(t) + sum_{s<=t} D phi(s)
@@ -169,7 +170,7 @@ class _Run:
         self.exact, self.began = phi.is_linear and not stein, time.perf_counter()
         self.tolerance = method.tolerance or (1e-10 if self.exact else 1e-5)
         self.root_tol = method.root_tol or (1e-4 if stein else 1e-12)
-        scalars = network.gamma0, training.learning_rate / points, method.damping, self.root_tol
+        scalars = network.gamma0, training.learning_rate * problem.weights, method.damping, self.root_tol
         constants = Constants(*(jnp.asarray(np.float64(x)) for x in (problem.input_coordinates, problem.y, *scalars)))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
         at_once = 2 ** int(np.log2(max(1, memory / (16 * (times * points) ** 2))))
@@ -202,9 +203,11 @@ class _Run:
                 pool.shutdown(cancel_futures=True)
                 return Status("interrupted", f"stopped by the user, at changes of {self.residual:.1e} in an iteration")
         with np.errstate(over="ignore"):
-            losses = np.array([np.mean(each.errors**2, axis=1) for each in self.replicates])
+            losses = np.array([each.errors**2 @ self.problem.weights for each in self.replicates])
         rounding = np.finfo(float).eps / self.network.gamma0
-        if np.isnan(self.residual) or losses.max() > DIVERGED * max(np.mean(self.problem.y**2), rounding**2):
+        if np.isnan(self.residual) or losses.max() > DIVERGED * max(
+            self.problem.weights @ self.problem.y**2, rounding**2
+        ):
             told = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
             return Status("diverged", f"{told}: try a learning_rate below {self.training.learning_rate:g}")
         if active:

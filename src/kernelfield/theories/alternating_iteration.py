@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """F_x (P, k), y (P,), gamma0, c = eta / P, and two settings."""
+    """F_x (P, k), y (P,), gamma0, c = eta w (P,), and two settings."""
 
     data: Array
     y: Array
@@ -109,7 +109,7 @@ class Iteration:
             Root(ones, ones[0]) if layer == self.depth else self.root(now.G[layer + 1], constants.root_tol),
         )
         u, r = (root.R @ zeta for root, zeta in zip(roots, zetas, strict=True))
-        learned = jnp.where(self.until(1), constants.gamma0 * constants.c * now.Delta, 0.0)
+        learned = jnp.where(self.until(1), constants.gamma0 * self.at_all_times(constants.c) * now.Delta, 0.0)
         C = now.A[layer - 1] + learned * now.Phi[layer - 1]
         D = now.B[layer] + learned * now.G[layer + 1]
 
@@ -143,8 +143,8 @@ class Iteration:
 
     def errors(self, constants: Constants, now: State, f: Array, horizon: Array) -> Array:
         """Delta = y - f by one Newton step, with df = -c 1[s<t] NTK dDelta."""
-        y, ntk = jnp.tile(constants.y, self.times), sum(map(jnp.multiply, now.Phi, now.G[1:]))
-        slope = jnp.where(self.until(1), constants.c * ntk, 0.0)
+        y, ntk = self.at_all_times(constants.y), sum(map(jnp.multiply, now.Phi, now.G[1:]))
+        slope = jnp.where(self.until(1), self.at_all_times(constants.c) * ntk, 0.0)
         misfit = jnp.where(self.at <= horizon, y - f - now.Delta, 0.0)
         step = solve_triangular(slope, misfit, lower=True, unit_diagonal=True)
         return (now.Delta + step)[self.held(jnp.minimum(horizon, self.trusted(step, y)))]
@@ -198,6 +198,10 @@ class Iteration:
             blocks = lax.fori_loop(0, (stop - start) // self.points, step, (jnp.zeros_like(dh),) * 2)
             dphi, dg = (done.at[new, :stop].set(block) for done, block in zip((dphi, dg), blocks, strict=True))
         return dphi if by_r else dg
+
+    def at_all_times(self, values: Array) -> Array:
+        """Values of samples (P,) for every entry (n,)."""
+        return jnp.tile(values, self.times)
 
     @property
     def at(self) -> Array:

@@ -31,12 +31,12 @@ TINY = np.finfo(float).tiny
 class DeepLinear(Spec):
     """Infinite width, linear networks: the algebraic equations of the theory as a fixed point. Exact.
 
-    With c = eta gamma0 / P, and 1[s<t] for what came before:
+    With c = eta gamma0, signal E = w Delta (w = 1/P unless the problem has weights), and 1[s<t] for what came before:
 
-        C^l = A^{l-1} + c 1[s<t] H^{l-1} Delta            D^l = B^l + c 1[s<t] G^{l+1} Delta
+        C^l = A^{l-1} + c 1[s<t] H^{l-1} E                D^l = B^l + c 1[s<t] G^{l+1} E
         R = (1 - C D)^{-1},  A^l = R C                    Q = (1 - D C)^{-1},  B^{l-1} = Q D
         H^l = R [H^{l-1} + C G^{l+1} C^T] R^T             G^l = Q [G^{l+1} + D H^{l-1} D^T] Q^T
-        Delta(t+1) = Delta(t) - eta/P sum_{l=0..L} G^{l+1}(t,t) H^l(t+1,t) Delta(t)
+        Delta(t+1) = Delta(t) - eta sum_{l=0..L} G^{l+1}(t,t) H^l(t+1,t) E(t)
 
     H^l = F F^T is kept as F, from fields in terms of independent Gaussian variables: g^l = Q (r^l + D u^l) and
     h^l = u^l + C g^l; only Q is inverted, since A^l = C Q. A sweep takes O(L T^2 P (T + rank)) operations. The past
@@ -144,10 +144,10 @@ class LinearRun:
     def operators(self, rows: _Rows, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """C (T P, T), D (T, T P) and Q (T, T) of a layer."""
         (steps, points), F = rows.Delta.shape, rows.F[layer - 1]
-        c = self.training.learning_rate * self.network.gamma0 / points
+        c, signal = self.training.learning_rate * self.network.gamma0, self.problem.weights * rows.Delta
         earlier = np.tri(steps, k=-1)  # 1[s < t]
-        H_Delta = F @ np.einsum("smk,sm->ks", F.reshape(steps, points, -1), rows.Delta)
-        G_Delta = (earlier * rows.G[layer + 1])[:, :, None] * rows.Delta
+        H_Delta = F @ np.einsum("smk,sm->ks", F.reshape(steps, points, -1), signal)
+        G_Delta = (earlier * rows.G[layer + 1])[:, :, None] * signal
         C = self.coupling * rows.A[layer - 1] + c * np.repeat(earlier, points, axis=0) * H_Delta
         D = self.coupling * rows.B[layer] + c * G_Delta.reshape(steps, steps * points)
         Q = solve_triangular(np.eye(steps) - D @ C, np.eye(steps), lower=True, unit_diagonal=True, check_finite=False)
@@ -166,8 +166,8 @@ class LinearRun:
         (steps, points), Delta = rows.Delta.shape, rows.Delta.copy()
         layers = [(rows.F[layer].reshape(steps, points, -1), rows.G[layer + 1]) for layer in range(self.depth + 1)]
         for t in range(settled - 1, steps - 1):
-            ntk_Delta = sum(G[t, t] * F[t + 1] @ (Delta[t] @ F[t]) for F, G in layers)
-            Delta[t + 1] = Delta[t] - self.training.learning_rate / points * ntk_Delta
+            ntk_Delta = sum(G[t, t] * F[t + 1] @ (self.problem.weights * Delta[t] @ F[t]) for F, G in layers)
+            Delta[t + 1] = Delta[t] - self.training.learning_rate * ntk_Delta
         return Delta
 
     def iterate(self, progress: Progress) -> Status:
@@ -209,7 +209,7 @@ class LinearRun:
 
     def diverged(self, rows: _Rows) -> np.ndarray:
         """Rows of time (T,) whose loss is far above the initial one."""
-        return np.mean(rows.Delta**2, axis=1) > DIVERGED * np.mean(self.problem.y**2)
+        return rows.Delta**2 @ self.problem.weights > DIVERGED * (self.problem.weights @ self.problem.y**2)
 
     def failure(self, change: float, stuck: bool) -> Status | None:
         """Why to stop, if there is a reason: divergence, too many sweeps, or rounding."""

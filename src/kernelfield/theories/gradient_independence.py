@@ -101,7 +101,7 @@ class IncrementalStep(Step):
 
 
 def increment(before: tuple, now: tuple, moved: Array, gamma0: Array) -> Array:
-    """f(t+1) - f(t) (P,), given the traces of both steps and moved = eta Delta(t) / P."""
+    """f(t+1) - f(t) (P,), given the traces of both steps and moved = eta w Delta(t)."""
     weights = [(old, new) for old, new in zip(before, now, strict=True) if isinstance(old, WeightTrace)]
     fields = zip(activations(before), activations(now), weights[1:], strict=True)
     first_order = sum(((old.G @ old.G.T) * (new.F @ old.F.T)) @ moved for old, new in weights)

@@ -151,16 +151,16 @@ def solution_arguments(problem: Problem, f: np.ndarray, Phi: list, G: list) -> d
 def closed_form(network: Any, problem: Problem, training: GradientDescent) -> dict[str, Any]:
     """Arguments of the Solution for a linear network.
 
-    With v(t) = c sum_{s<t} Delta0(s), V(t) = c sum_{s<t} Delta0(s) v(s)^T and c = eta / P,
+    With v(t) = sum_{s<t} c Delta0(s), V(t) = sum_{s<t} c Delta0(s) v(s)^T and c = eta w (w = 1/P without weights),
 
         H^l(t,s) = K + gamma0^2 { a_l K v(t) v(s)^T K + b_l [K V(t) K + (K V(s) K)^T] }
         G^l(t,s) = 1 + gamma0^2 { a_m v(t)^T K v(s) + b_m [tr K V(t) + tr K V(s)] },  m = L+1-l
-        Delta2(t+1) = (1 - c (L+1) K) Delta2(t) - c sum_l [H2^l(t+1,t) + G2^l(t,t) K] Delta0(t)
+        Delta2(t+1) = (1 - (L+1) K c) Delta2(t) - sum_l [H2^l(t+1,t) + G2^l(t,t) K] c Delta0(t)
 
     a_l = sum_{k<=l} k^2, b_l = sum_{k<=l} k (L+1-k), Delta0 the static tangent kernel's.
     """
     L, gamma0, rows, points = network.depth, network.gamma0, training.steps + 1, problem.points
-    K, x, c = problem.input_kernel, problem.input_coordinates, training.learning_rate / problem.points
+    K, x, c = problem.input_kernel, problem.input_coordinates, training.learning_rate * problem.weights
     k = np.arange(1, L + 1)
     a, b = np.cumsum(k**2), np.cumsum(k * (L + 1 - k))
 
@@ -168,14 +168,14 @@ def closed_form(network: Any, problem: Problem, training: GradientDescent) -> di
     Kv, KVx, vKv, trKV = np.zeros((rows, points)), np.zeros((rows, *x.shape)), np.zeros(rows), np.zeros(rows)
     Delta0[0] = problem.y
     for t in range(training.steps):
-        Delta, s = Delta0[t], t + 1
-        v[s], Kv[s] = v[t] + c * Delta, Kv[t] + c * K @ Delta
-        KVx[s] = KVx[t] + c * np.outer(K @ Delta, v[t] @ x)
-        vKv[s], trKV[s] = v[s] @ Kv[s], trKV[t] + c * Kv[t] @ Delta
-        H2 = a.sum() * Kv[s] * (Kv[t] @ Delta) + b.sum() * (KVx[s] @ (x.T @ Delta) + x @ (KVx[t].T @ Delta))
+        moved, s = c * Delta0[t], t + 1
+        v[s], Kv[s] = v[t] + moved, Kv[t] + K @ moved
+        KVx[s] = KVx[t] + np.outer(K @ moved, v[t] @ x)
+        vKv[s], trKV[s] = v[s] @ Kv[s], trKV[t] + Kv[t] @ moved
+        H2 = a.sum() * Kv[s] * (Kv[t] @ moved) + b.sum() * (KVx[s] @ (x.T @ moved) + x @ (KVx[t].T @ moved))
         G2 = a.sum() * vKv[t] + 2 * b.sum() * trKV[t]
-        Delta0[s] = Delta - c * (L + 1) * K @ Delta
-        Delta2[s] = Delta2[t] - c * ((L + 1) * K @ Delta2[t] + H2 + G2 * K @ Delta)
+        Delta0[s] = Delta0[t] - (L + 1) * K @ moved
+        Delta2[s] = Delta2[t] - (L + 1) * K @ (c * Delta2[t]) - H2 - G2 * K @ moved
 
     X, one = np.broadcast_to(x, (1, rows, *x.shape)), np.ones((1, rows, points, 1))
     first, second = Kv[None, :, :, None], KVx[None]

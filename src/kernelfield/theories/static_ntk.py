@@ -16,6 +16,7 @@ from kernelfield.training import GradientDescent, GradientFlow, Training
 from kernelfield.validation import Spec
 
 NEURONS = 4096  # samples of the fields
+SLOWEST = 1e-12  # modes that decay so much slower than the fastest do not decay
 
 
 class StaticNTK(Spec):
@@ -66,7 +67,7 @@ class StaticNTK(Spec):
             problem=problem,
             training=training,
             method=self,
-            replicate_predictions=(problem.y - errors(ntk, problem.y, training))[None],
+            replicate_predictions=(problem.y - errors(ntk, problem, training))[None],
             feature_factors=tuple(factor(kernel)[None, None] for kernel in Phi),
             gradient_factors=tuple(factor(kernel)[None, None] for kernel in G),
             field_samples=self._fields(network, Phi, G, fields_at),
@@ -98,12 +99,20 @@ def initial_kernels(phi: Activation, depth: int, K: np.ndarray) -> tuple[list[np
     return Phi, G
 
 
-def errors(ntk: np.ndarray, y: np.ndarray, training: Training) -> np.ndarray:
-    """Delta (steps + 1, P) under a tangent kernel that does not change."""
-    rates, modes = np.linalg.eigh(ntk / len(y))
-    times, continuous = np.arange(training.steps + 1)[:, None], isinstance(training, GradientFlow)
-    step = np.exp(-training.learning_rate * rates) if continuous else 1 - training.learning_rate * rates
-    return step**times * (modes.T @ y) @ modes.T
+def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
+    """Delta (steps + 1, P) under a tangent kernel that does not change.
+
+    With weights w, e = w^1/2 Delta decays in the modes of w^1/2 NTK w^1/2, and f = eta sum_{s<t} NTK w^1/2 e(s).
+    """
+    root, eta, trains = np.sqrt(problem.weights), training.learning_rate, problem.weights > 0
+    rates, modes = np.linalg.eigh(root[:, None] * ntk * root)
+    times, start = np.arange(training.steps + 1)[:, None], modes.T @ (root * problem.y)
+    left = (np.exp(-eta * rates) if isinstance(training, GradientFlow) else 1 - eta * rates) ** times
+    moves = rates > SLOWEST * rates[-1]
+    summed = np.where(moves, (1 - left) / np.where(moves, rates, 1), eta * times)
+    Delta = problem.y - summed * start @ (ntk @ (root[:, None] * modes)).T
+    Delta[:, trains] = left * start @ modes[trains].T / root[trains]  # without cancellation
+    return Delta
 
 
 def factor(kernel: np.ndarray) -> np.ndarray:
