@@ -14,6 +14,7 @@ import pytest
 import kernelfield as kf
 from kernelfield.cli import app, main
 from kernelfield.compare import compare
+from kernelfield.observables import kernel_alignment
 
 CONFIG = """
 [data]
@@ -162,6 +163,62 @@ def test_compare_prints_one_json_document_of_all_that_it_found(folder, capsys):
     assert (folder / "all.svg").exists()
 
 
+def test_every_command_speaks_json(folder, capsys):
+    def found(*arguments):
+        assert exit_code(*arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    solved = found("solve", "run.toml", "-o", "a.nc")
+    solution = kf.load("a.nc")
+    assert solved["wrote"] == "a.nc" and solved["status"] == "ok" and solved["seconds"] > 0
+    assert solved["loss"] == {"mean": solution.loss.tolist(), "se": solution.loss_se.tolist()}
+    trained = found("train", "run.toml", "-o", "b.nc", "--width", "8", "--seeds", "1")
+    assert trained["loss"]["se"] is None and trained["method"].startswith("FiniteWidth(width=8")
+    shown = found("show", "a.nc", "-o", "a.png")
+    assert shown["file"] == "a.nc" and shown["wrote"] == "a.png" and shown["kernels"] == solved["kernels"]
+    aligned = kernel_alignment(solution, "Phi", 1, [0, -1])
+    assert shown["kernels"][0]["alignment"]["mean"] == aligned.mean.tolist()
+    made = found("figures", "whitened", "--quick", "--out", "made")
+    assert made == {"wrote": ["made/whitened.png"]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["solve", "run.toml", "-o", "b.nc"],
+        ["train", "run.toml", "-o", "b.nc", "--width", "8"],
+        ["show", "a.nc", "-o", "b.png"],
+        ["compare", "c.nc", "a.nc", "-o", "b.png"],
+        ["sweep-gamma", "run.toml", "-o", "b.png", "--gamma0", "1"],
+        ["figures", "whitened", "--quick", "--out", "b"],
+        ["report", "a.nc", "-o", "b.html"],
+        ["demo", "--quick", "--out", "b.png"],
+    ],
+)
+def test_quiet_commands_print_nothing_and_show_no_progress(folder, capsys, monkeypatch, command):
+    exit_code("solve", "run.toml", "-o", "a.nc")
+    exit_code("train", "run.toml", "-o", "c.nc", "--width", "8")
+    capsys.readouterr()
+    monkeypatch.setattr("kernelfield.progress.SHOW_AFTER", -1.0)
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)  # where bars are shown
+    assert exit_code(*command, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert any(each.name.startswith("b") and each.suffix != ".toml" for each in folder.iterdir())
+
+
+def test_bars_are_shown_on_terminals_alone(folder, capsys, monkeypatch):
+    monkeypatch.setattr("kernelfield.progress.SHOW_AFTER", -1.0)
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 0
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 0
+    assert "March" in capsys.readouterr().err
+    exit_code("solve", "run.toml", "-o", "b.nc", "--method", "static_ntk")
+    capsys.readouterr()
+    assert exit_code("compare", "b.nc", "a.nc") == 0
+    assert "comparing NTK" in capsys.readouterr().err
+
+
 def test_results_that_cannot_be_compared_are_bad_input(folder, capsys):
     exit_code("solve", "run.toml", "-o", "a.nc")
     (folder / "run.toml").write_text(CONFIG.format(rate=0.1))
@@ -239,7 +296,7 @@ def test_an_interrupted_run_writes_its_steps_and_exits_130(folder, capsys, monke
 
         yield report
 
-    monkeypatch.setattr(importlib.import_module("kernelfield.solve"), "_bar", pressed)
+    monkeypatch.setattr(importlib.import_module("kernelfield.solve"), "bar", pressed)
     assert exit_code("solve", "run.toml", "-o", "a.nc") == 130
     error = capsys.readouterr().err
     assert "interrupted: stopped by the user" in error and error.count("\n") == 1

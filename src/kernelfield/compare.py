@@ -22,6 +22,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from kernelfield.progress import Report, bar
 from kernelfield.solution import Estimate, Solution
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
@@ -147,12 +148,13 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
     return compare_all({"": solution}, reference)[""]
 
 
-def compare_all(solutions: Mapping[str, Solution], reference: Solution) -> dict[str, Comparison]:
+def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress: bool = True) -> dict[str, Comparison]:
     """`compare` for several solutions, in one pass over the kernels of the reference.
 
     Args:
         solutions: what is compared, by name; rows that all of them and the reference have.
         reference: with what.
+        progress: show a progress bar on what takes over two seconds.
 
     Returns:
         Comparisons by name.
@@ -175,8 +177,10 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution) -> dict[
         for quantity, which in layers.items():
             those = {name: each for name, each in solutions.items() if _have(quantity, each, reference)}
             for layer in which if those else []:
-                for name, measured in _measured(those, reference, quantity, layer, period).items():
-                    found[name].append(Row(quantity, layer, times, **measured))
+                with bar(f"comparing {quantity}", progress) as report:
+                    measured = _measured(those, reference, quantity, layer, period, report)
+                for name, numbers in measured.items():
+                    found[name].append(Row(quantity, layer, times, **numbers))
     return {name: Comparison(tuple(each)) for name, each in found.items()}
 
 
@@ -215,7 +219,12 @@ def _apart(one: np.ndarray, other: np.ndarray) -> str:
 
 
 def _measured(
-    solutions: Mapping[str, Solution], reference: Solution, quantity: Quantity, layer: int | None, period: range
+    solutions: Mapping[str, Solution],
+    reference: Solution,
+    quantity: Quantity,
+    layer: int | None,
+    period: range,
+    report: Report,
 ) -> dict[str, dict[str, float]]:
     """Errors and alignments of a quantity at the times in `period`: the numbers of a Row, by name."""
     sides = [*solutions.values(), reference]
@@ -223,7 +232,7 @@ def _measured(
         times = slice(period.start, period.stop)
         blocks: Iterable = [(1, [_part(side.estimate(quantity), times) for side in sides])]
     elif quantity == "NTK":
-        blocks = _ntk_blocks(sides, period)
+        blocks = _ntk_blocks(sides, period, report)
     else:
         blocks = [(1, _cores(sides, quantity, cast(int, layer), period))]
     grams, estimates = [np.zeros(()) for _ in solutions], []
@@ -270,7 +279,7 @@ def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: ra
     return cores
 
 
-def _ntk_blocks(sides: Sequence[Solution], period: range) -> Iterator[tuple[int, list[Estimate]]]:
+def _ntk_blocks(sides: Sequence[Solution], period: range, report: Report) -> Iterator[tuple[int, list[Estimate]]]:
     """The tangent kernels in blocks of times, with the number of times each block counts.
 
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too.
@@ -280,9 +289,10 @@ def _ntk_blocks(sides: Sequence[Solution], period: range) -> Iterator[tuple[int,
     times = np.unique(np.linspace(period[0], period[-1], min(len(period), most)).round().astype(int))
     size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * points**2)))
     blocks = [times[start : start + size] for start in range(0, len(times), size)]
-    for last, t in enumerate(blocks):
-        for earlier, s in enumerate(blocks[: last + 1]):
-            yield 1 if earlier == last else 2, [side.estimate("ntk", t, s) for side in sides]
+    pairs = [(t, s, 1 if t is s else 2) for last, t in enumerate(blocks) for s in blocks[: last + 1]]
+    for done, (t, s, count) in enumerate(pairs):
+        report(done, len(pairs))
+        yield count, [side.estimate("ntk", t, s) for side in sides]
 
 
 def _numbers(gram: np.ndarray, counts: tuple[int, int], exact: tuple[bool, bool]) -> dict[str, float]:

@@ -199,6 +199,31 @@ def table(results: Results) -> Table:
     return out
 
 
+def records(results: Results) -> list[dict[str, Any]]:
+    """What `table` shows, as values that JSON can hold.
+
+    Args:
+        results: of the demonstration.
+
+    Returns:
+        A dictionary for each run; distances are relative, of one network and of the mean of all.
+    """
+    plan = results.plan
+    runs: list[tuple[str, int | None, Solution]] = [("lazy", None, results.lazy), ("rich", None, results.rich)]
+    runs.insert(1, ("lazy", plan.lazy_width, results.lazy_finite))
+    runs += [("rich", width, finite) for width, finite in results.rich_finite.items()]
+    found = []
+    for name, width, solution in runs:
+        compiling, running = seconds(solution)
+        line = {"gamma0": LAZY if name == "lazy" else RICH, "width": width, "loss": float(solution.loss[-1])}
+        line |= {"loss_se": float(solution.loss_se[-1]), "seconds_compile": compiling, "seconds_run": running}
+        if width is not None:
+            for key, each in distances(solution, getattr(results, name)).items():
+                line[f"{key}_distance"] = {"single": float(each.single.mean), "mean": each.ensemble}
+        found.append(line)
+    return found
+
+
 def draw(results: Results) -> Any:
     """The figure, a matplotlib Figure."""
     from matplotlib.figure import Figure

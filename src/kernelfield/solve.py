@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kernelfield.march import March
 from kernelfield.problem import Problem
+from kernelfield.progress import bar
 from kernelfield.solution import Interrupted, Solution, SolveError, Status
 from kernelfield.training import GradientDescent, Training
-
-SHOW_AFTER = 2.0  # seconds without a progress bar
 
 
 class Method(Protocol):
@@ -83,39 +77,10 @@ def solve(
     if not isinstance(training, rules):
         known = " and ".join(rule.__name__ for rule in rules)
         raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
-    with _bar(type(solver).__name__, progress) as report:
+    with bar(type(solver).__name__, progress) as report:
         result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
     if status.code != "ok" and (throw or solution is None):
         raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
     assert solution is not None
     return solution
-
-
-@contextmanager
-def _bar(title: str, wanted: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress report (done, total) that shows a bar once the run has taken SHOW_AFTER seconds.
-
-    The bar goes to the terminal's standard error; there is none where that is not a terminal.
-    """
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    bar, began = Progress(*columns, console=console, transient=True), time.perf_counter()
-    task = bar.add_task(title)
-    wanted = wanted and console.is_terminal
-
-    def report(done: int, total: int) -> None:
-        if wanted and not bar.live.is_started and time.perf_counter() - began > SHOW_AFTER:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:
-            bar.stop()

@@ -26,6 +26,40 @@ def report(solution: Solution) -> Group:
     return Group(*tables, _kernels(solution)) if solution.feature_factors else Group(*tables)
 
 
+def record(solution: Solution) -> dict[str, Any]:
+    """What `report` says, as values that JSON can hold: None where there is no standard error.
+
+    Args:
+        solution: what to report.
+
+    Returns:
+        Settings, status and info; loss at every step; movement and alignment of the feature kernels.
+    """
+
+    def held(estimate: Estimate) -> dict[str, Any]:
+        missing = not np.isfinite(estimate.se).all()  # a single replicate
+        return {"mean": estimate.mean.tolist(), "se": None if missing else estimate.se.tolist()}
+
+    kernels = [
+        {
+            "layer": layer,
+            "moved": held(observables.kernel_movement(solution, "Phi", layer, -1)),
+            "alignment": held(observables.kernel_alignment(solution, "Phi", layer, [0, -1])),
+        }
+        for layer in range(1, len(solution.feature_factors))
+    ]
+    return {
+        **{name: str(described(getattr(solution, name))) for name in ("network", "training", "method")},
+        "points": solution.problem.points,
+        "dimensions": solution.problem.dimensions,
+        "status": solution.status.code,
+        "message": solution.status.message,
+        "steps": solution.steps_done,
+        "loss": held(solution.estimate("loss")),
+        "kernels": kernels,
+    }
+
+
 def _settings(solution: Solution) -> Table:
     out = Table(box=SIMPLE, show_header=False, pad_edge=False)
     problem, info = solution.problem, solution.info

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
+
+from kernelfield.progress import WANTED
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 IMAGES = (".png", ".pdf", ".svg")
@@ -37,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of its own cache folder
     command = typer.main.get_command(app)
     try:
-        code = command.main(given, prog_name="kernelfield", standalone_mode=False)
+        run = contextvars.copy_context().run  # `--quiet` is of this call alone
+        code = run(command.main, given, prog_name="kernelfield", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         one_line("interrupted: nothing was written")
         sys.exit(INTERRUPTED)
@@ -46,6 +53,56 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         sys.exit(_explained(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and show no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for scripts.")]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command prints: text for people, one JSON document for scripts, or nothing at all.
+
+    Args:
+        quiet: nothing.
+        as_json: the document that `result` is given, if not quiet.
+    """
+
+    quiet: bool
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.quiet:
+            WANTED.set(False)
+
+    def say(self, *what: Any) -> None:
+        """Print for people.
+
+        Args:
+            what: lines, or tables of rich.
+        """
+        if not self.quiet and not self.as_json:
+            Console(highlight=False, markup=False, soft_wrap=all(isinstance(each, str) for each in what)).print(
+                *what, sep="\n"
+            )
+
+    def note(self, message: str) -> None:
+        """Progress of a long command, to stderr.
+
+        Args:
+            message: a line.
+        """
+        if not self.quiet:
+            one_line(message)
+
+    def result(self, document: Any) -> None:
+        """The document for scripts: everything the command found, and what it wrote.
+
+        Args:
+            document: of numbers, texts, lists and dictionaries.
+        """
+        if self.as_json and not self.quiet:
+            print(json.dumps(document, indent=2, allow_nan=False))
 
 
 class Stopped(Exception):

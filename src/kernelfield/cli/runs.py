@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from kernelfield.cli.app import FAILED, INTERRUPTED, app, check_image, one_line, stoppable
+from kernelfield.cli.app import FAILED, INTERRUPTED, AsJson, Output, Quiet, app, check_image, one_line, stoppable
 
 if TYPE_CHECKING:
     from kernelfield.config import Config
@@ -25,20 +24,23 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="IMAGE", help="Figure to write.")] = Path(
         "kernelfield-demo.png"
     ),
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Learn two classes of digits, lazily and richly, at infinite and at growing finite width."""
     from kernelfield import demo as demonstration
     from kernelfield.plotting import write_figure
 
     check_image(out)
-    began = time.perf_counter()
+    output, began = Output(quiet, as_json), time.perf_counter()
     plan = demonstration.QUICK if quick else demonstration.FULL
-    console = Console()
     with stoppable():
-        results = demonstration.run(plan, lambda line: console.print(line, highlight=False))
+        results = demonstration.run(plan, output.say)
         write_figure(demonstration.draw(results), out)
-    console.print(demonstration.table(results))
-    print(f"wrote {out} ({time.perf_counter() - began:.0f} s in all)")
+    seconds = time.perf_counter() - began
+    output.say(demonstration.table(results))
+    output.say(f"wrote {out} ({seconds:.0f} s in all)")
+    output.result({"wrote": str(out), "seconds": seconds, "runs": demonstration.records(results)})
 
 
 @app.command()
@@ -48,12 +50,14 @@ def solve(
     method: Annotated[
         str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Solve training at infinite width."""
     from kernelfield.config import read
 
     described = read(config)
-    _run(described, described.method(method), config, output)
+    _run(described, described.method(method), config, output, Output(quiet, as_json))
 
 
 @app.command()
@@ -62,12 +66,14 @@ def train(
     output: ResultPath,
     width: Annotated[int | None, typer.Option(help="Neurons of each hidden layer, N.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Networks to train, each from its own start.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train networks of finite width."""
     from kernelfield.config import read
 
     described = read(config)
-    _run(described, networks(described, width, seeds, config), config, output)
+    _run(described, networks(described, width, seeds, config), config, output, Output(quiet, as_json))
 
 
 def networks(described: Config, width: int | None, seeds: int | None, config: Path) -> Any:
@@ -84,6 +90,8 @@ def show(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="IMAGE", help="Also draw loss and kernels.")
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Summarize a result: settings, status, loss with error bars, kernels."""
     from kernelfield import summary
@@ -91,16 +99,17 @@ def show(
 
     if output is not None:
         check_image(output)
-    solution = load(result)
-    Console().print(summary.report(solution))
+    solution, out = load(result), Output(quiet, as_json)
+    out.say(summary.report(solution))
     if output is not None:
         from kernelfield.plotting import write_figure
 
         write_figure(summary.draw(solution), output)
-        print(f"wrote {output}")
+        out.say(f"wrote {output}")
+    out.result({"file": str(result), "wrote": output and str(output), **summary.record(solution)})
 
 
-def _run(described: Config, method: Any, config: Path, output: Path) -> None:
+def _run(described: Config, method: Any, config: Path, output: Path, out: Output) -> None:
     """Solve, write what was computed, and exit with the status of the run."""
     import kernelfield
     from kernelfield.storage import check_folder
@@ -113,7 +122,12 @@ def _run(described: Config, method: Any, config: Path, output: Path) -> None:
     with stoppable():
         solution = kernelfield.solve(described.network, problem, described.training, method, throw=False)
     solution.save(output)
-    print(f"wrote {output}: {_in_short(solution)}, {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    out.say(f"wrote {output}: {_in_short(solution)}, {seconds:.1f} s")
+    if out.as_json:
+        from kernelfield.summary import record
+
+        out.result({"wrote": str(output), "seconds": seconds, **record(solution)})
     if solution.status.code != "ok":
         one_line(f"{solution.status} ({output} holds the steps that were computed)")
         raise typer.Exit(INTERRUPTED if solution.status.code == "interrupted" else FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,17 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from kernelfield.cli.app import INTERRUPTED, Stopped, app, check_image, one_line, stoppable
+from kernelfield.cli.app import (
+    INTERRUPTED,
+    AsJson,
+    Output,
+    Quiet,
+    Stopped,
+    app,
+    check_image,
+    one_line,
+    stoppable,
+)
 from kernelfield.cli.runs import ConfigPath, networks
 
 if TYPE_CHECKING:
@@ -27,7 +36,8 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="IMAGE", help="Also draw all of them side by side.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare results with the LAST one given, the reference: relative errors and alignments."""
     from kernelfield.compare import compare as compared
@@ -35,6 +45,7 @@ def compare(
     from kernelfield.plotting import write_figure
     from kernelfield.storage import load
 
+    out = Output(quiet, as_json)
     if output is not None:
         check_image(output)
     files = _named(results)
@@ -48,9 +59,9 @@ def compare(
             raise ValueError(f"{files[name]} and {files[reference]} cannot be compared: {error}") from None
     if output is not None:
         write_figure(draw(solutions, reference, found), output)
-    _print_comparisons(files, solutions, found, as_json)
-    if output is not None and not as_json:
-        print(f"wrote {output}")
+    _print_comparisons(files, solutions, found, out)
+    if output is not None:
+        out.say(f"wrote {output}")
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
@@ -62,21 +73,18 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _print_comparisons(
-    files: dict[str, Path], solutions: dict[str, Solution], found: dict[str, Comparison], as_json: bool
+    files: dict[str, Path], solutions: dict[str, Solution], found: dict[str, Comparison], out: Output
 ) -> None:
     from kernelfield.summary import described
 
     methods = {name: str(described(solution.method)) for name, solution in solutions.items()}
     about = {name: {"name": name, "file": str(file), "method": methods[name]} for name, file in files.items()}
     *_, reference = files
-    if as_json:
-        compared = [{**about[name], "rows": each.to_records()} for name, each in found.items()]
-        print(json.dumps({"reference": about[reference], "comparisons": compared}, indent=2, allow_nan=False))
-        return
-    console = Console(highlight=False, markup=False)
+    compared = [{**about[name], "rows": each.to_records()} for name, each in found.items()]
+    out.result({"reference": about[reference], "comparisons": compared})
     for name, each in found.items():
-        console.print(f"{name}: {methods[name]}", f"compared with {reference}: {methods[reference]}", sep="\n")
-        console.print(each.table())
+        out.say(f"{name}: {methods[name]}", f"compared with {reference}: {methods[reference]}")
+        out.say(each.table())
 
 
 @app.command("sweep-gamma")
@@ -89,7 +97,8 @@ def sweep_gamma(
     ] = "gradient_independence,perturbation,static_ntk",
     width: Annotated[int | None, typer.Option(help="Also networks of this width (or of section [finite]).")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many of them.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all comparisons.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Solve by several methods over a range of gamma0: alignment to the full theory and to finite networks."""
     from kernelfield import sweep
@@ -103,23 +112,21 @@ def sweep_gamma(
     if width is not None or seeds is not None or "finite" in described.methods or "finite" in _words(methods):
         chosen["finite"] = networks(described, width, seeds, config)
     references = [name for name in ("march", "finite") if name in chosen]
-    points, stopped = [], False
+    points, stopped, out = [], False, Output(quiet, as_json)
     try:
         for point in sweep.sweep_gamma(
             described.network, described.problem(), described.training, chosen, gammas, references
         ):
             points.append(point)
-            one_line(f"gamma0 = {point.gamma0:g} done, {len(points)} of {len(gammas)}")
+            out.note(f"gamma0 = {point.gamma0:g} done, {len(points)} of {len(gammas)}")
     except KeyboardInterrupt:
         stopped = True
     if not points:
         raise Stopped("interrupted: nothing was written")
     write_figure(draw(points), output)
-    if as_json:
-        print(json.dumps(sweep.records(points), indent=2))
-    else:
-        Console(highlight=False).print(_alignments(points))
-        print(f"wrote {output}")
+    out.result(sweep.records(points))
+    out.say(_alignments(points))
+    out.say(f"wrote {output}")
     if stopped:
         one_line(f"interrupted ({output} shows {len(points)} of {len(gammas)} values of gamma0)")
         raise typer.Exit(INTERRUPTED)
@@ -154,27 +161,37 @@ def _numbers(option: str, text: str) -> list[float]:
 
 @app.command()
 def figures(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="3, whitened; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="1, 2, 3, relu, whitened; all by default.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = Path(
         "figures"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller runs.")] = False,
+    cifar: Annotated[
+        Path | None,
+        typer.Option("--cifar", metavar="FOLDER", help="CIFAR-10's own files, for figure 1 instead of digits."),
+    ] = None,
 ) -> None:
     """Make figures of the paper, each from its own settings."""
-    from kernelfield.figures import FIGURES
+    from kernelfield.figures import FIGURES, OF_IMAGES, Settings
     from kernelfield.plotting import write_figure
     from kernelfield.validation import suggestion
 
-    chosen = names or list(FIGURES)
+    chosen, settings = names or list(FIGURES), Settings(quick, cifar)
     for name in chosen:
         if name not in FIGURES:
             raise ValueError(f"figure '{name}' is unknown{suggestion(name, list(FIGURES))}")
+    if cifar is not None:
+        if not set(chosen) & set(OF_IMAGES):
+            raise ValueError(f"--cifar is for figure {', '.join(OF_IMAGES)}, got {', '.join(chosen)}")
+        settings.images(points=2)  # what is wrong with the files is said before any run
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder")
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     with stoppable("interrupted: figures that were done are kept"):
         for name in chosen:
-            for stem, figure in FIGURES[name](quick, console.print):
+            for stem, figure in FIGURES[name](settings, console.print):
                 write_figure(figure, out / f"{stem}.png")
                 print(f"wrote {out / f'{stem}.png'}")
