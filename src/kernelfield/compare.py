@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from kernelfield.progress import Report, bar
 from kernelfield.solution import Estimate, Solution
+from kernelfield.time_modes import at_times
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
 When = Literal["all", "final"]
@@ -263,8 +264,7 @@ def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: ra
     factors, weights = [], []
     for side in sides:
         factor, given = getattr(side, f"{kind}_factors")[place], getattr(side, f"{kind}_weights")
-        static = factor.shape[1] == 1
-        chosen = factor[:, np.zeros(len(period), int) if static else np.array(period)].astype(np.float64)
+        chosen = at_times(factor, np.array(period))
         factors.append(chosen.reshape(len(chosen), -1, chosen.shape[-1]))
         weights.append(given[place].sum(axis=0) if given else np.ones(chosen.shape[-1]))
     together = np.concatenate([each for factor in factors for each in factor], axis=1)

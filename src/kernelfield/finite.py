@@ -19,6 +19,7 @@ from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
+from kernelfield.time_modes import slim
 from kernelfield.training import GradientDescent
 from kernelfield.validation import Spec
 
@@ -207,9 +208,11 @@ class _Run:
         """All parts, cut to the steps that all of them reached; the status alone if there are none."""
         if not self.parts:
             return status
-        steps = min(part.f.shape[1] for part in self.parts)
+        steps, left_out = min(part.f.shape[1] for part in self.parts), LEFT_OUT[self.method.precision]
         features, gradients = (
-            tuple(stacked([factor[:, :steps] for factor in layer]) for layer in zip(*factors, strict=True))
+            tuple(
+                slim(stacked([factor[:, :steps] for factor in layer]), left_out) for layer in zip(*factors, strict=True)
+            )
             for factors in zip(*((part.features, part.gradients) for part in self.parts), strict=True)
         )
         fields = {

@@ -24,6 +24,7 @@ from kernelfield.layers import Setup
 from kernelfield.problem import Problem
 from kernelfield.replicate import Constants, Replicate, Step
 from kernelfield.solution import Solution, Status
+from kernelfield.time_modes import slim
 from kernelfield.training import GradientDescent
 from kernelfield.validation import Spec
 
@@ -33,6 +34,7 @@ SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
 SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
 EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
+TIME_TOL = 0.01  # of its basis' tolerance, variance that a factor of a long run may lose
 
 
 class OnParticles(Spec):
@@ -135,11 +137,15 @@ class OnParticles(Spec):
         Returns:
             Predictions and kernels by the names that `Solution` has for them.
         """
-        one = np.ones((1, 1, problem.points, 1))
+        one, tolerances = np.ones((1, 1, problem.points, 1)), self.tolerances(network)
+        Phi, G = (
+            [slim(factor, TIME_TOL * tol) for factor in factors]
+            for factors, tol in zip((features, gradients), tolerances, strict=True)
+        )
         return {
             "replicate_predictions": predictions,
-            "feature_factors": (problem.input_coordinates[None, None], *features),
-            "gradient_factors": (*gradients, one) if self.tracks_gradients else (),
+            "feature_factors": (problem.input_coordinates[None, None], *Phi),
+            "gradient_factors": (*G, one) if self.tracks_gradients else (),
         }
 
 

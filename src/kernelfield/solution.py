@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from kernelfield.problem import Problem
+from kernelfield.time_modes import Factor, at_times, restricted
 from kernelfield.training import Training
 from kernelfield.validation import Spec
 
@@ -92,7 +93,8 @@ class Solution:
     Attributes:
         replicate_predictions: (R, steps + 1, P), f of every replicate.
         feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
-            where nothing depends on replicate or time. Empty if kernels were not tracked.
+            where nothing depends on replicate or time; large ones are kept as `TimeModes`. Empty if kernels were not
+            tracked.
         gradient_factors: for layer 1..L+1, the same for G; empty if gradients were not tracked.
         feature_weights, gradient_weights: of kernels that are truncated power series in gamma0, for each factor
             (orders, k): then Phi(t, s) = sum_n F(t) diag(w_n) F(s)^T, and the NTK keeps products up to the same
@@ -106,8 +108,8 @@ class Solution:
     training: Training
     method: Spec
     replicate_predictions: np.ndarray
-    feature_factors: tuple[np.ndarray, ...]
-    gradient_factors: tuple[np.ndarray, ...] = ()
+    feature_factors: tuple[Factor, ...]
+    gradient_factors: tuple[Factor, ...] = ()
     feature_weights: tuple[np.ndarray, ...] = ()
     gradient_weights: tuple[np.ndarray, ...] = ()
     field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -185,7 +187,7 @@ class Solution:
         weights = self.gradient_weights[layer - 1] if self.gradient_weights else None
         return self._kernel_series(self.gradient_factors[layer - 1], weights, t, s)
 
-    def _kernel_series(self, factor: np.ndarray, weights: np.ndarray | None, t: Times, s: Times | None) -> np.ndarray:
+    def _kernel_series(self, factor: Factor, weights: np.ndarray | None, t: Times, s: Times | None) -> np.ndarray:
         """The terms of a kernel, one for each order: (orders, R, ...)."""
         left, right = (self._at(factor, when) for when in (t, t if s is None else s))
         letters = ("m" if left.ndim == 3 else "tm", "n" if right.ndim == 3 else "sn")
@@ -193,9 +195,8 @@ class Solution:
         lefts = [left] if weights is None else [left * each for each in weights]
         return np.stack([np.einsum(kernel, each, right, optimize=True) for each in lefts])
 
-    def _at(self, factor: np.ndarray, t: Times) -> np.ndarray:
-        chosen, static = self.steps(t), factor.shape[1] == 1
-        return factor[:, np.zeros_like(chosen) if static else chosen].astype(np.float64)
+    def _at(self, factor: Factor, t: Times) -> np.ndarray:
+        return at_times(factor, self.steps(t))
 
     # --- means and standard errors
 
@@ -330,25 +331,22 @@ class Solution:
             >>> solution.restricted([0, 2]).feature_kernel(layer=1).shape
             (2, 2)
         """
-        rows = np.arange(self.problem.points) if samples is None else np.asarray(samples)
+        columns, runs = (None if each is None else np.asarray(each) for each in (samples, replicates))
+        rows = np.arange(self.problem.points) if columns is None else columns
 
-        def chosen(array: np.ndarray, axis: int) -> np.ndarray:
-            if replicates is not None and len(array) == len(self.replicate_predictions):
-                array = array[np.asarray(replicates)]
-            return array if samples is None else np.take(array, rows, axis)
+        def some(array: Any) -> Any:
+            return restricted(array, columns, runs if array.shape[0] == len(self.replicate_predictions) else None)
 
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
-        factors = self.feature_factors, self.gradient_factors
-        features, gradients = (tuple(chosen(factor, 2) for factor in each) for each in factors)
         return replace(
             self,
             problem=Problem(X, y, weights if weights.any() else None),
-            replicate_predictions=chosen(self.replicate_predictions, 2),
-            feature_factors=features,
-            gradient_factors=gradients,
+            replicate_predictions=some(self.replicate_predictions),
+            feature_factors=tuple(map(some, self.feature_factors)),
+            gradient_factors=tuple(map(some, self.gradient_factors)),
             field_samples={
-                key: {name: chosen(values, 1) for name, values in samples.items()}
-                for key, samples in self.field_samples.items()
+                key: {name: some(values[:, None])[:, 0] for name, values in recorded.items()}
+                for key, recorded in self.field_samples.items()
             },
         )
 

@@ -4,7 +4,9 @@ Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_r
 Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
 nothing depends on replicate or time is named `any_replicate` or `any_time`. Kernels that are power series in
 gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `Solution.feature_weights`; files of schema 1 have none.
-Files of schemas 1 and 2 have no weights of samples: all are equal.
+Factors of long runs are kept as modes in time, see `TimeModes`: then `Phi_factor_l` is B (replicate, feature_mode_l,
+sample, feature_rank_l), and `Phi_time_l` is C. Files of schemas 1 and 2 have no modes, and no weights
+of samples: all are equal.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
+from kernelfield.time_modes import Factor, TimeModes
 from kernelfield.validation import Spec, spec_class
 
 if TYPE_CHECKING:
@@ -129,7 +132,15 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         for layer, factor in enumerate(getattr(solution, f"{kind}_factors"), start=first):
             rank = f"{kind}_rank_{layer}"
             name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
-            variables[f"{symbol}_factor_{layer}"] = _variable((*_leading(lead, factor), "sample", rank), factor, name)
+            leading = _leading(lead, factor)
+            if isinstance(factor, TimeModes):
+                about, leading = (
+                    f"C of modes B, F(t) = sum_m C[t, m] B[m], of {name}",
+                    (leading[0], f"{kind}_mode_{layer}"),
+                )
+                variables[f"{symbol}_time_{layer}"] = _variable((leading[0], "time", leading[1]), factor.in_time, about)
+                factor, name = factor.modes, f"modes B of {name}"
+            variables[f"{symbol}_factor_{layer}"] = _variable((*leading, "sample", rank), factor, name)
             if weights:
                 name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
                 variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
@@ -175,11 +186,10 @@ def from_dataset(data: xarray.Dataset) -> Solution:
         training=_restored(settings["training"]),
         method=_restored(settings["method"]),
         replicate_predictions=data["predictions"].values,
-        **{
-            f"{kind}_{part}": _numbered(data, f"{symbol}_{part[:-1]}_{{}}", first)
-            for symbol, (kind, first) in _KERNELS.items()
-            for part in ("factors", "weights")
-        },
+        feature_factors=_factors(data, "Phi"),
+        gradient_factors=_factors(data, "G"),
+        feature_weights=_weights(data, "Phi"),
+        gradient_weights=_weights(data, "G"),
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),
@@ -222,7 +232,7 @@ def _variable(dims: tuple[str, ...], values: Any, long_name: str, units: str = "
     return dims, np.asarray(values), {"long_name": long_name, "units": units}
 
 
-def _leading(lead: tuple[int, int], factor: np.ndarray) -> tuple[str, str]:
+def _leading(lead: tuple[int, int], factor: Factor) -> tuple[str, str]:
     return (
         "replicate" if factor.shape[0] == lead[0] else "any_replicate",
         "time" if factor.shape[1] == lead[1] else "any_time",
@@ -277,9 +287,17 @@ def _restored(settings: dict[str, Any]) -> Any:
     return cls(**values)
 
 
-def _numbered(data: xarray.Dataset, pattern: str, first: int) -> tuple[np.ndarray, ...]:
-    arrays, layer = [], first
-    while (name := pattern.format(layer)) in data:
-        arrays.append(data[name].values)
-        layer += 1
-    return tuple(arrays)
+def _factors(data: xarray.Dataset, symbol: str) -> tuple[Factor, ...]:
+    factors, times = _by_layer(data, symbol, "factor"), _by_layer(data, symbol, "time")
+    return tuple(TimeModes(times[layer], B) if layer in times else B for layer, B in factors.items())
+
+
+def _weights(data: xarray.Dataset, symbol: str) -> tuple[np.ndarray, ...]:
+    return tuple(_by_layer(data, symbol, "weight").values())
+
+
+def _by_layer(data: xarray.Dataset, symbol: str, part: str) -> dict[int, np.ndarray]:
+    """Variables of a kind of kernel, by layer, from its first on."""
+    depth = len(data.data_vars)
+    names = {layer: f"{symbol}_{part}_{layer}" for layer in range(depth)}
+    return {layer: data[name].values for layer, name in names.items() if name in data}
