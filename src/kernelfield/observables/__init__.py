@@ -1,0 +1,51 @@
+"""What a Solution says about learning: losses, alignments, spectra, distributions, each with its error bar.
+
+Every function measures each replicate (an independent scramble, or a network's seed) and returns an `Estimate`:
+its `mean`, standard error `se`, and `interval(0.95)` are over replicates, and zero where a solution is exact.
+
+Kernels are named as in the theory: "Phi" with a layer 0..L, "G" with a layer 1..L+1, and "NTK" without. Times `t` are
+a step, or several (slice, list), all by default; several times make the first axis of the result. Points are "train"
+(those with a weight in the loss; the default), "test" (those of weight zero, see `kernelfield.Problem`) or "all".
+"""
+
+from kernelfield.observables.distributions import (
+    Density,
+    Field,
+    activation_density,
+    excess_kurtosis,
+    field_samples,
+)
+from kernelfield.observables.kernels import (
+    Kernel,
+    centred_alignment,
+    cosine_alignment,
+    effective_rank,
+    kernel_alignment,
+    kernel_movement,
+    ntk_spectrum,
+    two_time_kernel,
+)
+from kernelfield.observables.losses import accuracy, loss
+from kernelfield.observables.points import Points
+from kernelfield.observables.silent import SilentAlignment, silent_alignment
+
+__all__ = [
+    "Density",
+    "Field",
+    "Kernel",
+    "Points",
+    "SilentAlignment",
+    "accuracy",
+    "activation_density",
+    "centred_alignment",
+    "cosine_alignment",
+    "effective_rank",
+    "excess_kurtosis",
+    "field_samples",
+    "kernel_alignment",
+    "kernel_movement",
+    "loss",
+    "ntk_spectrum",
+    "silent_alignment",
+    "two_time_kernel",
+]

@@ -1,0 +1,251 @@
+"""How kernels lie to the targets, to what they were, and to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from kernelfield.observables.points import Points, on, samples
+from kernelfield.solution import Estimate, Solution, Times
+
+Kernel = Literal["Phi", "G", "NTK"]
+
+
+def kernel_alignment(
+    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+) -> Estimate:
+    """Alignment of a kernel with the targets, A(K, y y^T) = y^T K y / (|K| |y|^2), between -1 and 1.
+
+    Args:
+        solution: what to measure.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        t: step or steps; all by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step; 0 where kernel or targets vanish.
+
+    Raises:
+        ValueError: for a kernel, layer, step or points that are not there.
+    """
+    y = solution.problem.y[samples(solution, points)]
+    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(K, y))
+
+
+def centred_alignment(
+    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+) -> Estimate:
+    """Centred kernel alignment (CKA) with the targets: `kernel_alignment` of kernel and targets less their means.
+
+    With H = 1 - 1 1^T / P, it is A(H K H, H y y^T H).
+
+    Args:
+        solution: what to measure.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        t: step or steps; all by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step; 0 where kernel or targets vanish.
+
+    Raises:
+        ValueError: for a kernel, layer, step or points that are not there.
+
+    Source: Kornblith et al., ICML 2019, arXiv:1905.00414; with y y^T: Cortes et al., JMLR 13 (2012).
+    """
+    y = solution.problem.y[samples(solution, points)]
+
+    def centred(K: np.ndarray) -> np.ndarray:
+        return K - K.mean(axis=1, keepdims=True) - K.mean(axis=2, keepdims=True) + K.mean(axis=(1, 2), keepdims=True)
+
+    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(centred(K), y - y.mean()))
+
+
+def kernel_movement(
+    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+) -> Estimate:
+    """How far training moved a kernel, |K(t) - K(0)| / |K(0)| (Frobenius norms).
+
+    Args:
+        solution: what to measure.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        t: step or steps; all by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step; 0 where the kernel vanishes at first.
+
+    Raises:
+        ValueError: for a kernel, layer, step or points that are not there.
+    """
+    (first, *_), _ = _kernels(on(solution, points), kernel, layer, [0])
+    return _over_time(solution, kernel, layer, t, points, lambda K: _ratio(_norm(K - first), _norm(first)))
+
+
+def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "train") -> Estimate:
+    """Eigenvalues of the tangent kernel divided by the number of points, largest first.
+
+    A mode of the errors of equally weighted points with eigenvalue la decays as exp(-la tau), as long as the kernel
+    rests; tau is training time.
+
+    Args:
+        solution: what to measure.
+        t: step or steps; all by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times, P), or (P,) for a single step.
+
+    Raises:
+        ValueError: the run did not track gradient kernels; for a step or points that are not there.
+    """
+
+    def eigenvalues(K: np.ndarray) -> np.ndarray:
+        return np.linalg.eigvalsh(K)[:, ::-1] / K.shape[-1]
+
+    with threadpool_limits(1, "blas"):  # threads wait for each other in small factorizations
+        return _over_time(solution, "NTK", None, t, points, eigenvalues)
+
+
+def effective_rank(
+    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+) -> Estimate:
+    """Participation ratio of a kernel's eigenvalues, (tr K)^2 / tr K^2: 1 for a single direction, P for K ~ 1.
+
+    Args:
+        solution: what to measure.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        t: step or steps; all by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step; 0 where the kernel vanishes.
+
+    Raises:
+        ValueError: for a kernel, layer, step or points that are not there.
+    """
+
+    def ratio(K: np.ndarray) -> np.ndarray:
+        return _ratio(np.trace(K, axis1=1, axis2=2) ** 2, _norm(K) ** 2)
+
+    return _over_time(solution, kernel, layer, t, points, ratio)
+
+
+def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None, points: Points = "train") -> Estimate:
+    """A kernel between all pairs of times, averaged over samples: (1/P) sum_mu K[t, mu; s, mu].
+
+    Args:
+        solution: what to measure.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (steps + 1, steps + 1).
+
+    Raises:
+        ValueError: for a kernel, layer or points that are not there.
+    """
+    chosen, every = on(solution, points), slice(None)
+    count, total, exact = chosen.problem.points, np.zeros(()), False
+    for sample in range(count):
+        estimate = _kernel(chosen.restricted([sample]), kernel, layer, every)
+        total, exact = total + estimate.replicates[:, :, 0, :, 0] / count, estimate.exact
+    return Estimate(total, exact)
+
+
+def cosine_alignment(
+    solution: Solution,
+    reference: Solution,
+    kernel: Kernel,
+    layer: int | None = None,
+    t: Times | None = None,
+    points: Points = "train",
+) -> Estimate:
+    """Alignment of a kernel with that of another solution, <K, K_ref> / (|K| |K_ref|), at equal times.
+
+    Every replicate is compared with the mean over the reference's replicates, whose own error is not in the error
+    bar. `kernelfield.compare` aligns the two means, over all pairs of times, and accounts for both sides' errors.
+
+    Args:
+        solution: what to measure, for instance networks of finite width.
+        reference: with what, for instance infinite width.
+        kernel: "Phi", "G" or "NTK".
+        layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+        t: step or steps; all that both have by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step; 0 where one of the kernels vanishes.
+
+    Raises:
+        ValueError: the two have different points; for a kernel, layer, step or points that are not there.
+    """
+    if solution.problem.points != reference.problem.points:
+        counts = solution.problem.points, reference.problem.points
+        raise ValueError("cosine_alignment needs solutions of the same points, got {} and {}".format(*counts))
+    times = list(range(min(solution.steps_done, reference.steps_done) + 1)) if t is None else t
+    (ours, exact), (theirs, _) = (_kernels(on(side, points), kernel, layer, times) for side in (solution, reference))
+    values = [_cosine(K, other.mean(axis=0)) for K, other in zip(ours, theirs, strict=True)]
+    return _estimate(values, exact, times)
+
+
+def _kernel(solution: Solution, kernel: Kernel, layer: int | None, t: Times) -> Estimate:
+    names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
+    if kernel not in names:
+        raise ValueError(f"kernel must be one of {', '.join(names)}, got {kernel!r}")
+    if (kernel == "NTK") != (layer is None):
+        need = "no layer" if kernel == "NTK" else "a layer"
+        raise ValueError(f"kernel {kernel!r} takes {need}, got layer={layer}")
+    return solution.estimate(names[kernel], *([] if layer is None else [layer]), t=t)
+
+
+def _kernels(solution: Solution, kernel: Kernel, layer: int | None, t: Times) -> tuple[list[np.ndarray], bool]:
+    """The kernel at each of the times, (R, P, P) each, and whether it is exact."""
+    estimates = [_kernel(solution, kernel, layer, int(step)) for step in np.atleast_1d(solution.steps(t))]
+    return [each.replicates for each in estimates], estimates[0].exact
+
+
+def _over_time(
+    solution: Solution,
+    kernel: Kernel,
+    layer: int | None,
+    t: Times | None,
+    points: Points,
+    measure: Callable[[np.ndarray], np.ndarray],
+) -> Estimate:
+    """`measure` of the kernels (R, P, P) of each time."""
+    chosen = on(solution, points)
+    steps = np.atleast_1d(chosen.steps(t))
+    estimates = (_kernel(chosen, kernel, layer, int(step)) for step in steps)
+    measured = [(measure(each.replicates), each.exact) for each in estimates]
+    return _estimate([values for values, _ in measured], measured[0][1], t)
+
+
+def _estimate(values: list[np.ndarray], exact: bool, t: Times | None) -> Estimate:
+    """One value for each time, (R, ...) each, as an Estimate; no axis for a single step."""
+    return Estimate(values[0] if isinstance(t, int | np.integer) else np.stack(values, axis=1), exact)
+
+
+def _norm(K: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(K, axis=(1, 2))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient; 0 where the denominator is."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _alignment(K: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _ratio(np.einsum("m,rmn,n->r", y, K, y), _norm(K) * (y @ y))
+
+
+def _cosine(K: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return _ratio(np.einsum("rmn,mn->r", K, other), _norm(K) * np.linalg.norm(other))

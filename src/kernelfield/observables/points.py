@@ -1,0 +1,50 @@
+"""Which of the points are measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from kernelfield.solution import Solution
+
+Points = Literal["train", "test", "all"]
+
+
+def samples(solution: Solution, points: Points) -> np.ndarray:
+    """Which samples are meant.
+
+    Args:
+        solution: of a problem.
+        points: "train" (a weight in the loss), "test" (weight zero) or "all".
+
+    Returns:
+        Mask (P,).
+
+    Raises:
+        ValueError: there are no such points.
+    """
+    trains = solution.problem.weights > 0
+    masks = {"train": trains, "test": ~trains, "all": np.ones_like(trains)}
+    if points not in masks:
+        raise ValueError(f"points must be one of {', '.join(masks)}, got {points!r}")
+    if not masks[points].any():
+        raise ValueError("the problem has no test points: give them to Problem with weight zero")
+    return masks[points]
+
+
+def on(solution: Solution, points: Points) -> Solution:
+    """The solution, looked at on some points.
+
+    Args:
+        solution: of a problem.
+        points: "train", "test" or "all".
+
+    Returns:
+        Solution of those points.
+
+    Raises:
+        ValueError: there are no such points.
+    """
+    rows = samples(solution, points)
+    return solution if rows.all() else solution.restricted(np.flatnonzero(rows))
