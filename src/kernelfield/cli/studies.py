@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from kernelfield.cli.app import (
@@ -172,6 +171,8 @@ def figures(
         Path | None,
         typer.Option("--cifar", metavar="FOLDER", help="CIFAR-10's own files, for figure 1 instead of digits."),
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make figures of the paper, each from its own settings."""
     from kernelfield.figures import FIGURES, OF_IMAGES, Settings
@@ -189,9 +190,11 @@ def figures(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder")
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    output, written = Output(quiet, as_json), []
     with stoppable("interrupted: figures that were done are kept"):
         for name in chosen:
-            for stem, figure in FIGURES[name](settings, console.print):
+            for stem, figure in FIGURES[name](settings, output.say):
                 write_figure(figure, out / f"{stem}.png")
-                print(f"wrote {out / f'{stem}.png'}")
+                written.append(str(out / f"{stem}.png"))
+                output.say(f"wrote {written[-1]}")
+    output.result({"wrote": written})

@@ -1,4 +1,4 @@
-"""The figures of the paper, one file each: `draw(quick, say)` yields images, each with its name.
+"""The figures of the paper, one file each: `draw(settings, say)` yields images, each with its name.
 
 kernelfield figures NAME --out FOLDER
 """
@@ -8,8 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernelfield.figures import figure3, whitened
+from kernelfield.figures import figure1, figure2, figure3, two_layer_relu, whitened
+from kernelfield.figures.common import Say, Settings
 
-Draw = Callable[[bool, Callable[[str], None]], Iterator[tuple[str, Any]]]
+Draw = Callable[[Settings, Say], Iterator[tuple[str, Any]]]
 
-FIGURES: dict[str, Draw] = {"3": figure3.draw, "whitened": whitened.draw}
+FIGURES: dict[str, Draw] = {
+    "1": figure1.draw,
+    "2": figure2.draw,
+    "3": figure3.draw,
+    "relu": two_layer_relu.draw,
+    "whitened": whitened.draw,
+}
+OF_IMAGES = ("1",)  # those that take images

@@ -6,12 +6,13 @@ Linear, five hidden layers, gamma0 = 1.5, 20 and 100 points, networks of width 1
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kernelfield.compare_figure import draw as draw_comparison
+from kernelfield.figures.common import Say, Settings, caption
 from kernelfield.finite import FiniteWidth
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
@@ -63,23 +64,23 @@ def methods(width: int, seeds: int) -> dict[str, Method]:
     }
 
 
-def draw(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Any]]:
     """Solve and draw everything.
 
     Args:
-        quick: fewer points, steps and smaller networks.
+        settings: if quick, fewer points, steps and smaller networks.
         say: called with a line about each run when it is done.
 
     Yields:
         File names and matplotlib Figures.
     """
-    sizes, steps, width, seeds = ((10,), 20, 200, 2) if quick else ((20, 100), 100, WIDTH, 8)
+    sizes, steps, width, seeds = ((10,), 20, 200, 2) if settings.quick else ((20, 100), 100, WIDTH, 8)
     for points in sizes:
         yield f"figure3-P{points}", side_by_side(points, steps, width, seeds, say)
-    yield "figure3-gamma0", over_gamma0(sizes[0], steps, width, seeds, GAMMAS[1::2] if quick else GAMMAS, say)
+    yield "figure3-gamma0", over_gamma0(sizes[0], steps, width, seeds, GAMMAS[1::2] if settings.quick else GAMMAS, say)
 
 
-def side_by_side(points: int, steps: int, width: int, seeds: int, say: Callable[[str], None]) -> Any:
+def side_by_side(points: int, steps: int, width: int, seeds: int, say: Say) -> Any:
     """Loss, alignment with the networks and kernels of all methods at gamma0 = 1.5.
 
     Args:
@@ -103,9 +104,7 @@ def side_by_side(points: int, steps: int, width: int, seeds: int, say: Callable[
     return figure
 
 
-def over_gamma0(
-    points: int, steps: int, width: int, seeds: int, gammas: tuple[float, ...], say: Callable[[str], None]
-) -> Any:
+def over_gamma0(points: int, steps: int, width: int, seeds: int, gammas: tuple[float, ...], say: Say) -> Any:
     """Alignment of every theory with the networks, and with the full theory, against gamma0.
 
     Args:
@@ -136,4 +135,4 @@ def over_gamma0(
 def _caption(figure: Any, points: int, steps: int, gamma0: str) -> None:
     data = f"P = {points}, D = {2 * points}"
     setting = f"linear, L = {DEPTH}, $\\gamma_0$ = {gamma0}, {data}, $\\eta$ = {RATE:g}, {steps} steps"
-    figure.supxlabel(setting, x=0.99, ha="right", fontsize=10, color="#5c6670")
+    caption(figure, setting)

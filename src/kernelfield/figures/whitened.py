@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from kernelfield.figures.common import HEADING, Say, Settings, caption
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution
@@ -16,7 +17,6 @@ from kernelfield.training import GradientDescent
 
 GAMMAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 STEPS = 2000
-HEADING: dict[str, Any] = {"loc": "left", "fontsize": 12, "fontweight": "bold"}
 
 
 def trained(gamma0: float, steps: int) -> Solution:
@@ -57,11 +57,11 @@ def closed_form(gamma0: float, times: np.ndarray) -> np.ndarray:
     return flow.y[0]
 
 
-def draw(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Any]]:
     """Solve and draw everything.
 
     Args:
-        quick: fewer steps.
+        settings: if quick, fewer steps.
         say: called with a line about each run.
 
     Yields:
@@ -73,8 +73,9 @@ def draw(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
 
     figure: Any = Figure(figsize=(13, 4.4), dpi=130, layout="constrained", facecolor="white")
     left, middle, right = figure.subplots(1, 3)
+    steps = STEPS // 10 if settings.quick else STEPS
     for gamma0, colour in zip(GAMMAS, plotting.shades(len(GAMMAS)), strict=True):
-        solution = trained(gamma0, STEPS // 10 if quick else STEPS)
+        solution = trained(gamma0, steps)
         times, f = solution.times / 2, solution.predictions @ solution.problem.y
         truth = closed_form(gamma0, times)
         say(f"gamma0 = {gamma0:g}: infinite width and closed form differ by {np.abs(f - truth).max():.1e}")
@@ -99,5 +100,10 @@ def draw(quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
         axes.legend(frameon=False, fontsize=9)
     figure.suptitle(
         "Two-layer linear network, whitened data, P = 2, |y| = 1: infinite width (dots), gradient-flow formula (lines)"
+    )
+    caption(
+        figure,
+        "linear, L = 1, D = 2, $K_x$ = 1, y = (1, −1) / $\\sqrt{2}$; training time "
+        f"2 (3.5 + log(1 + 2 $\\gamma_0$)) / $\\sqrt{{1 + \\gamma_0^2}}$ in {steps} steps",
     )
     yield "whitened", figure

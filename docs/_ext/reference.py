@@ -1,0 +1,345 @@
+"""Reference pages made from the package itself, so that they cannot go stale, and a check that nothing is left out.
+
+`api/` gets a page for each group of public names and for each module; the directive `commands` writes every command
+with its arguments and options. A public name that no page documents, or a module without a place, is a warning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import typer
+from plain_docstrings import escaped
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+import kernelfield
+from kernelfield.validation import Spec
+
+PUBLIC = {
+    "Measure, compare, draw": (
+        "observables",
+        "compare",
+        "compare_figure",
+        "sweep",
+        "sweep_figure",
+        "summary",
+        "plotting",
+        "report",
+    ),
+    "Data and files": ("datasets", "activations", "config", "storage"),
+    "Pictures to reproduce": ("demo", "figures"),
+}
+INSIDE = "How it works inside"
+FIRST = ("solve", "March", "FiniteWidth", "Solution", "Estimate", "compare", "load", "Problem")  # on their pages
+NO_PAGE = ("cli",)  # has a page of its own
+GROUPS = {
+    "describing": ("Describe", "What is learned, what learns, and how."),
+    "solving": ("Solve", "`kernelfield.solve` is the one entry point; every other name here is a method for it."),
+    "looking": ("Look", "What every method returns, files of it, and comparisons."),
+}
+GALLERY = (
+    "lazy_and_rich",
+    "distance_from_infinite_width",
+    "kernels_over_training",
+    "activations_become_non_gaussian",
+    "sweep_of_gamma0",
+    "training_and_test",
+    "save_and_load",
+)
+_log = logging.getLogger(__name__)
+
+
+def gallery_order(file: str) -> int:
+    """Place of an example in the gallery; new ones come last."""
+    stem = Path(file).stem
+    return GALLERY.index(stem) if stem in GALLERY else len(GALLERY)
+
+
+# --- what there is
+
+
+def modules() -> dict[str, ModuleType]:
+    """Every module of the package by its name after "kernelfield."."""
+    found = pkgutil.walk_packages(kernelfield.__path__, "kernelfield.")
+    names = sorted(each.name for each in found if not each.name.endswith("__main__"))
+    return {name.removeprefix("kernelfield."): importlib.import_module(name) for name in names}
+
+
+def public(module: ModuleType) -> list[str]:
+    """Names of functions and classes: those a package offers, or a module defines, in the order of its source."""
+    offered = getattr(module, "__all__", None)
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and (value.__module__ == module.__name__ if offered is None else name in offered)
+        and not name.startswith("_")
+    }
+    return list(own)
+
+
+def group(name: str) -> str | None:
+    """The page of a name of `kernelfield.__all__`; None for modules, which have their own."""
+    value = getattr(kernelfield, name)
+    if inspect.ismodule(value):
+        return None
+    if hasattr(value, "run") or value.__module__ in ("kernelfield.solve", "kernelfield.sweep"):
+        return "solving"
+    described = inspect.isclass(value) and (issubclass(value, Spec) or value is kernelfield.Problem)
+    return "describing" if described else "looking"
+
+
+def top() -> list[str]:
+    """`kernelfield.__all__` in reading order."""
+    return [
+        *(name for name in FIRST if name in kernelfield.__all__),
+        *(name for name in kernelfield.__all__ if name not in FIRST),
+    ]
+
+
+def documented() -> dict[str, str]:
+    """Every name that must be documented, with the page it is on."""
+    home = {f"kernelfield.{name}": group(name) for name in top()}
+    found = {name: page for name, page in home.items() if page}
+    placed = {id(getattr(kernelfield, name)) for name in kernelfield.__all__}
+    for short, module in modules().items():  # packages before what is in them
+        if not short.startswith(NO_PAGE):
+            own = [name for name in public(module) if id(getattr(module, name)) not in placed]
+            found.update({f"kernelfield.{short}.{name}": short for name in own})
+            placed |= {id(getattr(module, name)) for name in own}
+    return found
+
+
+# --- pages
+
+
+def pages() -> dict[str, str]:
+    """The text of every page in `api/`, by its name."""
+    known, everything = documented(), modules()
+    out = {name: _group_page(name, [full for full, page in known.items() if page == name]) for name in GROUPS}
+    placed: dict[str, list[str]] = {title: [] for title in (*PUBLIC, INSIDE)}
+    for short, module in everything.items():
+        if short.startswith(NO_PAGE):
+            continue
+        names = [full for full, page in known.items() if page == short]
+        if not names and "." in short and not _at_top(module):
+            continue  # its package offers all of it
+        head = short.partition(".")[0]
+        titles = [title for title, those in PUBLIC.items() if short in those or head == "figures" in those]
+        placed[titles[0] if titles else INSIDE].append(short)
+        out[short] = _module_page(short, module, names)
+    for title, those in PUBLIC.items():
+        placed[title].sort(key=lambda short, those=those: those.index(short.partition(".")[0]))
+    out |= {"index": _index_page(placed), "inside": _inside_page(placed[INSIDE])}
+    return out
+
+
+def _index_page(placed: dict[str, list[str]]) -> str:
+    text = [*_title("API reference", "="), "Describe a run, solve it, look at the `kernelfield.Solution`.", ""]
+    for name, (title, about) in GROUPS.items():
+        text += [
+            *_title(title, "-"),
+            about,
+            "",
+            *_table(f"kernelfield.{each}" for each in top() if group(each) == name),
+        ]
+    shown = {title: those for title, those in placed.items() if title != INSIDE}
+    for title, those in shown.items():
+        text += [*_title(title, "-"), *_modules(those)]
+    text += ["How it works inside: :doc:`every other module <inside>`.", ""]
+    return "\n".join([*text, *_tree([*GROUPS, *(short for those in shown.values() for short in those), "inside"])])
+
+
+def _inside_page(those: list[str]) -> str:
+    about = (
+        "For readers of the code: what the public functions are built from. Names may change from version to version."
+    )
+    return "\n".join([*_title(INSIDE, "="), about, "", *_modules(those), *_tree(those)])
+
+
+def _modules(those: Iterable[str]) -> list[str]:
+    return _rows((f":doc:`kernelfield.{short} <{short}>`", _first(modules()[short])) for short in those)
+
+
+def _tree(those: Iterable[str]) -> list[str]:
+    titles = {"inside": INSIDE} | {name: title for name, (title, _) in GROUPS.items()}
+    return [".. toctree::", "   :hidden:", "", *(f"   {titles.get(name, name)} <{name}>" for name in those), ""]
+
+
+def _group_page(name: str, names: list[str]) -> str:
+    title, about = GROUPS[name]
+    text = [*_title(title, "="), about, "", *_table(names), ""]
+    for full in names:
+        short = full.rpartition(".")[2]
+        text += [*_title(short, "-"), *_auto(full, getattr(kernelfield, short))]
+    return "\n".join(text)
+
+
+def _module_page(short: str, module: ModuleType, names: list[str]) -> str:
+    text = [*_title(f"kernelfield.{short}", "="), f".. automodule:: kernelfield.{short}"]
+    if short in kernelfield.__all__:
+        text += ["   :no-index:"]  # a function has its name
+    text += ["", *_table(names), ""]
+    if top := _at_top(module):
+        text += [f"Also here: {', '.join(f':py:obj:`kernelfield.{name}`' for name in top)}.", ""]
+    for full in names:
+        text += _auto(full, getattr(module, full.rpartition(".")[2]))
+    return "\n".join(text)
+
+
+def _at_top(module: ModuleType) -> list[str]:
+    """Names that a module defines and `kernelfield` offers."""
+    return [
+        name
+        for name in kernelfield.__all__
+        if getattr(getattr(kernelfield, name), "__module__", None) == module.__name__
+    ]
+
+
+def _auto(full: str, value: Any) -> list[str]:
+    if not inspect.isclass(value):
+        return [f".. autofunction:: {full}", ""]
+    if issubclass(value, BaseException):
+        return [f".. autoexception:: {full}", ""]
+    if hasattr(value, "run") and full.count(".") == 1:
+        return [f".. autoclass:: {full}", ""]  # settings: what else is in there serves the solver
+    hidden = [name for name in ("run", "model_config") if issubclass(value, Spec) and hasattr(value, name)]
+    hidden += value._fields if issubclass(value, tuple) else []  # Python's own text about them says nothing
+    exclude = [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
+    return [f".. autoclass:: {full}", "   :members:", *exclude, ""]
+
+
+def _title(text: str, line: str) -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def _table(names: Iterable[str]) -> list[str]:
+    """Names with the first sentence about each."""
+    rows = []
+    for full in names:
+        where, _, name = full.rpartition(".")
+        value = getattr(kernelfield if where == "kernelfield" else importlib.import_module(where), name)
+        rows.append((f":py:obj:`{name} <{full}>`", _first(value)))
+    return _rows(rows)
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
+    body = [line for left, right in rows for line in (f"   * - {left}", f"     - {right}")]
+    return [".. list-table::", "   :widths: 35 65", "   :class: names", "", *body, ""] if body else []
+
+
+def _first(thing: Any) -> str:
+    """The first sentence of a docstring."""
+    paragraph = " ".join(inspect.getdoc(thing).partition("\n\n")[0].split())
+    return escaped(re.split(r"(?<=[.;:?]) (?=[A-Z(])|\.$|:$", paragraph)[0].rstrip(".:;") + ".")
+
+
+def _write_pages(app: Any) -> None:
+    folder = Path(app.srcdir) / "api"
+    folder.mkdir(exist_ok=True)
+    wanted = {folder / f"{name}.rst": text for name, text in pages().items()}
+    for path in set(folder.glob("*.rst")) - set(wanted):
+        path.unlink()
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+# --- the command line
+
+
+def commands() -> Iterator[tuple[str, str, list[tuple[bool, str, str]]]]:
+    """(command line, help, parameters) of every command; a parameter is (is it an option?, how to write it, help)."""
+    import kernelfield.cli as cli  # noqa: F401  (registers all commands)
+    from kernelfield.cli.app import app
+
+    whole: Any = typer.main.get_command(app)
+    context = typer.Context(whole, info_name="kernelfield")
+    yield "kernelfield", whole.help, [_parameter(each, context) for each in whole.get_params(context)]
+    for name, command in whole.commands.items():
+        inner = typer.Context(command, info_name=name, parent=context)
+        yield f"kernelfield {name}", command.help, [_parameter(each, inner) for each in command.get_params(inner)]
+
+
+def _parameter(parameter: Any, context: Any) -> tuple[bool, str, str]:
+    option = parameter.param_type_name == "option"
+    names, about = parameter.get_help_record(context)
+    return option, names if option else parameter.metavar or parameter.name, about
+
+
+class Commands(SphinxDirective):
+    """Every command, from the program itself."""
+
+    def run(self) -> list:
+        """Insert a section for each."""
+        self.env.note_dependency(__file__)
+        text: list[str] = []
+        for line, about, parameters in commands():
+            shown = [(option, how, what) for option, how, what in parameters if "--help" not in how]
+            usage = " ".join([line, *(how for option, how, _ in shown if not option)])
+            text += [*_title(line, "-"), ".. code-block:: text", "", f"   {usage} [options]", "", about, ""]
+            text += _rows((f"``{how}``", escaped(what)) for option, how, what in shown if not option)
+            text += [f".. program:: {line}", ""]
+            for _, how, what in (each for each in shown if each[0]):
+                text += [f".. option:: {how}", "", f"   {escaped(what)}", ""]
+        self.state_machine.insert_input(text, "<commands>")
+        return []
+
+
+# --- figures of the paper
+
+
+class PaperFigures(SphinxDirective):
+    """What `kernelfield figures` can make, from the programs that make them."""
+
+    def run(self) -> list:
+        """Insert a section for each, with the pictures that there are."""
+        from kernelfield.figures import FIGURES
+
+        folder, text = Path(self.env.srcdir), list[str]()
+        for name, draw in FIGURES.items():
+            module: Any = inspect.getmodule(draw)
+            stem = module.__name__.rpartition(".")[2]
+            about = inspect.cleandoc(module.__doc__).partition("\n\n")
+            text += [*_title(escaped(about[0].rstrip(".")), "-"), *map(escaped, about[2].splitlines()), ""]
+            text += [".. code-block:: sh", "", f"   kernelfield figures {name}", ""]
+            pictures = sorted(path.name for path in folder.glob(f"{stem}*.png"))
+            for picture in pictures:
+                self.env.note_dependency(str(folder / picture))
+                text += [f".. image:: {picture}", f"   :alt: {picture}", f"   :target: _images/{picture}", ""]
+        self.state_machine.insert_input(text, "<figures>")
+        return []
+
+
+# --- is everything there?
+
+
+def _check(app: Any, env: Any) -> None:
+    have = set(env.get_domain("py").objects)
+    for name in documented():
+        if name not in have:
+            _log.warning("%s is public but not documented on any page", name, type="reference", subtype="missing")
+    programs = {str(program).replace("-", " ") for program, _ in env.get_domain("std").progoptions}
+    for line, _, parameters in commands():
+        if (
+            any(option and "--help" not in how for option, how, _ in parameters)
+            and line.replace("-", " ") not in programs
+        ):
+            _log.warning("the command %s is not documented on any page", line, type="reference", subtype="missing")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Write pages before sources are read; check when all of them have been."""
+    app.add_directive("commands", Commands)
+    app.add_directive("paper-figures", PaperFigures)
+    app.connect("builder-inited", _write_pages)
+    app.connect("env-check-consistency", _check)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,47 @@
+"""Distributions of activations over neurons: infinite width as a line, finite width as a histogram."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernelfield.plotting.style import Axes
+from kernelfield.solution import Estimate
+
+
+def density_line(
+    axes: Axes, edges: np.ndarray, density: Estimate, colour: str, label: str | None = None, style: str = "-"
+) -> None:
+    """A density as a line through the middles of its bins, with its 95 % interval as a band.
+
+    Args:
+        axes: matplotlib axes.
+        edges: of the bins (bins + 1,).
+        density: Estimate (bins,), as of `kernelfield.observables.activation_density`.
+        colour: of line and band.
+        label: for the legend.
+        style: of the line.
+    """
+    middles = (edges[1:] + edges[:-1]) / 2
+    low, high = density.interval()
+    axes.plot(middles, density.mean, style, color=colour, lw=2, label=label, zorder=3)
+    axes.fill_between(middles, np.maximum(low, 0), high, color=colour, alpha=0.25, lw=0, zorder=2)
+    _limits(axes, edges)
+
+
+def density_bars(axes: Axes, edges: np.ndarray, density: Estimate, colour: str, label: str | None = None) -> None:
+    """A density as a filled histogram, pale enough for the line of another on top of it.
+
+    Args:
+        axes: matplotlib axes.
+        edges: of the bins (bins + 1,).
+        density: Estimate (bins,), as of `kernelfield.observables.activation_density`.
+        colour: of the bars.
+        label: for the legend.
+    """
+    axes.stairs(density.mean, edges, fill=True, color=colour, alpha=0.35, lw=0, label=label, zorder=1)
+    _limits(axes, edges)
+
+
+def _limits(axes: Axes, edges: np.ndarray) -> None:
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0, auto=True)  # the top follows what is drawn next

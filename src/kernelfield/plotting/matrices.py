@@ -1,0 +1,70 @@
+"""Kernels as images: between samples, and between times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernelfield.plotting.style import KERNEL_COLOURS, TIME_COLOURS, Axes
+
+
+def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, groups: Sequence[int]) -> Any:
+    """A kernel as an image, on a colour scale from -limit to limit that several panels can share.
+
+    Args:
+        axes: matplotlib axes.
+        kernel: (P, P).
+        limit: of the colour scale.
+        title: above the panel.
+        groups: how many samples each class has, in order; lines are drawn between classes.
+
+    Returns:
+        The image, for a colour bar.
+    """
+    image = axes.imshow(kernel, cmap=KERNEL_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
+    for edge in np.cumsum(groups)[:-1]:
+        axes.axhline(edge - 0.5, color="black", lw=0.8, alpha=0.6)
+        axes.axvline(edge - 0.5, color="black", lw=0.8, alpha=0.6)
+    axes.set_title(title, fontsize=11)
+    axes.set(xticks=[], yticks=[])
+    return image
+
+
+def two_time_matrix(
+    axes: Axes, kernel: np.ndarray, bounds: tuple[float, float], title: str, logarithmic: bool = False
+) -> Any:
+    """A kernel between all pairs of times as an image, time running up and to the right.
+
+    Args:
+        axes: matplotlib axes.
+        kernel: (T, T).
+        bounds: of the colour scale, which several panels can share.
+        title: above the panel.
+        logarithmic: whether the colour scale is; bounds must be positive then.
+
+    Returns:
+        The image, for a colour bar.
+    """
+    from matplotlib.colors import LogNorm, Normalize
+
+    norm = (LogNorm if logarithmic else Normalize)(*bounds)
+    image = axes.imshow(kernel, cmap=TIME_COLOURS, norm=norm, origin="lower", interpolation="nearest")
+    ends = [0, len(kernel) // 2, len(kernel) - 1]
+    axes.set_title(title, fontsize=11)
+    axes.set(xticks=ends, yticks=ends, xlabel="step $s$")
+    return image
+
+
+def class_labels(axes: Axes, names: Sequence[str], groups: Sequence[int]) -> None:
+    """Names of the classes along the left side of a kernel matrix.
+
+    Args:
+        axes: matplotlib axes.
+        names: of the classes, in order.
+        groups: how many samples each class has.
+    """
+    ends = np.cumsum(groups)
+    axes.set_yticks(ends - np.asarray(groups) / 2 - 0.5, names)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,149 @@
+"""How close networks come to infinite width: alignments near one, and distances against width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernelfield.plotting.style import NEUTRAL, Axes
+from kernelfield.solution import Estimate
+
+NEAREST = 1e-8  # what is left to an alignment of one, at the end of its axis
+
+
+def alignments(
+    axes: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    errors: np.ndarray,
+    colour: str,
+    label: str | None = None,
+    style: str = "none",
+) -> None:
+    """Alignments near one, as dots with error bars on an axis that spreads out 0.9, 0.99, 0.999, ...
+
+    Args:
+        axes: matplotlib axes.
+        places: x of every dot.
+        values: alignments, at most 1.
+        errors: their standard errors; no bar where NaN.
+        colour: of the dots.
+        label: for the legend.
+        style: of a line through the dots; none by default.
+    """
+    apart = np.maximum(1 - values, NEAREST)
+    bars = np.nan_to_num([np.minimum(errors, apart - 0.5 * NEAREST), errors])
+    axes.errorbar(
+        places, apart, yerr=bars, marker="o", ms=6, color=colour, mfc="white", mew=1.8, elinewidth=1.2, capsize=2.5,
+        label=label, ls=style, zorder=3,
+    )  # fmt: skip
+    axes.set(yscale="log")
+
+
+def alignment_scale(axes: Axes, lowest: float, highest: float) -> None:
+    """Ticks of the axis that `alignments` draws on, best at the top.
+
+    Args:
+        axes: matplotlib axes.
+        lowest: alignment at the bottom.
+        highest: alignment at the top, below 1.
+    """
+    ticks = [1.0, *(10.0**-power for power in range(1, 13))]
+    names = ["0", *(f"{1 - tick:.{power}f}" for power, tick in enumerate(ticks[1:], start=1))]
+    axes.set_ylim(1 - lowest, 1 - highest)
+    shown = [(tick, name) for tick, name in zip(ticks, names, strict=True) if 1 - highest <= tick <= 1 - lowest]
+    axes.set_yticks(*zip(*shown, strict=True))
+    axes.set_yticks([], minor=True)
+
+
+def distance_against_width(
+    axes: Axes,
+    widths: Sequence[int],
+    distance: Estimate,
+    colour: str,
+    marker: str,
+    label: str,
+    style: str = "-",
+) -> None:
+    """A distance from infinite width against width, on logarithmic axes.
+
+    Args:
+        axes: matplotlib axes.
+        widths: N.
+        distance: of every width, with its error.
+        colour: of the line.
+        marker: matplotlib marker.
+        label: for the legend.
+        style: of the line.
+    """
+    low, high = distance.interval()
+    axes.errorbar(
+        widths,
+        distance.mean,
+        yerr=np.nan_to_num([np.minimum(distance.mean - low, 0.9 * distance.mean), high - distance.mean]),
+        color=colour,
+        marker=marker,
+        ms=7,
+        mfc="white",
+        mew=1.8,
+        ls=style,
+        lw=1.8,
+        capsize=2.5,
+        label=label,
+        zorder=3,
+    )
+    axes.set_yscale("log")
+    width_axis(axes, widths)
+
+
+def width_axis(axes: Axes, widths: Sequence[int]) -> None:
+    """A logarithmic x axis with a tick at each width.
+
+    Args:
+        axes: matplotlib axes.
+        widths: N.
+    """
+    axes.set(xscale="log", xlabel="width N of the finite network")
+    axes.set_xticks(list(widths), [str(width) for width in widths])
+    axes.set_xticks([], minor=True)
+
+
+def width_guide(axes: Axes, widths: Sequence[int], start: float, power: float, label: str, style: str = "--") -> None:
+    """A straight guide proportional to width^power.
+
+    Args:
+        axes: matplotlib axes.
+        widths: N; the guide runs from the first to the last.
+        start: its value at the first width.
+        power: -0.5 or -1.
+        label: written at its end.
+        style: of the line.
+    """
+    ends = np.array([widths[0], widths[-1]], dtype=float)
+    values = start * (ends / ends[0]) ** power
+    axes.plot(ends, values, style, color=NEUTRAL, lw=1.2, alpha=0.8, zorder=1)
+    axes.annotate(label, (ends[-1], values[-1]), (6, 0), textcoords="offset points", va="center", color=NEUTRAL)
+
+
+def floor(axes: Axes, level: float, label: str) -> None:
+    """A grey band below a level: what cannot be resolved.
+
+    Args:
+        axes: matplotlib axes, with a logarithmic y axis.
+        level: top of the band.
+        label: written in it.
+    """
+    bottom = level / 2.5
+    axes.axhspan(bottom, level, color=NEUTRAL, alpha=0.15, lw=0, zorder=0)
+    axes.annotate(
+        label,
+        (0.02, level),
+        (0, -3),
+        ("axes fraction", "data"),
+        "offset points",
+        va="top",
+        color=NEUTRAL,
+        size=9,
+    )
+    axes.set_ylim(bottom=bottom)

@@ -1,0 +1,186 @@
+"""A solution as the report shows it: its name and colour, and which steps and samples are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kernelfield.finite import FiniteWidth
+from kernelfield.observables import Kernel
+from kernelfield.problem import Problem
+from kernelfield.solution import Estimate, Solution
+
+COLOURS = ("#c8374d", "#2a78b5", "#b97a10", "#2f8f6b", "#6a4c93", "#5c6670")
+MOST_LINE_STEPS, FEW_LINE_STEPS = 200, 60  # of a curve; few where kernels are large
+LARGE = 100_000  # entries of a kernel, all replicates
+MOST_CLASSES = 10  # more different targets are no classes
+NO_BREAK = "\N{NO-BREAK SPACE}"
+Style = Literal["line", "dots", "dashes"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A solution on the page.
+
+    Args:
+        name: what the page calls it.
+        solution: what it is.
+        number: its place, 0 for the main result.
+        style: how its curves are drawn: finite networks beside others as dots, the main result as a line, other
+            theories dashed.
+    """
+
+    name: str
+    solution: Solution
+    number: int
+    style: Style
+
+    @property
+    def finite(self) -> bool:
+        """Whether these are networks of finite width."""
+        return isinstance(self.solution.method, FiniteWidth)
+
+    @property
+    def colour(self) -> str:
+        """CSS colour of its curves."""
+        return COLOURS[self.number % len(COLOURS)]
+
+    @property
+    def replicates(self) -> int:
+        """Number of independent replicates."""
+        return len(self.solution.replicate_predictions)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it has sampling errors."""
+        return not self.solution.exact
+
+    @property
+    def kernels(self) -> list[tuple[Kernel, int | None]]:
+        """The kernels that it tracked, with their layers: Phi and G of the hidden layers, and the NTK."""
+        features, gradients = len(self.solution.feature_factors), len(self.solution.gradient_factors)
+        kinds: tuple[tuple[Kernel, int], ...] = ("Phi", features), ("G", gradients)
+        found: list[tuple[Kernel, int | None]] = [(kind, layer) for kind, end in kinds for layer in range(1, end)]
+        return [*found, ("NTK", None)] if features and gradients else found
+
+    @property
+    def rests(self) -> bool:
+        """Whether its kernels do not depend on time."""
+        factors = (*self.solution.feature_factors, *self.solution.gradient_factors)
+        return all(factor.shape[1] == 1 for factor in factors)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps at which its curves are drawn: those of lines, or those of dots."""
+        return self.dot_steps if self.style == "dots" else self.line_steps
+
+    @property
+    def kernel_steps(self) -> np.ndarray:
+        """The same for what is measured on kernels: both ends if they rest."""
+        return self.steps[[0, -1]] if self.rests else self.steps
+
+    @property
+    def line_steps(self) -> np.ndarray:
+        """Steps at which curves are drawn: all, or half of them equally spaced and half closer to the start."""
+        rows = self.solution.steps_done + 1
+        entries = self.replicates * self.solution.problem.points**2
+        most = MOST_LINE_STEPS if entries < LARGE else FEW_LINE_STEPS
+        if rows <= most:
+            return np.arange(rows)
+        early = np.geomspace(1, rows - 1, most // 2).round().astype(int)
+        return np.union1d(thinned(rows, most // 2), early)
+
+    @property
+    def dot_steps(self) -> np.ndarray:
+        """Steps at which dots are drawn, about a dozen."""
+        steps = self.line_steps
+        return steps[np.unique(np.searchsorted(steps, thinned(self.solution.steps_done + 1, 13)))]
+
+    def kernel_at(self, kernel: Kernel, layer: int | None, t: int) -> Estimate:
+        """A kernel at one step."""
+        names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
+        return self.solution.estimate(names[kernel], *([] if layer is None else [layer]), t=t)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples kernels are shown of: ordered by target (test points last), equally spaced ones of too many.
+
+    Args:
+        rows: of the problem.
+        labels: of the groups of equal targets; empty where there are too many groups.
+        counts: how many of the shown samples each group has.
+    """
+
+    rows: np.ndarray
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
+def samples(problem: Problem, most: int) -> Samples:
+    """The samples to show.
+
+    Args:
+        problem: whose points.
+        most: how many are shown at most.
+
+    Returns:
+        Samples.
+    """
+    y, tests = problem.y, problem.weights == 0
+    rows = np.lexsort((-y, tests))
+    rows = rows[thinned(len(rows), most)]
+    groups: dict[tuple[bool, float], int] = {}
+    for row in rows:
+        key = bool(tests[row]), float(y[row])
+        groups[key] = groups.get(key, 0) + 1
+    if len(groups) > min(MOST_CLASSES, len(rows) / 2):
+        return Samples(rows, (), (len(rows),))
+    names = (f"{'test, ' if test else ''}y = {plain(target)}".replace(" ", NO_BREAK) for test, target in groups)
+    return Samples(rows, tuple(names), tuple(groups.values()))
+
+
+def results(solutions: Mapping[str, Solution]) -> list[Result]:
+    """Solutions by name as numbered Results."""
+    found = []
+    for number, (name, solution) in enumerate(solutions.items()):
+        dots = len(solutions) > 1 and isinstance(solution.method, FiniteWidth)
+        found.append(Result(name, solution, number, "dots" if dots else "dashes" if number else "line"))
+    return found
+
+
+def thinned(count: int, most: int) -> np.ndarray:
+    """Places in range(count), equally spaced with both ends: all of them, or `most`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number for reading, to so many digits, with a proper minus sign; a dash where there is none."""
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "\N{EN DASH}"
+
+
+def between(low: float, high: float) -> str:
+    """Ends of an interval, with enough digits to tell them apart."""
+    digits = next((digits for digits in range(3, 7) if plain(low, digits) != plain(high, digits)), 3)
+    return f"{plain(low, digits)} to {plain(high, digits)}"
+
+
+def with_error(value: float, se: float, digits: int = 3, figures: int = 2) -> str:
+    """A number, with its standard error if it has one.
+
+    Args:
+        value: the number.
+        se: its standard error; zero or NaN for none.
+        digits: of a number without one.
+        figures: digits of the standard error.
+
+    Returns:
+        Text for reading.
+    """
+    if not np.isfinite(value) or not np.isfinite(se) or se <= 0 or abs(value) >= 1e6 or se < 1e-7:
+        return plain(value, digits)
+    places = max(0, figures - 1 - int(np.floor(np.log10(se))))
+    return f"{value:.{places}f} ± {se:.{places}f}".replace("-", "\N{MINUS SIGN}")

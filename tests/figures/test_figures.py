@@ -1,0 +1,169 @@
+"""Figures of the paper, from smaller runs than --quick: what is on them, and that theory and networks agree."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import kernelfield as kf
+from kernelfield import observables
+from kernelfield.cli import app, main
+from kernelfield.figures import FIGURES, OF_IMAGES, Settings, figure1, figure2, two_layer_relu
+from kernelfield.figures.common import Settings as SameSettings
+from kernelfield.figures.common import say_loss, share_inside
+from kernelfield.solution import Estimate
+
+TEXT = {"1": "tanh", "2": "linear", "relu": "ReLU"}
+
+
+def texts(figure):
+    """Everything written on a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Figures and the lines said about them, by name, from the smallest plans that show everything."""
+    found = {}
+
+    def images():
+        problem, names, data = Settings().images(6)
+        plan = figure1.Plan(steps=12, particles=256, width=512, smaller=(32,), seeds=3, lazy_seeds=2)
+        runs = figure1.run(plan, problem, names, data, lines.append)
+        return figure1.drawn(runs, lines.append), runs
+
+    def linear():
+        plan = figure2.Plan(points=6, steps=12, depths=(1, 2), width=512, seeds=3)
+        runs = figure2.run(plan, lines.append)
+        return figure2.drawn(runs, lines.append), runs
+
+    def relu():
+        plan = two_layer_relu.Plan(8, 12, 15, (0.5, 2.0), particles=512, width=1024, seeds=3)
+        runs = two_layer_relu.run(plan, lines.append)
+        return two_layer_relu.drawn(plan, runs, lines.append), runs
+
+    for name, make in (("1", images), ("2", linear), ("relu", relu)):
+        lines = []
+        figure, runs = make()
+        found[name] = figure, runs, lines
+    return found
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_settings_are_written_on_the_figure(made, name):
+    written = texts(made[name][0])
+    for setting in (TEXT[name], "P = ", "D = ", "eta", "steps", "gamma_0", "width"):
+        assert setting in written
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_every_figure_says_how_well_networks_agree(made, name):
+    said = "\n".join(made[name][2])
+    shares = [int(found) for found in re.findall(r"95 % interval at (\d+) % of steps", said)]
+    assert len(shares) >= 2 and all(0 <= share <= 100 for share in shares)
+    errors = re.findall(r"(?:Phi|G|NTK)(?: \d)? ([\d.e+-]+) \(([\d.e+-]+)\)", said)
+    assert errors and all(float(error) < 5 * float(noise) + 8 for error, noise in errors)  # %; and a bias of 1/N
+
+
+def test_figure_1_has_all_panels_of_the_paper(made):
+    figure, runs, _ = made["1"]
+    headings = [axes.get_title(loc="left") for axes in figure.axes] + [
+        part.get_suptitle() for row in figure.subfigs for part in row.subfigs
+    ]
+    letters = {heading[0] for heading in headings if heading}
+    assert letters == set("abcdefghi")
+    images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_subplotspec() is not None]
+    assert len(images) >= 4 * 2 * figure1.DEPTH
+    assert list(runs.growing) == [32, 512] and runs.growing[512] is runs.rich_finite
+
+
+def test_panels_of_a_row_share_their_colour_scale_and_hold_what_they_say(made):
+    figure, runs, _ = made["1"]
+    panel = figure.subfigs[1].subfigs[0]
+    images = [axes.images[0] for axes in panel.axes if axes.images]
+    assert len({image.get_clim() for image in images}) == 1
+    np.testing.assert_array_equal(images[2].get_array(), runs.rich.feature_kernel(3))
+    np.testing.assert_array_equal(images[5].get_array(), runs.rich_finite.feature_kernel(3))
+
+
+def test_samples_are_ordered_by_target():
+    from kernelfield.figures.common import new_figure, sample_rows
+
+    problem = kf.Problem(np.eye(4), [1.0, -1.0, 1.0, -1.0])
+    kernel = np.outer(problem.y, problem.y)
+    axes = sample_rows(new_figure(4, 4), {"one": [kernel]}, ["K"], "K", problem)
+    sign = np.array([1, 1, -1, -1])
+    np.testing.assert_array_equal(axes[0, 0].images[0].get_array(), np.outer(sign, sign))
+
+
+def test_networks_come_closer_to_infinite_width_as_they_grow(made):
+    _, runs, _ = made["1"]
+    for kernel in ("Phi", "G"):
+        found = [
+            float(observables.cosine_alignment(each, runs.rich, kernel, 2, t=-1).mean) for each in runs.growing.values()
+        ]
+        assert found == sorted(found) and found[-1] > 0.97
+
+
+def test_one_hidden_layer_does_not_need_its_bases():
+    """The wide tolerances of the ReLU figure: they change what is recorded, not what is learned."""
+    problem = two_layer_relu.teacher(6, 8)
+    network, training = kf.MLP(depth=1, activation="relu", gamma0=2.0), kf.GradientDescent(learning_rate=0.2, steps=9)
+    fine, coarse = (
+        kf.solve(network, problem, training, kf.March(particles=256, replicates=2, feature_tol=a, gradient_tol=b))
+        for a, b in ((1e-6, 1e-6), (0.1, 0.5))
+    )
+    np.testing.assert_allclose(coarse.predictions, fine.predictions, atol=1e-5)
+    for kernel in ("Phi", "G"):
+        sampled = two_layer_relu.sampled_kernel(coarse, kernel).mean
+        recorded = fine.feature_kernel(1) if kernel == "Phi" else fine.gradient_kernel(1)
+        np.testing.assert_allclose(sampled, recorded, atol=2e-3 * np.abs(recorded).max())
+
+
+def with_losses(solution, losses):
+    """A solution of one point y = 0 whose replicates have the given losses (R, T)."""
+    from dataclasses import replace
+
+    predictions = np.sqrt(2 * np.asarray(losses, dtype=float))[..., None]
+    return replace(solution, problem=kf.Problem([[1.0]], [0.0]), replicate_predictions=predictions, exact=False)
+
+
+def test_the_share_of_steps_inside_the_interval_is_counted(small_solution):
+    spread = np.array([[-0.1], [0.1]])
+    finite = with_losses(small_solution, 1 + np.array([0.0, 0.0, 0.0, 0.5, 0.5]) + spread)
+    exact = with_losses(small_solution, np.ones((1, 5)))
+    reach = 12.706 * 0.1  # Student's t with one degree of freedom
+    assert share_inside(finite, exact) == 1
+    assert share_inside(finite, with_losses(small_solution, [[1, 1 + 0.9 * reach, 1 + 1.1 * reach, 1.5, 9]])) == 0.5
+    lines = []
+    say_loss("some", finite, exact, lines.append)
+    assert "at 100 % of steps" in lines[0]
+
+
+def test_growth_is_measured_layer_by_layer(made):
+    _, runs, _ = made["2"]
+    solution = runs.infinite[2]
+    found, y = figure2._of_layers(solution, figure2.growth), solution.problem.y
+    assert isinstance(found, Estimate) and found.replicates.shape == (1, 3)
+    assert found.mean[0] == pytest.approx(1)
+    assert found.mean[2] == pytest.approx(y @ solution.feature_kernel(2) @ y / (y @ solution.problem.input_kernel @ y))
+
+
+def test_ctrl_c_keeps_the_figures_that_were_done(tmp_path, monkeypatch, capsys):
+    def draw(settings, say):
+        yield "first", Figure()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "_cache_compilations", lambda: None)
+    monkeypatch.setattr("kernelfield.figures.FIGURES", {"one": draw})
+    with pytest.raises(SystemExit) as ended:
+        main(["figures", "one", "--out", str(tmp_path / "made")])
+    assert ended.value.code == 130 and "figures that were done are kept" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "made").iterdir()] == ["first.png"]
+
+
+def test_every_figure_that_takes_images_takes_settings():
+    assert set(OF_IMAGES) <= set(FIGURES) and Settings is SameSettings
+    problem, names, data = Settings(quick=True).images(4)
+    assert problem.points == 4 and names == ("0", "1") and "digits" in data

@@ -1,0 +1,39 @@
+"""Every example runs without a warning and ends in a figure that shows something."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The figures that a program shows."""
+    figures = []
+    monkeypatch.setattr(plt, "show", lambda: figures.extend(map(plt.figure, plt.get_fignums())))
+    yield figures
+    plt.close("all")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs_and_shows_a_figure(path, shown, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path))
+    (figure,) = shown
+    figure.canvas.draw()
+    assert all(axes.lines or axes.images or axes.patches or axes.collections for axes in figure.axes)
+    assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
+    assert "nan" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_has_a_title_for_the_gallery(path):
+    title, line, blank = path.read_text(encoding="utf-8").split("\n")[1:4]
+    assert title and line == "=" * len(title) and not blank
+
+
+def test_there_are_examples():
+    assert EXAMPLES
