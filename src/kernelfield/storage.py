@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelfield.files import whole_file
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import Factor, TimeModes
@@ -59,13 +60,9 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     data = to_dataset(solution)
     check_folder(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    with whole_file(path) as beside:
         data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Solution:

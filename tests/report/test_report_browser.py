@@ -132,8 +132,8 @@ def test_names_with_markup_are_shown_as_they_are(opened, pair, tmp_path):
     plot = page.locator("#learning .chart [data-root-id] > *").first
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
-    assert name in page.locator(".bk-Tooltip", has_text="step").first.inner_text()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=8)
+    page.locator(".bk-Tooltip", has_text=name).first.wait_for()
     assert page.title() == name and page.inner_text("h1") == name
 
 
