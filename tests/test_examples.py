@@ -12,6 +12,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 @pytest.fixture
 def shown(monkeypatch):
     """The figures that a program shows."""
+    plt.close("all")  # what other tests left open
     figures = []
     monkeypatch.setattr(plt, "show", lambda: figures.extend(map(plt.figure, plt.get_fignums())))
     yield figures
