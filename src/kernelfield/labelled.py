@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 from kernelfield import observables
 from kernelfield.solution import Solution
-from kernelfield.storage import FIELDS, attributes
+from kernelfield.storage import FIELDS, INPUT_DIMS, attributes
 
 FILE_ATTRIBUTES = ("format", "schema")  # by which `kernelfield.load` knows its files
 PAIRS = ("time", "sample", "time_prime", "sample_prime")
@@ -64,7 +64,7 @@ def labelled(solution: Solution) -> xarray.Dataset:
 def _plain(solution: Solution) -> dict[str, xarray.Variable]:
     problem = solution.problem
     return {
-        "X": _variable(("sample", "dimension"), problem.X, "inputs"),
+        "X": _variable(INPUT_DIMS[problem.X.ndim], problem.X, "inputs"),
         "y": _variable(("sample",), problem.y, "targets"),
         "weights": _variable(("sample",), problem.weights, "weights of samples in the loss"),
         "K_x": _variable(("sample", "sample_prime"), problem.input_kernel, "input kernel X X^T / D"),

@@ -20,7 +20,7 @@ class Problem:
     in predictions and in all kernels, as test points.
 
     Args:
-        X: inputs (P, D), finite.
+        X: inputs, finite: (P, D), or with sites and C channels (P, positions, C) or (P, rows, columns, C).
         y: targets (P,), finite.
         weights: of the points in the loss (P,), not negative; divided by their sum. Equal ones by default.
 
@@ -39,7 +39,7 @@ class Problem:
     weights: np.ndarray
 
     def __init__(self, X: Any, y: Any, weights: Any = None) -> None:
-        object.__setattr__(self, "X", real_array("X", X, dimensions=2))
+        object.__setattr__(self, "X", real_array("X", X, dimensions=(2, 3, 4)))
         object.__setattr__(self, "y", real_array("y", y, dimensions=1))
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must have the same length, got {len(self.X)} and {len(self.y)}")
@@ -59,17 +59,33 @@ class Problem:
 
     @property
     def dimensions(self) -> int:
-        """Input dimension D."""
-        return self.X.shape[1]
+        """Input dimension D: of images, sites times channels."""
+        return self.X[0].size
 
     @property
     def input_kernel(self) -> np.ndarray:
-        """K_x = X X^T / D, shape (P, P)."""
-        return self.X @ self.X.T / self.dimensions
+        """K_x = X X^T / D, shape (P, P): of images, the mean over sites."""
+        rows = self.X.reshape(self.points, -1)
+        return rows @ rows.T / self.dimensions
 
     @property
     def input_coordinates(self) -> np.ndarray:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
-        left, singular, _ = np.linalg.svd(self.X / np.sqrt(self.dimensions), full_matrices=False)
-        kept = max(1, np.count_nonzero(singular > 1e-12 * max(singular[0], 1e-300)))
-        return left[:, :kept] * singular[:kept]
+        return principal_coordinates(self.X.reshape(self.points, -1))
+
+    @property
+    def site_coordinates(self) -> np.ndarray:
+        """What `input_coordinates` are, of the channels at every site: (P, *sites, k) with k <= C."""
+        rows = principal_coordinates(self.X.reshape(-1, self.X.shape[-1]))
+        return rows.reshape(*self.X.shape[:-1], -1)
+
+
+def principal_coordinates(rows: np.ndarray) -> np.ndarray:
+    """F (n, k) with F F^T = rows rows^T / D, of the smallest k.
+
+    Args:
+        rows: (n, D).
+    """
+    left, singular, _ = np.linalg.svd(rows / np.sqrt(rows.shape[1]), full_matrices=False)
+    kept = max(1, np.count_nonzero(singular > 1e-12 * max(singular[0], 1e-300)))
+    return left[:, :kept] * singular[:kept]

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 FORMAT, SCHEMA = "kernelfield.Solution", 3
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
+INPUT_DIMS = {
+    2: ("sample", "dimension"),
+    3: ("sample", "position", "channel"),
+    4: ("sample", "row", "column", "channel"),
+}
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
@@ -117,7 +122,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     replicates, rows, _ = solution.replicate_predictions.shape
     lead = (replicates, rows)
     variables: dict[str, Any] = {
-        "X": _variable(("sample", "dimension"), solution.problem.X, "inputs"),
+        "X": _variable(INPUT_DIMS[solution.problem.X.ndim], solution.problem.X, "inputs"),
         "y": _variable(("sample",), solution.problem.y, "targets"),
         "weights": _variable(("sample",), solution.problem.weights, "weights of samples in the loss, their sum is one"),
         "predictions": _variable(

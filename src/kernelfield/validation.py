@@ -57,8 +57,8 @@ def spec_class(name: str, base: type[Spec] = Spec) -> type[Spec]:
     return known[name]
 
 
-def real_array(name: str, values: Any, dimensions: int) -> np.ndarray:
-    """`values` as a finite, non-empty, read-only float64 array with `dimensions` axes.
+def real_array(name: str, values: Any, dimensions: int | tuple[int, ...]) -> np.ndarray:
+    """`values` as a finite, non-empty, read-only float64 array with `dimensions` axes, or one of several numbers.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
@@ -67,8 +67,9 @@ def real_array(name: str, values: Any, dimensions: int) -> np.ndarray:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of real numbers, got {type(values).__name__}") from None
-    if array.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s), got shape {array.shape}")
+    allowed = dimensions if isinstance(dimensions, tuple) else (dimensions,)
+    if array.ndim not in allowed:
+        raise ValueError(f"{name} must have {' or '.join(map(str, allowed))} dimension(s), got shape {array.shape}")
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     if not np.isfinite(array).all():

@@ -72,7 +72,7 @@ def data_source(problem: Problem) -> Source:
         >>> source.data.classes, source.data.points, source.data.seed
         ((3, 8), 6, 7)
     """
-    shape = f"inputs X {problem.X.shape[0]} x {problem.X.shape[1]} and targets y ({problem.points})"
+    shape = f"inputs X {' x '.join(map(str, problem.X.shape))} and targets y ({problem.points})"
     equal = len(np.unique(problem.weights)) == 1
     found = (_digits(problem) or _gaussian(problem)) if equal else None
     if found is not None:
@@ -164,7 +164,7 @@ def _recipe(name: str, config: Config, members: Sequence[tuple[Result, str]], fi
 
 def _digits(problem: Problem) -> DigitsData | None:
     """The settings that make these data, if they are digits: the images are looked up, and the seed is tried."""
-    if problem.dimensions != 64 or problem.points % 2 or sorted(set(problem.y)) != [-1.0, 1.0]:
+    if problem.X.shape[1:] != (64,) or problem.points % 2 or sorted(set(problem.y)) != [-1.0, 1.0]:
         return None
     from sklearn.datasets import load_digits  # lazy: takes a second to import
 
