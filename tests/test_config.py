@@ -7,7 +7,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield import config
-from kernelfield.datasets import digits, gaussian, standardized
+from kernelfield.datasets import digits
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.toml"
 GOOD = {
@@ -35,6 +35,8 @@ def test_writing_and_reading_are_inverse():
     assert config.parse(read.to_toml(), read.folder) == read
     short = config.parse(text())
     assert config.parse(short.to_toml(), short.folder) == short
+    images = config.parse(text(data='source = "cifar"\nfolder = "a \\"b\\""\ngrey = true\nimages = true'))
+    assert config.parse(images.to_toml(), images.folder) == images and images.data.folder == 'a "b"'
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,15 @@ def test_writing_and_reading_are_inverse():
         ("data = 3\n", r"data must be a section \[data\], got 3"),
         (
             text(data='source = "digit"'),
-            r"\[data\] source must be one of digits, gaussian, table, got 'digit'",
+            r"\[data\] source must be one of digits, cifar, mnist, gaussian, table, got 'digit'",
         ),
         (text(data='source = "digits"\npoint = 3'), r"\[data\] .*'point' \(did you mean 'points'\?\)"),
+        (
+            text(data='source = "digits"\npool = 0'),
+            r"\[data\] DigitsData: pool must be greater than or equal to 1, got 0",
+        ),
+        (text(data='source = "mnist"'), r"\[data\] MnistData: folder is required"),
+        (text(data='source = "mnist"\nfolder = "a"\ngrey = true'), r"\[data\] MnistData: unknown argument 'grey'"),
         (text(training="learning_rate = nan\nsteps = 1"), r"\[training\] .*learning_rate must be"),
         (text(march="particles = 3"), r"\[march\] March: particles must be"),
         (text(finite="seeds = 3"), r"\[finite\] FiniteWidth: width is required"),
@@ -94,6 +102,20 @@ def test_an_npz_file_gives_its_arrays(tmp_path):
     assert from_file(tmp_path, 'path = "t.npz"').y.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5, 3)])
+def test_an_npz_file_may_hold_inputs_with_sites_and_channels(tmp_path, shape):
+    X = np.random.default_rng(0).standard_normal(shape)
+    np.savez(tmp_path / "t.npz", X=X, y=[1, 2])
+    np.testing.assert_array_equal(from_file(tmp_path, 'path = "t.npz"').X, X)
+    scaled = from_file(tmp_path, 'path = "t.npz"\nstandardize = true').X
+    np.testing.assert_allclose(scaled, (X - X.mean()) / X.std())
+
+
+def test_digits_as_images_are_a_choice_of_the_configuration():
+    read = config.parse(text(data='source = "digits"\nclasses = [3, 8]\nseed = 4\nimages = true\npool = 2'))
+    np.testing.assert_array_equal(read.problem().X, digits((3, 8), seed=4, images=True, pool=2).X)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "body", "message"),
     [
@@ -121,28 +143,3 @@ def test_a_missing_data_file_or_array_is_named(tmp_path):
     np.savez(tmp_path / "t.npz", X=np.eye(2))
     with pytest.raises(ValueError, match=r"t\.npz has no column 'y'"):
         from_file(tmp_path, 'path = "t.npz"')
-
-
-def test_digits_are_standardized_and_ordered_by_class():
-    problem = digits(classes=(3, 8), points=10, seed=1)
-    assert problem.y.tolist() == [1] * 5 + [-1] * 5
-    assert np.isclose(problem.X.mean(), 0) and np.isclose(problem.X.std(), 1)
-    assert np.array_equal(problem.X, digits((3, 8), 10, seed=1).X)
-    assert not np.array_equal(problem.X, digits((3, 8), 10, seed=2).X)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: digits(classes=(1, 1)), "classes must be two different digits"),
-        (lambda: digits(classes=(1, 10)), "classes must be two different digits"),
-        (lambda: digits(points=3), "points must be an even number in 2.."),
-        (lambda: digits(points=10**4), "points must be an even number in 2.."),
-        (lambda: gaussian(0, 2), "points must be at least 1, got 0"),
-        (lambda: gaussian(2, 0), "dimensions must be at least 1, got 0"),
-        (lambda: standardized(np.ones((2, 2))), "all equal cannot be standardized"),
-    ],
-)
-def test_bad_datasets_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

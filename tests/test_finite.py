@@ -35,7 +35,7 @@ def test_first_kernels_and_first_step_match_explicit_formulas():
     width, X, y = 6, PROBLEM.X, PROBLEM.y
     solution = solved(width=width, seeds=1, seed=4, precision="float64")
     with jax.enable_x64(True):
-        drawn = DEEP.layers.finite_init(jax.random.key(4), 3, width)[0]
+        drawn = DEEP.layers.finite_init(jax.random.key(4), (3,), width)[0]
     W0, W1, w = (np.asarray(values) for values in drawn if values is not None)
     now = explicit((W0, W1, w), X)
     fields = solution.fields(1, 0)

@@ -310,7 +310,7 @@ def test_interruption_keeps_what_was_computed():
 
 
 def test_a_rank_that_outgrows_the_particles_says_so():
-    with pytest.raises(kf.SolveError, match=r"do not fit 32 particles at step \d+: use more particles"):
+    with pytest.raises(kf.SolveError, match=r"more directions than 32 particles at step \d+: use more particles"):
         march("relu", particles=32, feature_tol=1e-6, steps=40)
 
 

@@ -40,7 +40,7 @@ class Row:
         quantity: "predictions" f, "Phi", "G" or "NTK".
         layer: of Phi and G, 1..L; None for the others.
         times: "all": all rows that both have (for kernels all pairs of times; for the NTK of many points, equally
-            spaced ones of them), or "final": the last of them.
+            spaced ones of them; equal times only where the NTK is known at no others), or "final": the last of them.
         error: |A - B| / |B|, root mean squares over all entries; NaN where B is zero.
         error_se: its standard error, from leaving out one replicate of either side at a time.
         noise: the error to expect if the two truly agree, from the standard errors of all entries.
@@ -187,10 +187,13 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
 
 def _have(quantity: Quantity, *solutions: Solution) -> bool:
     """Whether all of them tracked a quantity."""
-    features, gradients = quantity in ("Phi", "NTK"), quantity in ("G", "NTK")
-    return all(
-        (each.feature_factors or not features) and (each.gradient_factors or not gradients) for each in solutions
-    )
+    tracked = {
+        "predictions": lambda each: True,
+        "Phi": lambda each: bool(each.feature_factors),
+        "G": lambda each: bool(each.gradient_factors),
+        "NTK": lambda each: each.tracks_ntk,
+    }
+    return all(map(tracked[quantity], solutions))
 
 
 def check_comparable(solution: Solution, reference: Solution) -> None:
@@ -282,11 +285,15 @@ def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: ra
 def _ntk_blocks(sides: Sequence[Solution], period: range, report: Report) -> Iterator[tuple[int, list[Estimate]]]:
     """The tangent kernels in blocks of times, with the number of times each block counts.
 
-    Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too.
+    Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too. Where one of them
+    is known at equal times only, those are compared.
     """
     points, replicates = sides[0].problem.points, sum(len(side.replicate_predictions) for side in sides)
     most = max(2, NTK_ENTRIES // points)
     times = np.unique(np.linspace(period[0], period[-1], min(len(period), most)).round().astype(int))
+    if not all(side.network.factorizes for side in sides):
+        yield from ((1, [side.estimate("ntk", int(t)) for side in sides]) for t in times)
+        return
     size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * points**2)))
     blocks = [times[start : start + size] for start in range(0, len(times), size)]
     pairs = [(t, s, 1 if t is s else 2) for last, t in enumerate(blocks) for s in blocks[: last + 1]]

@@ -1,6 +1,6 @@
 """TOML <-> the objects that describe a run.
 
-    [data]        source = "digits", "table" (a .csv or .npz file) or "gaussian"
+    [data]        source = "digits", "cifar", "mnist", "table" (a .csv or .npz file) or "gaussian", and its arguments
     [network]     kind = "MLP", and its arguments
     [training]    kind = "GradientDescent", and its arguments
     [march]       arguments of March       (`kernelfield solve`)
@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from kernelfield.datasets import digits, gaussian, standardized
+from kernelfield.datasets import cifar, digits, gaussian, mnist, standardized
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March, OnParticles
 from kernelfield.problem import Problem
@@ -47,16 +48,71 @@ class DigitsData(Spec):
         classes: two digits.
         points: number of images, even.
         seed: of the choice of images; the first ones of each class if left out.
+        images: whether X has axes for rows, columns and one channel, as networks of images need.
+        pool: n x n pixels become one, their mean.
     """
 
     source: Literal["digits"] = "digits"
     classes: tuple[int, int] = (0, 1)
     points: int = 20
     seed: int | None = None
+    images: bool = False
+    pool: int = Field(default=1, ge=1)
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; `folder` is not used."""
-        return digits(self.classes, self.points, self.seed)
+        return digits(self.classes, self.points, self.seed, images=self.images, pool=self.pool)
+
+
+class CifarData(Spec):
+    """Two classes of CIFAR-10, from its own files; see `kernelfield.datasets.cifar`.
+
+    Args:
+        source: "cifar".
+        folder: of the files, relative to the configuration file.
+        classes: two of 0..9.
+        points: number of images, even.
+        images: whether X has axes for rows, columns and colours, as networks of images need.
+        grey: whether the colours become one channel, their mean.
+        pool: n x n pixels become one, their mean.
+    """
+
+    source: Literal["cifar"] = "cifar"
+    folder: str
+    classes: tuple[int, int] = (0, 1)
+    points: int = 20
+    images: bool = False
+    grey: bool = False
+    pool: int = Field(default=1, ge=1)
+
+    def problem(self, folder: Path) -> Problem:
+        """The Problem; its own folder is relative to `folder`."""
+        place = folder / self.folder
+        return cifar(place, self.classes, self.points, images=self.images, grey=self.grey, pool=self.pool)
+
+
+class MnistData(Spec):
+    """Two classes of MNIST or Fashion-MNIST, from their own files; see `kernelfield.datasets.mnist`.
+
+    Args:
+        source: "mnist".
+        folder: of the files, relative to the configuration file.
+        classes: two of 0..9.
+        points: number of images, even.
+        images: whether X has axes for rows, columns and one channel, as networks of images need.
+        pool: n x n pixels become one, their mean.
+    """
+
+    source: Literal["mnist"] = "mnist"
+    folder: str
+    classes: tuple[int, int] = (0, 1)
+    points: int = 20
+    images: bool = False
+    pool: int = Field(default=1, ge=1)
+
+    def problem(self, folder: Path) -> Problem:
+        """The Problem; its own folder is relative to `folder`."""
+        return mnist(folder / self.folder, self.classes, self.points, images=self.images, pool=self.pool)
 
 
 class GaussianData(Spec):
@@ -86,7 +142,7 @@ class TableData(Spec):
         source: "table".
         path: of the file, relative to the configuration file.
         inputs: csv: names of the input columns (all but the target if left out); npz: name of the array
-            (P, D), "X" if left out.
+            (P, D), (P, positions, C) or (P, rows, columns, C), "X" if left out.
         target: csv: name of the target column; npz: name of the array (P,).
         standardize: subtract from the inputs their mean and divide by their standard deviation, two numbers.
     """
@@ -145,8 +201,14 @@ def _place(path: Path, known: list[str], name: str) -> int:
     return known.index(name)
 
 
-Data = DigitsData | GaussianData | TableData
-_DATA = {"digits": DigitsData, "gaussian": GaussianData, "table": TableData}
+Data = DigitsData | CifarData | MnistData | GaussianData | TableData
+_DATA: dict[str, type[Data]] = {
+    "digits": DigitsData,
+    "cifar": CifarData,
+    "mnist": MnistData,
+    "gaussian": GaussianData,
+    "table": TableData,
+}
 METHODS: dict[str, type[Spec]] = {
     "march": March,
     "finite": FiniteWidth,
@@ -220,28 +282,39 @@ class Config:
         return "\n".join(text)
 
 
-def read(path: str | os.PathLike[str]) -> Config:
+def read(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Config:
     """Read a configuration file.
 
     Args:
         path: of a TOML file.
+        data: takes the place of `folder` in [data], but is relative to the current folder: the option `--data`.
 
     Returns:
         Config, checked but for the data themselves.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming file, section and key, and the nearest known key for an unknown one.
+        ValueError: naming file, section and key, and the nearest known key for an unknown one; or there is no `folder`
+            to replace.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
     try:
-        return parse(path.read_text(encoding="utf-8"), path.parent)
+        config = parse(path.read_text(encoding="utf-8"), path.parent)
+        return config if data is None else _moved(config, data)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _moved(config: Config, data: str | os.PathLike[str]) -> Config:
+    """The same run on data in another folder."""
+    if not isinstance(config.data, CifarData | MnistData):
+        raise ValueError(f"--data is for [data] with source cifar or mnist, got {config.data.source}")
+    values = {**config.data.model_dump(), "folder": os.path.abspath(data)}
+    return dataclasses.replace(config, data=type(config.data)(**values))
 
 
 def parse(text: str, folder: Path | None = None) -> Config:

@@ -6,6 +6,7 @@ nothing here is shared with the march but the description of the network.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record, compiled
+from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record, Weights, compiled
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
@@ -76,11 +77,12 @@ class FiniteWidth(Spec):
 
 
 class Part(NamedTuple):
-    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k) of layers 1..L, and fields."""
+    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), and fields."""
 
     f: np.ndarray
     features: list[np.ndarray]
     gradients: list[np.ndarray]
+    tangents: np.ndarray | None
     fields: dict[tuple[int, int], dict[str, np.ndarray]]
 
 
@@ -89,8 +91,10 @@ class _Run:
 
     def __init__(self, method: FiniteWidth, network: Any, problem: Problem, training: GradientDescent) -> None:
         self.method, self.network, self.problem, self.training = method, network, problem, training
+        shape = network.inputs(problem).shape[1:]
+        self.finite = Finite(network.layers, shape, method.width, network.factorizes)
         self.constants = Constants(
-            X=jnp.asarray(problem.X, method.precision),
+            X=jnp.asarray(network.inputs(problem), method.precision),
             y=jnp.asarray(problem.y, method.precision),
             weights=jnp.asarray(problem.weights, method.precision),
             gamma0=jnp.asarray(network.gamma0, method.precision),
@@ -128,12 +132,11 @@ class _Run:
 
     def _batch(self) -> int:
         """Seeds that train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
-        finite = Finite(self.network.layers, self.problem.dimensions, self.method.width)
-        params = jax.eval_shape(finite.init, jnp.zeros((), jnp.uint32))
+        params = jax.eval_shape(self.finite.init, jnp.zeros((), jnp.uint32))
         numbers = 3 * sum(leaf.size for leaf in jax.tree.leaves(params))
-        kinds = {"all": 2, "features": 1, "none": 0}[self.method.kernels]
-        rows = (self.training.steps + 1 + CHUNK) * self.problem.points
-        numbers += kinds * len(finite.h_from) * rows * self.method.width
+        step = functools.partial(self.finite.step, self.method.kernels, self.constants)
+        _, record = jax.eval_shape(step, Weights(params, self.constants.y), self.constants.last)
+        numbers += (self.training.steps + 1 + CHUNK) * sum(leaf.size for leaf in jax.tree.leaves(record))
         most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
         return -(-self.method.seeds // -(-self.method.seeds // most))
 
@@ -141,14 +144,7 @@ class _Run:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
         self.t, self.records, self.fields = 0, [], {}
         began = time.perf_counter()
-        programs = compiled(
-            self.network.layers,
-            self.method.kernels,
-            self.method.width,
-            *self.problem.X.shape,
-            len(seeds),
-            self.method.precision,
-        )
+        programs = compiled(self.finite, self.method.kernels, self.problem.points, len(seeds), self.method.precision)
         compiled_at = time.perf_counter()
         self.seconds["compile"] += compiled_at - began
         weights, stride = jax.block_until_ready(programs.init(jnp.asarray(seeds, jnp.uint32))), 1
@@ -196,8 +192,9 @@ class _Run:
         self.parts.append(
             Part(
                 joined.f.astype(np.float64),
-                [compressed(rows, left_out) for rows in joined.features],
-                [compressed(rows, left_out) for rows in joined.gradients],
+                [compressed(_by_neuron(rows), left_out) for rows in joined.features],
+                [_summed(rows, compressed(_by_neuron(rows), left_out)) for rows in joined.gradients],
+                joined.tangent,
                 self.fields,
             )
         )
@@ -220,6 +217,7 @@ class _Run:
             for key, samples in self.parts[0].fields.items()
             if key[1] < steps
         }
+        tangents = [part.tangents[:, :steps] for part in self.parts if part.tangents is not None]
         kernels, one = self.method.kernels, np.ones((1, 1, self.problem.points, 1))
         data = self.problem.input_coordinates[None, None]
         return Solution(
@@ -230,6 +228,7 @@ class _Run:
             replicate_predictions=np.concatenate([part.f[:, :steps] for part in self.parts]),
             feature_factors=() if kernels == "none" else (data, *features),
             gradient_factors=(*gradients, one) if kernels == "all" else (),
+            tangent_kernels=np.concatenate(tangents) if tangents else None,
             field_samples=fields,
             status=status,
             info={
@@ -241,3 +240,14 @@ class _Run:
                 **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
             },
         )
+
+
+def _by_neuron(rows: np.ndarray) -> np.ndarray:
+    """A field (R, t, P, *sites, N) with every site of a neuron as a neuron: its kernel is then the mean over sites."""
+    return rows.reshape(*rows.shape[:3], -1)
+
+
+def _summed(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """The factor of the sum over sites, given that of their mean."""
+    sites = np.prod(rows.shape[3:-1], dtype=int)
+    return factor if sites == 1 else factor * np.sqrt(sites, dtype=factor.dtype)

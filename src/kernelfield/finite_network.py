@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,7 +16,10 @@ CHUNK = 32  # steps recorded on the device between two fetches, at most
 
 
 class Constants(NamedTuple):
-    """X (P, D), y and weights (P,), gamma0, learning rate eta, last step T, and the loss above which a run diverged."""
+    """X (P, D) or (P, *sites, C), y and weights (P,), gamma0, learning rate eta, last step T, and the highest loss.
+
+    A run whose loss exceeds it has diverged.
+    """
 
     X: Array
     y: Array
@@ -34,11 +38,12 @@ class Weights(NamedTuple):
 
 
 class Record(NamedTuple):
-    """f (P,) and, of hidden layers 1..L, features phi(h) and gradients g (P, N each)."""
+    """f (P,), features and gradients g of hidden layers 1..L, (P, *sites, N) each, and the tangent kernel (P, P)."""
 
     f: Array
     features: tuple[Array, ...] = ()
     gradients: tuple[Array, ...] = ()
+    tangent: Array | None = None
 
 
 class Advance(NamedTuple):
@@ -50,67 +55,114 @@ class Advance(NamedTuple):
     records: Record
 
 
-class Finite:
-    """The network at width N as plain functions of its parameters."""
+class Passed(NamedTuple):
+    """What passed one place of the network: its kind (see `Layer.finite_apply`) and the values there."""
 
-    def __init__(self, layers: Any, inputs: int, width: int) -> None:
-        self.layers, self.inputs, self.width = layers, inputs, width
-        shapes = jax.eval_shape(self.init, jnp.zeros((), jnp.uint32))
-        weights = [place for place, values in enumerate(shapes) if jax.tree.leaves(values)]
-        self.h_from = weights[:-1]  # h^l leaves weight layer l - 1
-        self.phi_from = [place - 1 for place in weights[1:]]  # phi(h^l) enters weight layer l
+    kind: str
+    values: Array
+
+
+@dataclass(frozen=True)
+class Finite:
+    """The network at width N as plain functions of its parameters.
+
+    Args:
+        layers: of the network.
+        inputs: shape of one input, (D,) or (*sites, C).
+        width: N.
+        factorizes: the tangent kernel follows from feature and gradient kernels; else it is recorded.
+    """
+
+    layers: Any
+    inputs: tuple[int, ...]
+    width: int
+    factorizes: bool = True
 
     def init(self, seed: Array) -> Any:
         """Parameters from N(0, 1)."""
         return self.layers.finite_init(jax.random.key(seed), self.inputs, self.width)[0]
 
-    def outputs(self, params: Any, probes: Sequence[Array], x: Array) -> tuple[Array, ...]:
-        """What leaves every layer, a probe added to each; the last is gamma0 f (P,)."""
-        passed = []
-        for layer, values, probe in zip(self.layers, params, probes, strict=True):
-            x = layer.finite_apply(values, x) + probe
-            passed.append(x)
-        return tuple(passed)
+    def outputs(self, params: Any, x: Array, probes: Sequence[Array] | None = None) -> tuple[Array, list[Passed]]:
+        """gamma0 f (P,), and what passed all places on the way, a probe added at each."""
+        passed: list[Passed] = []
 
-    def pulled(self, params: Any, x: Array) -> tuple[tuple[Array, ...], Callable[[Array], tuple[Any, Any]]]:
-        """The outputs at zero probes, and the pullback of gamma0 f to (parameters, probes)."""
-        free = jax.eval_shape(self.outputs, params, [0.0] * len(params), x)
-        probes = tuple(jnp.zeros(each.shape, each.dtype) for each in free)
+        def tape(kind: str, values: Array) -> Array:
+            if probes is not None:
+                values = values + probes[len(passed)]
+            passed.append(Passed(kind, values))
+            return values
 
-        def output(params: Any, probes: Any) -> tuple[Array, tuple[Array, ...]]:
-            passed = self.outputs(params, probes, x)
-            return passed[-1], passed
+        return self.layers.finite_apply(params, x, tape), passed
 
-        _, pullback, passed = jax.vjp(output, params, probes, has_aux=True)
-        return passed, pullback
+    def kinds(self, params: Any, x: Array) -> list[str]:
+        """The kind of every place."""
+        found: list[str] = []
+
+        def run(params: Any, x: Array) -> Array:
+            output, passed = self.outputs(params, x)
+            found.extend(each.kind for each in passed)
+            return output
+
+        jax.eval_shape(run, params, x)
+        return found
+
+    def pulled(self, params: Any, x: Array) -> tuple[Array, dict[str, list[Array]], Callable[[Array], tuple]]:
+        """gamma0 f, what passed by kind, and the pullback of gamma0 f to parameters and, by kind, to what passed."""
+        kinds = self.kinds(params, x)
+        free = jax.eval_shape(lambda *now: [each.values for each in self.outputs(*now)[1]], params, x)
+        probes = [jnp.zeros(each.shape, each.dtype) for each in free]
+
+        def output(params: Any, probes: Any) -> tuple[Array, list[Array]]:
+            f, passed = self.outputs(params, x, probes)
+            return f, [each.values for each in passed]
+
+        f, pullback, passed = jax.vjp(output, params, probes, has_aux=True)
+
+        def pulled_back(toward: Array) -> tuple[Any, dict[str, list[Array]]]:
+            descent, slopes = pullback(toward)
+            return descent, by_kind(kinds, slopes)
+
+        return f, by_kind(kinds, passed), pulled_back
 
     def step(self, kernels: Kernels, constants: Constants, weights: Weights, t: Array) -> tuple[Weights, Record]:
         """Record, then one step of gradient descent (none at the last step) with rate eta gamma0^2 N.
 
         Rows are independent: a cotangent of ones gives g = gamma0 N df/dh of every row at once.
         """
-        passed, pullback = self.pulled(weights.params, constants.X)
-        f = passed[-1] / constants.gamma0
+        output, passed, pullback = self.pulled(weights.params, constants.X)
+        f = output / constants.gamma0
         f0 = jnp.where(t == 0, f, weights.f0)
         record = Record(f - f0)
         if kernels != "none":
-            record = record._replace(features=tuple(passed[place] for place in self.phi_from))
+            record = record._replace(features=tuple(passed["in"][1:]))
         if kernels == "all":
             _, slopes = pullback(jnp.ones_like(f))
-            record = record._replace(gradients=tuple(self.width * slopes[place] for place in self.h_from))
+            record = record._replace(gradients=tuple(self.width * slope for slope in slopes["out"][:-1]))
+            if not self.factorizes:
+                record = record._replace(tangent=self.tangent(weights.params, constants.X))
         descent, _ = pullback(constants.weights * (constants.y - record.f))
         rate = jnp.where(t < constants.last, constants.eta * constants.gamma0 * self.width, 0.0)
         params = jax.tree.map(lambda value, toward: value + rate * toward, weights.params, descent)
         return Weights(params, f0), record
 
+    def tangent(self, params: Any, X: Array) -> Array:
+        """The tangent kernel N gamma0^2 (df_mu/dW) . (df_nu/dW) (P, P), one column after the other."""
+
+        def output(params: Any) -> Array:
+            return self.outputs(params, X)[0]
+
+        f, pullback = jax.vjp(output, params)
+        return self.width * lax.map(
+            lambda one: jax.jvp(output, (params,), pullback(one))[1], jnp.eye(len(f), dtype=f.dtype)
+        )
+
     def fields(self, weights: Weights, X: Array) -> list[dict[str, Array]]:
-        """Of hidden layers 1..L: h, z = gamma0 N df/dphi(h) and g = gamma0 N df/dh, (P, N) each."""
-        passed, pullback = self.pulled(weights.params, X)
-        _, slopes = pullback(jnp.ones_like(passed[-1]))
-        return [
-            {"h": passed[h], "z": self.width * slopes[phi], "g": self.width * slopes[h]}
-            for h, phi in zip(self.h_from, self.phi_from, strict=True)
-        ]
+        """At every activation: h, z = gamma0 N df/dphi(h) and g = gamma0 N df/dh, of all sites (P, A N) each."""
+        output, passed, pullback = self.pulled(weights.params, X)
+        _, slopes = pullback(jnp.ones_like(output))
+        places = zip(passed["h"], slopes["phi"], slopes["h"], strict=True)
+        named = ({"h": h, "z": self.width * z, "g": self.width * g} for h, z, g in places)
+        return [{name: each.reshape(len(each), -1) for name, each in place.items()} for place in named]
 
     def advance(self, kernels: Kernels, constants: Constants, weights: Weights, start: Array, stop: Array) -> Advance:
         """Train all networks (leading axis of `weights`) from step `start` to `stop`, at most CHUNK steps.
@@ -135,6 +187,14 @@ class Finite:
         return lax.while_loop(lambda now: (now.t < stop) & now.alive, go, begin)
 
 
+def by_kind(kinds: Sequence[str], values: Sequence[Array]) -> dict[str, list[Array]]:
+    """Values of places by their kind, in order."""
+    found: dict[str, list[Array]] = {"in": [], "out": [], "h": [], "phi": []}
+    for kind, each in zip(kinds, values, strict=True):
+        found[kind].append(each)
+    return found
+
+
 class Programs(NamedTuple):
     """Compiled functions of a batch of networks: seeds -> weights, `Finite.advance` and `Finite.fields`."""
 
@@ -144,14 +204,11 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(
-    layers: Any, kernels: Kernels, width: int, points: int, inputs: int, seeds: int, precision: str
-) -> Programs:
+def compiled(finite: Finite, kernels: Kernels, points: int, seeds: int, precision: str) -> Programs:
     """Everything a batch of `seeds` networks needs, compiled (under the x64 setting of `precision`)."""
-    finite = Finite(layers, inputs, width)
     real, whole = jnp.dtype(precision), jnp.asarray(0).dtype
     number, step = jax.ShapeDtypeStruct((), real), jax.ShapeDtypeStruct((), whole)
-    data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, inputs), (points,), (points,))]
+    data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, *finite.inputs), (points,), (points,))]
     shapes: Any = (*data, number, number, step, number)
     constants = Constants(*shapes)
 

@@ -51,8 +51,8 @@ def labelled(solution: Solution) -> xarray.Dataset:
     }
     counts = {"long_name": "number of updates before this row", "units": "steps"}
     coordinates: dict[str, Any] = {**times, "step": ("time", solution.steps(), counts)}
-    if isinstance(depth := getattr(solution.network, "depth", None), int):
-        coordinates["layer"] = ("layer", np.arange(1, depth + 1), {"long_name": "hidden layer", "units": "1"})
+    layers = np.arange(1, solution.network.hidden_layers + 1)
+    coordinates["layer"] = ("layer", layers, {"long_name": "hidden layer", "units": "1"})
     variables = {**_plain(solution), **_kernels(solution), **_fields(solution)}
     if solution.field_samples:
         steps = sorted({step for _, step in solution.field_samples})
@@ -84,7 +84,12 @@ def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
             kernel = LazyKernel((replicates, depth, *pairs), _reader(solution, f"{kind}_kernel"))
             about = f"{kind} kernels of hidden layers"
             found[name] = _variable(("replicate", "layer", *PAIRS), indexing.LazilyIndexedArray(kernel), about)
-    if features and gradients:
+    if not solution.network.factorizes:
+        if (recorded := solution.tangent_kernels) is not None:
+            kernels = np.broadcast_to(recorded, (replicates, rows, points, points))
+            dims = ("replicate", "time", "sample", "sample_prime")
+            found["NTK"] = _variable(dims, kernels, "neural tangent kernel at equal times")
+    elif features and gradients:
         kernel = LazyKernel((replicates, *pairs), _reader(solution, "ntk"))
         found["NTK"] = _variable(("replicate", *PAIRS), indexing.LazilyIndexedArray(kernel), "neural tangent kernel")
     return found

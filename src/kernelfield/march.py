@@ -74,7 +74,7 @@ class OnParticles(Spec):
         progress: Progress,
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        exact = network.nonlinearity.is_linear
+        exact = network.is_linear
         if not exact and self.particles < 4 * problem.points:
             raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
         run = MarchRun(self, network, problem, training, fields_at)
@@ -92,11 +92,10 @@ class OnParticles(Spec):
 
     def tolerances(self, network: Any) -> tuple[float, float]:
         """Feature and gradient tolerance for a network, defaults filled in."""
-        phi = network.nonlinearity
-        if phi.is_linear:
+        if network.is_linear:
             feature_tol, ratio = EXACT_TOL, 1.0
         else:
-            feature_tol, ratio = (1e-5, 3.0) if phi.smooth else (1e-4, 100.0)
+            feature_tol, ratio = (1e-5, 3.0) if network.smooth else (1e-4, 100.0)
             feature_tol = min(feature_tol, 1e-4 * network.gamma0**2)
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
@@ -108,7 +107,7 @@ class OnParticles(Spec):
 
     def step(self, network: Any) -> Step:
         """One step of training, to be compiled."""
-        return Step(network.layers, plain=self.tracks_gradients)
+        return Step(network.layers, self.tracks_gradients, network.factorizes)
 
     def gamma0(self, network: Any) -> Any:
         """The number, or a formal variable."""
@@ -125,6 +124,7 @@ class OnParticles(Spec):
         predictions: np.ndarray,
         features: list[np.ndarray],
         gradients: list[np.ndarray],
+        tangents: np.ndarray | None,
     ) -> dict[str, Any]:
         """Arguments of the Solution.
 
@@ -133,6 +133,7 @@ class OnParticles(Spec):
             problem: what was learned.
             predictions: (R, rows, P).
             features, gradients: factors of the kernels of hidden layers 1..L, (R, rows, P, k).
+            tangents: tangent kernels (R, rows, P, P), where the factors do not give them.
 
         Returns:
             Predictions and kernels by the names that `Solution` has for them.
@@ -146,6 +147,7 @@ class OnParticles(Spec):
             "replicate_predictions": predictions,
             "feature_factors": (problem.input_coordinates[None, None], *Phi),
             "gradient_factors": (*G, one) if self.tracks_gradients else (),
+            "tangent_kernels": tangents,
         }
 
 
@@ -193,7 +195,8 @@ class MarchRun:
     ) -> None:
         self.settings, self.network, self.problem, self.training = march, network, problem, training
         self.fields_at = fields_at
-        self.exact = network.nonlinearity.is_linear
+        self.data = network.coordinates(problem)
+        self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
         self.dtype = jnp.float32 if self.feature_tol >= SINGLE_PRECISION_TOL else jnp.float64
         self.replicates: list[Replicate] = []
@@ -232,7 +235,7 @@ class MarchRun:
             y, weights = jnp.asarray(self.problem.y), jnp.asarray(self.problem.weights)
             gamma0 = self.settings.gamma0(self.network)
             constants = Constants(
-                data=jnp.asarray(self.problem.input_coordinates, self.dtype),
+                data=jnp.asarray(self.data, self.dtype),
                 y=y,
                 weights=weights,
                 gamma0=jax.tree.map(jnp.asarray, gamma0),
@@ -243,7 +246,6 @@ class MarchRun:
                 else jnp.asarray(np.inf),  # rounding is not divergence
             )
             setup = Setup(
-                input_coordinates=self.problem.input_coordinates,
                 gamma0=gamma0,
                 points=cubature if self.exact else sobol,
                 particles=particles,
@@ -255,7 +257,7 @@ class MarchRun:
                 dtype=self.dtype,
             )
             step = self.settings.step(self.network)
-            return Replicate(step, constants, setup, first_capacity(step.rows(self.problem.points)))
+            return Replicate(step, constants, setup, first_capacity(step.orders * self.problem.points))
 
     def _diverged(self) -> Status:
         return Status(
@@ -271,13 +273,13 @@ class MarchRun:
         if not rows:
             return status
         features, gradients = self._factors("features"), self._factors("gradients")
-        predictions = [np.concatenate([coefficients(part.f) for part in each.records])[:rows] for each in replicates]
+        predictions, tangents = self._records("f"), self._records("tangent")
         return Solution(
             network=self.network,
             problem=self.problem,
             training=self.training,
             method=self.settings,
-            **self.settings.recorded(self.network, self.problem, np.stack(predictions), features, gradients),
+            **self.settings.recorded(self.network, self.problem, predictions, features, gradients, tangents),
             field_samples=self._fields(),
             exact=self.exact,
             status=status,
@@ -294,10 +296,24 @@ class MarchRun:
             },
         )
 
+    def _records(self, name: Literal["f", "tangent"]) -> Any:
+        """What every step recorded, (R, rows, ...); None if it did not."""
+        if getattr(self.replicates[0].records[0], name) is None:
+            return None
+        return np.stack(
+            [
+                np.concatenate([coefficients(getattr(part, name)) for part in each.records])[: self.steps_done]
+                for each in self.replicates
+            ]
+        )
+
     def _factors(self, kind: Literal["features", "gradients"]) -> list[np.ndarray]:
-        """Kernel factors of every hidden layer, (R, rows, P, k), without unused capacity (Series: one more axis)."""
-        factors = []
-        for layer in range(self.network.depth):
+        """Kernel factors of every hidden layer, (R, rows, P, A k) for A sites, of features for their mean.
+
+        Without unused capacity; Series have one more axis.
+        """
+        factors, axes = [], 3 + (self.settings.step(self.network).orders > 1)  # steps, orders, samples | sites, k
+        for layer in range(self.network.hidden_layers):
             chunks = [
                 [np.asarray(coefficients(getattr(part, kind)[layer])) for part in each.records]
                 for each in self.replicates
@@ -308,7 +324,11 @@ class MarchRun:
                 for part in each
             )
             joined = [np.concatenate([_padded(part, rank) for part in each])[: self.steps_done] for each in chunks]
-            factors.append(np.stack(joined))
+            stacked = np.stack(joined)
+            if sites := stacked.shape[axes:-1]:
+                stacked = stacked.reshape(*stacked.shape[:axes], -1)
+                stacked = stacked / np.sqrt(np.prod(sites), dtype=stacked.dtype) if kind == "features" else stacked
+            factors.append(stacked)
         return factors
 
     def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
@@ -318,15 +338,20 @@ class MarchRun:
         gaussian = np.random.default_rng(self.settings.seed).standard_normal((particles, self.settings.particles))
         samples, value = {}, functools.partial(self.settings.values, self.network)
         for step in set.intersection(*(set(each.fields) for each in self.replicates)):
-            for layer in range(self.network.depth):
+            for layer in range(len(self.replicates[0].fields[step])):
                 stacks = {
                     name: np.stack([value(getattr(each.fields[step][layer], name)) for each in self.replicates])
                     for name in names
                 }
                 if self.exact:
                     stacks = {name: rows @ gaussian / np.sqrt(particles) for name, rows in stacks.items()}
-                samples[layer + 1, step] = stacks
+                samples[layer + 1, step] = {name: _by_neuron(rows) for name, rows in stacks.items()}
         return samples
+
+
+def _by_neuron(field: np.ndarray) -> np.ndarray:
+    """A field (R, P, *sites, S) with every site of a neuron as a neuron, (R, P, A S)."""
+    return field.reshape(*field.shape[:2], -1)
 
 
 def _padded(factor: np.ndarray, rank: int) -> np.ndarray:

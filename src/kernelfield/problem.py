@@ -73,12 +73,6 @@ class Problem:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
         return principal_coordinates(self.X.reshape(self.points, -1))
 
-    @property
-    def site_coordinates(self) -> np.ndarray:
-        """What `input_coordinates` are, of the channels at every site: (P, *sites, k) with k <= C."""
-        rows = principal_coordinates(self.X.reshape(-1, self.X.shape[-1]))
-        return rows.reshape(*self.X.shape[:-1], -1)
-
 
 def principal_coordinates(rows: np.ndarray) -> np.ndarray:
     """F (n, k) with F F^T = rows rows^T / D, of the smallest k.

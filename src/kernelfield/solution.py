@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -14,6 +14,9 @@ from kernelfield.problem import Problem
 from kernelfield.time_modes import Factor, at_times, restricted
 from kernelfield.training import Training
 from kernelfield.validation import Spec
+
+if TYPE_CHECKING:
+    from kernelfield.networks import Architecture
 
 Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
@@ -99,11 +102,13 @@ class Solution:
         feature_weights, gradient_weights: of kernels that are truncated power series in gamma0, for each factor
             (orders, k): then Phi(t, s) = sum_n F(t) diag(w_n) F(s)^T, and the NTK keeps products up to the same
             order. Empty for kernels F F^T.
+        tangent_kernels: the NTK at equal times where Phi and G do not give it (see `Architecture.factorizes`),
+            (R, steps + 1, P, P), or (R, 1, P, P) if it does not move.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         exact: no sampling: standard errors are zero.
     """
 
-    network: Spec
+    network: Architecture
     problem: Problem
     training: Training
     method: Spec
@@ -112,6 +117,7 @@ class Solution:
     gradient_factors: tuple[Factor, ...] = ()
     feature_weights: tuple[np.ndarray, ...] = ()
     gradient_weights: tuple[np.ndarray, ...] = ()
+    tangent_kernels: np.ndarray | None = None
     field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     exact: bool = False
     status: Status = field(default_factory=Status)
@@ -162,12 +168,23 @@ class Solution:
         return self._gradient_series(layer, t, s).sum(axis=0), layer == len(self.gradient_factors)
 
     def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
+        if not self.network.factorizes:
+            return self._recorded_ntk(t, s), False
         total = np.zeros(())
         for layer in range(max(1, len(self.feature_factors))):
             Phi, G = self._feature_series(layer, t, s), self._gradient_series(layer + 1, t, s)
             for order in range(len(Phi)):  # the same order for both, products beyond it left out
                 total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
         return total, False
+
+    def _recorded_ntk(self, t: Times, s: Times | None) -> np.ndarray:
+        """Entries of `tangent_kernels`; with sites, biases or shared weights Phi and G do not give other ones."""
+        if self.tangent_kernels is None:
+            raise ValueError("the tangent kernel was not tracked in this run: solve with kernels='all'")
+        if np.ndim(self.steps(t)) or (s is not None and self.steps(s) != self.steps(t)):
+            raise ValueError("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
+        kernels, step = self.tangent_kernels, self.steps(t)
+        return kernels[:, 0 if kernels.shape[1] == 1 else step]
 
     def _feature_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
         if not self.feature_factors:
@@ -267,6 +284,13 @@ class Solution:
         return self.estimate("ntk", t, s).se
 
     @property
+    def tracks_ntk(self) -> bool:
+        """Whether the run gives the tangent kernel."""
+        if self.network.factorizes:
+            return bool(self.feature_factors and self.gradient_factors)
+        return self.tangent_kernels is not None
+
+    @property
     def steps_done(self) -> int:
         """Number of updates that the rows of `predictions` cover."""
         return self.replicate_predictions.shape[1] - 1
@@ -334,6 +358,10 @@ class Solution:
         columns, runs = (None if each is None else np.asarray(each) for each in (samples, replicates))
         rows = np.arange(self.problem.points) if columns is None else columns
 
+        tangents = self.tangent_kernels
+        if tangents is not None:
+            tangents = (tangents if runs is None or len(tangents) == 1 else tangents[runs])[..., rows, :][..., rows]
+
         def some(array: Any) -> Any:
             return restricted(array, columns, runs if array.shape[0] == len(self.replicate_predictions) else None)
 
@@ -344,6 +372,7 @@ class Solution:
             replicate_predictions=some(self.replicate_predictions),
             feature_factors=tuple(map(some, self.feature_factors)),
             gradient_factors=tuple(map(some, self.gradient_factors)),
+            tangent_kernels=tangents,
             field_samples={
                 key: {name: some(values[:, None])[:, 0] for name, values in recorded.items()}
                 for key, recorded in self.field_samples.items()

@@ -15,7 +15,8 @@ from kernelfield.training import GradientDescent, Training
 class Method(Protocol):
     """A way to solve: the march, an approximation, or finite networks.
 
-    A method for other training rules than GradientDescent names them in a class attribute `rules`.
+    A method for other training rules than GradientDescent names them in a class attribute `rules`, and one that knows
+    the equations of some networks only names these in `networks`.
     """
 
     def run(
@@ -77,6 +78,9 @@ def solve(
     if not isinstance(training, rules):
         known = " and ".join(rule.__name__ for rule in rules)
         raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
+    kinds, kind = getattr(solver, "networks", None), type(network).__name__
+    if kinds and kind not in kinds:
+        raise ValueError(f"{type(solver).__name__} solves {' and '.join(kinds)}, not {kind}: use March")
     with bar(type(solver).__name__, progress) as report:
         result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)

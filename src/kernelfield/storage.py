@@ -6,7 +6,8 @@ nothing depends on replicate or time is named `any_replicate` or `any_time`. Ker
 gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `Solution.feature_weights`; files of schema 1 have none.
 Factors of long runs are kept as modes in time, see `TimeModes`: then `Phi_factor_l` is B (replicate, feature_mode_l,
 sample, feature_rank_l), and `Phi_time_l` is C. Files of schemas 1 and 2 have no modes, and no weights
-of samples: all are equal.
+of samples: all are equal. `NTK` (replicate, time, sample, sample_prime) is there where the factors do not give it,
+from schema 4 on.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelfield.files import whole_file
+from kernelfield.layers import Sequential
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import Factor, TimeModes
@@ -31,7 +33,7 @@ from kernelfield.validation import Spec, spec_class
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 3
+FORMAT, SCHEMA = "kernelfield.Solution", 4
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -146,6 +148,9 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
             if weights:
                 name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
                 variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
+    if solution.tangent_kernels is not None:
+        dims = (*_leading(lead, solution.tangent_kernels), "sample", "sample_prime")
+        variables["NTK"] = _variable(dims, solution.tangent_kernels, "neural tangent kernel at equal times")
     for (layer, step), samples in solution.field_samples.items():
         for name, values in samples.items():
             dims = (
@@ -192,6 +197,7 @@ def from_dataset(data: xarray.Dataset) -> Solution:
         gradient_factors=_factors(data, "G"),
         feature_weights=_weights(data, "Phi"),
         gradient_weights=_weights(data, "G"),
+        tangent_kernels=data["NTK"].values if "NTK" in data else None,
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),
@@ -209,9 +215,13 @@ def settings_json(spec: Any) -> dict[str, Any]:
         {"class": name, **values}.
 
     Raises:
-        ValueError: if a value is a custom function.
+        ValueError: if a value is a custom function, or the network one of custom layers.
     """
     for name, value in spec:
+        if isinstance(value, Sequential):
+            raise ValueError(
+                "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN or ResNet"
+            )
         if callable(value):
             raise ValueError(
                 f"{name} is a custom function, which cannot be stored: "

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernelfield.engine.basis import empty_basis, represent, room
+from kernelfield.engine.basis import any_full, completed, empty_basis, repeated, represent
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -51,10 +51,47 @@ def test_double_precision_resolves_directions_far_below_rounding_of_squares():
     assert abs(F[1, 1] - F[0, 1]) == pytest.approx(1e-10, rel=0.1)
 
 
-def test_room_is_counted_before_a_step():
-    single, _ = represent(empty_basis(8, 512, 1e-4, np.float32), fields(4, dtype=np.float32))
-    assert room({"any": [single]}, 4)
-    assert not room({"any": [single]}, 5)
-    double, _ = represent(empty_basis(16, 512, 1e-6, np.float64), fields(4))
-    assert room([double], 4)  # three blocks of rows, one for each pass
-    assert not room([double], 5)
+def test_a_basis_without_room_says_so_and_can_be_restored():
+    x = fields(4)
+    basis, _ = represent(empty_basis(4, 512, 1e-6, np.float64), x)
+    assert basis.size == 4 and not basis.full
+    kept = completed(basis, np.array(True))
+    full, _ = represent(kept, fields(4, seed=7))
+    assert full.full and any_full({"any": [kept, full]}) and not any_full([kept])
+    again = repeated(completed(full, np.array(False)))
+    assert again.size == 4 and not again.full
+    np.testing.assert_array_equal(again.q, basis.q)
+
+
+def test_a_step_that_is_repeated_loses_what_it_found():
+    basis = completed(represent(empty_basis(8, 512, 1e-6, np.float64), fields(3))[0], np.array(True))
+    more, _ = represent(basis, fields(4, seed=7))
+    assert more.size > 3
+    again = repeated(more)
+    assert again.size == 3 and not again.q[3:].any()
+
+
+@pytest.mark.parametrize("rows", [40, 200, 400])
+def test_more_rows_than_one_extension_finds_directions_for(rows):
+    """200 and 400 rows take several extensions, of leading axes by eigenvectors and by subspace iteration."""
+    x = fields(rows, particles=1024)
+    basis, F = represent(empty_basis(528, 1024, 1e-3, np.float64), x)
+    assert basis.size <= rows and not basis.full
+    assert np.mean((x - F @ basis.q) ** 2, axis=1).max() <= 1e-3 * basis.scale
+    q = basis.q[: int(basis.size)]
+    np.testing.assert_allclose(q @ q.T / 1024, np.eye(len(q)), atol=1e-10)
+
+
+def test_few_directions_suffice_for_many_rows():
+    """Rank 30 among 400 rows: the subspace iteration finds the few, not one for each row."""
+    x = np.random.default_rng(1).standard_normal((400, 30)) @ np.asarray(fields(30, particles=1024))
+    basis, _ = represent(empty_basis(416, 1024, 1e-8, np.float64), jnp.asarray(x))
+    assert basis.size == 30
+
+
+def test_sites_are_rows():
+    x = fields(6)
+    flat, F = represent(empty_basis(8, 512, 1e-6, np.float64), x)
+    sites, by_site = represent(empty_basis(8, 512, 1e-6, np.float64), x.reshape(2, 3, 512))
+    np.testing.assert_array_equal(flat.q, sites.q)
+    np.testing.assert_array_equal(by_site.reshape(6, 8), F)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kernelfield.engine.basis import empty_basis
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, Side, backward, forward, learn
+from kernelfield.engine.infinite_matrix import InfiniteMatrix, Side, backward, forward, image, learn
 from kernelfield.engine.points import sobol
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -21,17 +21,19 @@ def infinite(coupling):
 
     def side(seed):
         z = jnp.asarray(sobol(24 + POINTS, PARTICLES, np.random.SeedSequence(seed)))
-        return Side(empty_basis(24, PARTICLES, 1e-8, np.float64), z[POINTS:], z[POINTS:]), np.asarray(z[:POINTS])
+        return Side(empty_basis(24, PARTICLES, 1e-8, np.float64), z[None, POINTS:], z[None, POINTS:]), np.asarray(
+            z[:POINTS]
+        )
 
     (below, u), (above, _) = side(1), side(2)
     matrix = InfiniteMatrix(below, above, jnp.asarray(coupling))
     phi, passed = nonlinear(u), []
     for _ in range(2):
         matrix, F = forward(matrix, jnp.asarray(phi))
-        h = np.asarray(F @ matrix.above.W)
+        h = np.asarray(image(matrix.above.W, F))
         g = np.tanh(h)
         matrix, G = backward(matrix, jnp.asarray(g))
-        z = np.asarray(G @ matrix.below.W)
+        z = np.asarray(image(matrix.below.W, G))
         passed.append((h, g, z, phi))
         rate = jnp.full((POINTS, 1), RATE)
         matrix = matrix._replace(

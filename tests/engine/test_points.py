@@ -37,14 +37,30 @@ def test_lanes_of_a_population_share_no_dimension_however_they_grow():
     def dealt(rows_up, rows_down):
         population = Population(unit_vectors, 64, SEED)
         lanes = [
-            population.lane(rows_up, grows=True),
-            population.lane(3, grows=False),
-            population.lane(rows_down, grows=True),
+            population.lane(1, rows_up, grows=True),
+            population.lane(1, 3, grows=False),
+            population.lane(2, rows_down, grows=True),
         ]
         rows = population.coordinates()
-        return [rows[lane].argmax(axis=1).tolist() for lane in lanes]
+        return [each.argmax(axis=1).tolist() for lane in lanes for each in rows[lane]]
 
     small, large = dealt(4, 6), dealt(12, 9)
     everything = [dimension for lane in large for dimension in lane]
     assert len(set(everything)) == len(everything)
     assert all(new[: len(old)] == old for old, new in zip(small, large, strict=True))
+
+
+def test_joined_populations_deal_from_one_point_set():
+    def unit_vectors(dimensions, particles, seed):
+        return np.eye(dimensions, particles)
+
+    one, other, third = (Population(unit_vectors, 64, SEED) for _ in range(3))
+    lanes = [one.lane(1, 2, grows=False), other.lane(3, 2, grows=False), third.lane(1, 1, grows=False)]
+    other.join(third)
+    one.join(third)
+    one.join(other)  # again: nothing changes
+    assert other.coordinates() == third.coordinates() == {}
+    assert other.itself is third.itself is one
+    rows = one.coordinates()
+    dealt = [dimension for lane in lanes for dimension in rows[lane].argmax(axis=2).ravel().tolist()]
+    assert sorted(dealt) == list(range(9))

@@ -78,9 +78,11 @@ def test_kernels_are_those_of_wide_networks_at_initialization(activation, depth)
     """Oracle: the tangent kernel of one wide network by automatic differentiation."""
     found, width = lazy(activation, depth, gamma0=0.7), 4096
     layers = found.network.layers
-    params, _ = layers.finite_init(jax.random.key(0), 8, width)
+    params, _ = layers.finite_init(jax.random.key(0), (8,), width)
     inputs = jnp.asarray(X)
-    jacobian = jax.jacrev(lambda values: width * layers.finite_apply(values, inputs))(params)  # of gamma0 N f
+    jacobian = jax.jacrev(lambda values: width * layers.finite_apply(values, inputs, lambda kind, x: x))(
+        params
+    )  # of gamma0 N f
     flat = np.concatenate([np.asarray(each).reshape(5, -1) for each in jax.tree.leaves(jacobian)], axis=1)
     np.testing.assert_allclose(flat @ flat.T / width, found.ntk(0), rtol=0.1, atol=0.1 * found.ntk(0).max())
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from kernelfield.solution import Solution
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see examples/digits.toml.")]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="CIFAR-10's or MNIST's own files, instead of folder in [data]."),
+]
 ResultPath = Annotated[Path, typer.Option("--output", "-o", metavar="RESULT.nc", help="NetCDF file to write.")]
 
 
@@ -50,13 +54,14 @@ def solve(
     method: Annotated[
         str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
+    data: DataPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Solve training at infinite width."""
     from kernelfield.config import read
 
-    described = read(config)
+    described = read(config, data)
     _run(described, described.method(method), config, output, Output(quiet, as_json))
 
 
@@ -66,13 +71,14 @@ def train(
     output: ResultPath,
     width: Annotated[int | None, typer.Option(help="Neurons of each hidden layer, N.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Networks to train, each from its own start.")] = None,
+    data: DataPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train networks of finite width."""
     from kernelfield.config import read
 
-    described = read(config)
+    described = read(config, data)
     _run(described, networks(described, width, seeds, config), config, output, Output(quiet, as_json))
 
 

@@ -21,7 +21,7 @@ from kernelfield.cli.app import (
     one_line,
     stoppable,
 )
-from kernelfield.cli.runs import ConfigPath, networks
+from kernelfield.cli.runs import ConfigPath, DataPath, networks
 
 if TYPE_CHECKING:
     from kernelfield.compare import Comparison
@@ -96,6 +96,7 @@ def sweep_gamma(
     ] = "gradient_independence,perturbation,static_ntk",
     width: Annotated[int | None, typer.Option(help="Also networks of this width (or of section [finite]).")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many of them.")] = None,
+    data: DataPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +107,7 @@ def sweep_gamma(
     from kernelfield.sweep_figure import draw
 
     check_image(output)
-    described, gammas = read(config), _numbers("--gamma0", gamma0)
+    described, gammas = read(config, data), _numbers("--gamma0", gamma0)
     chosen = {name: described.method(name) for name in ("march", *_words(methods)) if name != "finite"}
     if width is not None or seeds is not None or "finite" in described.methods or "finite" in _words(methods):
         chosen["finite"] = networks(described, width, seeds, config)

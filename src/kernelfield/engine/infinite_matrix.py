@@ -12,25 +12,30 @@ and acts on few directions: the features phi and the gradients g that training v
 
 Z_u = W(0) q_a and Z_r = W(0)^T q_b are fresh Gaussian coordinates; the responses a, b are what is left of the
 fact that W(0) is one matrix. Forward and backward are the same operation seen from the two sides, `transmit`.
+
+A convolution is n independent matrices, one for each place of its kernel, between the same two populations: they
+share their bases, and coordinates (rows, n k) address them all.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from kernelfield.engine.basis import Basis, represent, when
-from kernelfield.engine.series import Fields, coefficients, like
+from kernelfield.engine.basis import Basis, block_size, represent
+from kernelfield.engine.series import Fields, coefficients, like, linear
 
 
 class Side(NamedTuple):
-    """What a matrix looks like from one of its two populations.
+    """What n matrices look like from one of their two populations.
 
     Attributes:
-        basis: directions that were sent into the matrix from here.
-        Z: (capacity of the other side's basis, S) Gaussian image, on these particles, of the other side's directions.
-        W: (same shape) their full image: Gaussian part, response and what was learned; as a Series in gamma0,
+        basis: directions that were sent into the matrices from here.
+        Z: (n, capacity of the other side's basis, S) Gaussian images, on these particles, of the other side's
+            directions.
+        W: (same shape) their full images: Gaussian part, response and what was learned; as a Series in gamma0,
             only what was learned depends on gamma0.
     """
 
@@ -40,55 +45,72 @@ class Side(NamedTuple):
 
 
 class InfiniteMatrix(NamedTuple):
-    """Both sides; `coupling` is 1, or 0 for gradient independence (W(0) and W(0)^T unrelated)."""
+    """Both sides; `coupling` is 1, or 0 for gradient independence (W(0) and W(0)^T unrelated).
 
-    below: Side
+    Matrices that act on data have no side below: data are their own coordinates, and do not respond.
+    """
+
+    below: Side | None
     above: Side
     coupling: Array
 
 
 def forward(matrix: InfiniteMatrix, phi: Fields) -> tuple[InfiniteMatrix, Fields]:
-    """The matrix, extended to know W on the features phi (rows, S), and their coordinates F; then h = F W_F."""
+    """The matrix, extended to know W on the features phi (..., S), and their coordinates F; then h = F W_F."""
+    if matrix.below is None:
+        return matrix, phi
     below, above, F = transmit(matrix.below, matrix.above, matrix.coupling, phi)
     return matrix._replace(below=below, above=above), F
 
 
 def backward(matrix: InfiniteMatrix, g: Fields) -> tuple[InfiniteMatrix, Fields]:
-    """The matrix, extended to know W^T on the gradients g (rows, S), and their coordinates G; then z = G W_B."""
+    """The matrix, extended to know W^T on the gradients g (..., S), and their coordinates G; then z = G W_B."""
+    if matrix.below is None:
+        basis, G = represent(matrix.above.basis, g)
+        return matrix._replace(above=matrix.above._replace(basis=basis)), G
     above, below, G = transmit(matrix.above, matrix.below, matrix.coupling, g)
     return matrix._replace(below=below, above=above), G
 
 
 def transmit(sender: Side, receiver: Side, coupling: Array, x: Fields) -> tuple[Side, Side, Fields]:
-    """Send x (rows, S) from one side to the other.
+    """Send x (..., S) from one side to the other.
 
     A direction met for the first time is born on the receiver at once, with a Gaussian image and with its
     response to all that the receiver has sent so far. This order is causality.
 
     Returns:
-        sender, receiver and the coordinates (rows, capacity) of x.
+        sender, receiver and the coordinates (..., capacity) of x.
     """
     known = sender.basis.size
     basis, coordinates = represent(sender.basis, x)
+    particles = basis.q.shape[1]
+    block = block_size(basis, coefficients(x).size // particles)
 
-    def bear(W: Fields) -> Fields:
-        at_most = coefficients(x).size // basis.q.shape[1]
-        born = lax.dynamic_slice_in_dim(basis.q, known, at_most)
-        response = born @ sender.Z.T / basis.q.shape[1]
-        gaussian = lax.dynamic_slice_in_dim(receiver.Z, known, at_most)
-        return with_rows(W, gaussian + coupling * response @ receiver.basis.q, known)
+    def bear(now: tuple[Array, Fields]) -> tuple[Array, Fields]:
+        start, W = now
+        born = lax.dynamic_slice_in_dim(basis.q, start, block)
+        response = born @ sender.Z.reshape(-1, particles).T / particles
+        responded = response.reshape(block, len(sender.Z), -1) @ receiver.basis.q
+        gaussian = lax.dynamic_slice_in_dim(receiver.Z, start, block, axis=1)
+        return start + block, with_rows(W, gaussian + coupling * jnp.moveaxis(responded, 0, 1), start)
 
-    W = when(basis.size > known, bear, receiver.W)
+    _, W = lax.while_loop(lambda now: now[0] < basis.size, bear, (known, receiver.W))
     return sender._replace(basis=basis), receiver._replace(W=W), coordinates
 
 
 def with_rows(W: Fields, rows: Array, start: Array) -> Fields:
-    """W with `rows` put in from row `start`; into the lowest order of a Series."""
+    """W with `rows` (n, block, S) put in from direction `start` on; into the lowest order of a Series."""
     values = coefficients(W)
-    block = rows.reshape((1,) * (values.ndim - 2) + rows.shape)
+    block = rows.reshape((1,) * (values.ndim - rows.ndim) + rows.shape)
     return like(W, lax.dynamic_update_slice(values, block, (0,) * (values.ndim - 2) + (start, 0)))
 
 
+def image(W: Fields, coordinates: Fields) -> Fields:
+    """Sum over matrices and directions of coordinates (rows, n k) times images W (n, k, S)."""
+    return coordinates @ linear(lambda values: values.reshape(-1, values.shape[-1]), W)
+
+
 def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields) -> Side:
-    """One step of gradient descent: W += sum_mu rate_mu coordinates_mu^T x_mu, with rate (rows, 1)."""
-    return side._replace(W=side.W + (rate * coordinates).T @ x)
+    """One step of gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1)."""
+    learned = (rate * coordinates).T @ x
+    return side._replace(W=side.W + linear(lambda values: values.reshape(side.Z.shape), learned))

@@ -48,39 +48,54 @@ def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence) -> n
 
 @dataclass(eq=False)
 class Lane:
-    """The Gaussian coordinates that one weight matrix sees on one population: `rows` of them, in order of need."""
+    """The Gaussian coordinates that n matrices see on one population: `rows` each, in order of need."""
 
+    matrices: int
     rows: int
     grows: bool
 
 
 @dataclass(eq=False)
 class Population:
-    """S particles whose coordinates are dealt to lanes in turn: one to each lane that wants more."""
+    """S particles whose coordinates are dealt to lanes in turn: one to each matrix that wants more."""
 
     points: PointSet
     particles: int
     seed: np.random.SeedSequence
     lanes: list[Lane] = field(default_factory=list)
+    joined: Population | None = None
 
-    def lane(self, rows: int, grows: bool) -> Lane:
-        """A new lane of `rows` coordinates, of which a lane that grows may want more later."""
-        self.lanes.append(Lane(rows, grows))
+    def lane(self, matrices: int, rows: int, grows: bool) -> Lane:
+        """A new lane of `rows` coordinates for each matrix, of which a lane that grows may want more later."""
+        self.lanes.append(Lane(matrices, rows, grows))
         return self.lanes[-1]
 
+    @property
+    def itself(self) -> Population:
+        """The population that this one is part of, after all joining."""
+        return self if self.joined is None else self.joined.itself
+
+    def join(self, other: Population) -> None:
+        """Make both populations one: the same particles, as where fields of both are added."""
+        mine, theirs = self.itself, other.itself
+        if mine is not theirs:
+            mine.lanes, theirs.lanes, theirs.joined = mine.lanes + theirs.lanes, [], mine
+
     def coordinates(self) -> dict[Lane, np.ndarray]:
-        """The coordinates of every lane, (rows, S) each.
+        """The coordinates of every lane, (matrices, rows, S) each.
 
         Row j of a lane has the same dimension of the point set however many rows the growing lanes have.
         """
-        turns = max([lane.rows for lane in self.lanes], default=0)
-        wanted = [
-            (lane, row) for row in range(turns) for lane in self.lanes if row < (turns if lane.grows else lane.rows)
-        ]
-        dimensions: dict[Lane, list[int]] = {lane: [] for lane in self.lanes}
-        for dimension, (lane, row) in enumerate(wanted):
-            if row < lane.rows:
-                dimensions[lane].append(dimension)
-        needed = 1 + max(max(at, default=0) for at in dimensions.values())
+        if not self.lanes:
+            return {}
+        turns, dimension = max(lane.rows for lane in self.lanes), 0
+        dimensions: dict[Lane, list[range]] = {lane: [] for lane in self.lanes}
+        for row in range(turns):
+            for lane, at in dimensions.items():
+                if row < lane.rows:
+                    at.append(range(dimension, dimension + lane.matrices))
+                if row < lane.rows or lane.grows:
+                    dimension += lane.matrices
+        needed = 1 + max(each[-1] for at in dimensions.values() for each in at)
         table = self.points(needed, self.particles, self.seed)
-        return {lane: table[at] for lane, at in dimensions.items()}
+        return {lane: table[np.array(at).T] for lane, at in dimensions.items()}

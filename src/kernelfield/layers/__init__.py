@@ -1,21 +1,32 @@
-"""The layers that networks are made of."""
+"""The layers that networks are made of; `base` says what a layer is.
+
+Compose them in `Sequential` and give that to `kernelfield.Network`: the first layer is Dense or Conv, the last one
+Readout. A layer object that occurs more than once shares its weights.
+"""
 
 from kernelfield.layers.activation import Activation
-from kernelfield.layers.base import FieldTrace, Layer, Setup, Signal, WeightTrace
-from kernelfield.layers.dense import Dense
-from kernelfield.layers.read_in import ReadIn
+from kernelfield.layers.base import FieldTrace, Layer, Setup, Signal, Space, WeightTrace
+from kernelfield.layers.bias import Bias
+from kernelfield.layers.pool import AveragePool, GlobalAveragePool
 from kernelfield.layers.readout import Readout
+from kernelfield.layers.residual import Residual
 from kernelfield.layers.sequential import Sequential
+from kernelfield.layers.weights import Conv, Dense
 
 __all__ = [
     "Activation",
+    "AveragePool",
+    "Bias",
+    "Conv",
     "Dense",
     "FieldTrace",
+    "GlobalAveragePool",
     "Layer",
-    "ReadIn",
     "Readout",
+    "Residual",
     "Sequential",
     "Setup",
     "Signal",
+    "Space",
     "WeightTrace",
 ]

@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
+import numpy as np
 from jax import Array
 
 from kernelfield.activations import Activation as Nonlinearity
-from kernelfield.activations import elementwise_derivative
-from kernelfield.engine.series import lift
-from kernelfield.layers.base import FieldTrace, Setup, Signal
-
-Below = TypeVar("Below")
+from kernelfield.activations import activation, elementwise_derivative
+from kernelfield.engine.series import Fields, lift
+from kernelfield.gaussian_averages import kernel_map
+from kernelfield.layers.base import FieldTrace, Setup, Signal, Space, Stateless, Tape
+from kernelfield.layers.lazy import LazyField
 
 
 @dataclass(frozen=True)
-class Activation:
-    """phi(h) going up, g = phi'(h) z going down."""
+class Activation(Stateless):
+    """phi(h) going up, g = phi'(h) z going down.
+
+    Args:
+        nonlinearity: a name that `kernelfield.MLP` knows, or any elementwise JAX function.
+    """
 
     nonlinearity: Nonlinearity
 
-    def init(self, setup: Setup, below: Below) -> tuple[None, Below]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nonlinearity", activation(self.nonlinearity))
+
+    def init(self, setup: Setup, below: Space) -> tuple[None, Space]:
         """No state, the same population."""
         return None, below
 
     def forward(self, state: None, signal: Signal) -> tuple[None, Signal, FieldTrace]:
         """phi(h), and phi(u) of the Gaussian part."""
         phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)
-        return None, Signal(phi(signal.value), phi(signal.gaussian)), FieldTrace(h=signal.value)
+        up = Signal(phi(signal.value), phi(signal.gaussian))
+        return None, up, FieldTrace(h=signal.value, phi=up.value)
 
-    def backward(self, state: None, chi: Array, trace: FieldTrace) -> tuple[None, Array, FieldTrace]:
+    def backward(self, state: None, chi: Fields, trace: FieldTrace) -> tuple[None, Fields, FieldTrace]:
         """g = phi'(h) z."""
         dphi = self.nonlinearity.dphi
         g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi
         return None, g, trace._replace(z=chi, g=g)
 
-    def update(self, state: None, trace: FieldTrace, rate: Array) -> None:
-        """Nothing to learn."""
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyField]:
+        """<phi(h) phi(h)> and <phi'(h) phi'(h)> for Gaussian h."""
+        phi, rows = self.nonlinearity, kernel.reshape(int(np.sqrt(kernel.size)), -1)
+        slope = kernel_map(rows, phi.dphi, phi.derivative_map).reshape(kernel.shape)
+        return kernel_map(rows, phi.phi, phi.feature_map).reshape(kernel.shape), LazyField(kernel, slope)
 
-    def finite_init(self, key: Array, inputs: int, width: int) -> tuple[None, int]:
-        """No parameters."""
-        return None, inputs
+    def lazy_backward(self, kernel: np.ndarray, trace: LazyField) -> tuple[np.ndarray, float, LazyField]:
+        """<g g> = <phi'(h) phi'(h)> <z z>."""
+        return kernel * trace.slope, 0.0, trace._replace(z=kernel)
 
-    def finite_apply(self, params: None, x: Array) -> Array:
+    def finite_apply(self, params: None, x: Array, tape: Tape) -> Array:
         """phi(x)."""
-        return self.nonlinearity.phi(x)
+        return tape("phi", self.nonlinearity.phi(tape("h", x)))

@@ -1,20 +1,24 @@
-"""What a layer is: how it acts on particles, and its finite-width twin.
+"""What a layer is: how it acts on particles, its lazy limit, and its finite-width twin.
 
 A layer object holds only settings. On particles its state is a pytree of arrays, and it answers
 
-    init(setup, below)            state at initialization, and the population it feeds
+    init(setup, below)            state at initialization, and the space it feeds
     forward(state, signal)        what goes up
     backward(state, chi, trace)   what goes down: chi is the pregradient that reached the layer
     update(state, trace, rate)    one step of gradient descent
+    tangent(trace, other)         its part of the tangent kernel
 
 Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed.
-The finite-width twin of a layer (`finite_init`, `finite_apply`) is a plain function whose gradients come from
-automatic differentiation.
+Fields are arrays (P, *sites, S): samples, then the sites of an image if there are any, then particles. All
+particles of a population see all sites; a layer that knows no sites acts on each of them.
+
+In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The finite-width twin (`finite_init`,
+`finite_apply`) is a plain function whose gradients come from automatic differentiation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -26,21 +30,25 @@ from jax import Array
 from kernelfield.engine.basis import Basis, empty_basis
 from kernelfield.engine.infinite_matrix import Side
 from kernelfield.engine.points import Lane, PointSet, Population
+from kernelfield.engine.series import Fields, leading, linear
 
 State = Any
+Sites = tuple[int, ...]
+Tape = Callable[[str, Array], Array]
 
 
 class Signal(NamedTuple):
     """What goes forward: the field itself, and its Gaussian part (from W(0) alone, without responses)."""
 
-    value: Array
-    gaussian: Array
+    value: Any
+    gaussian: Any
 
 
 class WeightTrace(NamedTuple):
-    """What passed a weight layer l: rows (rows, S) and their coordinates in the layer's bases.
+    """What passed a weight layer l: fields (P, *sites, S) and their coordinates (P, *sites, k) in its bases.
 
-    Feature and gradient kernels are Phi^l = F F^T and G^{l+1} = G G^T.
+    Without sites, feature and gradient kernels are Phi^l = F F^T and G^{l+1} = G G^T; with them, Phi is the mean
+    over sites and G the sum.
     """
 
     phi: Any = None
@@ -50,11 +58,20 @@ class WeightTrace(NamedTuple):
 
 
 class FieldTrace(NamedTuple):
-    """Preactivation h, pregradient z and gradient g = phi'(h) z at an activation, (rows, S) each."""
+    """At an activation: preactivation h, phi(h), pregradient z and gradient g = phi'(h) z, (P, *sites, S) each."""
 
     h: Any
+    phi: Any
     z: Any = None
     g: Any = None
+
+
+class Space(NamedTuple):
+    """Where fields live: their population (None for data), their sites, and for data the number of channels."""
+
+    population: Any  # Population | None, for data
+    sites: Sites = ()
+    channels: int = 0
 
 
 @dataclass
@@ -62,7 +79,6 @@ class Setup:
     """How a network is laid out on particles.
 
     Attributes:
-        input_coordinates: F_x (P, k) with F_x F_x^T = K_x.
         gamma0: feature-learning strength, a number or the formal `Variable`.
         points: makes Gaussian coordinates.
         particles: S.
@@ -74,7 +90,6 @@ class Setup:
         populations: what the layers asked for; coordinates are dealt once all have asked.
     """
 
-    input_coordinates: np.ndarray
     gamma0: Any
     points: PointSet
     particles: int
@@ -96,13 +111,13 @@ class Setup:
         """An empty basis."""
         return empty_basis(next(self.capacities), self.particles, tol, self.dtype)
 
-    def side(self, basis: Basis, population: Population, images: int | Basis) -> Side:
-        """One side of a matrix: `images` of a fixed number of directions, or of those of the other side's basis.
+    def side(self, basis: Basis, population: Population, images: int | Basis, matrices: int = 1) -> Side:
+        """One side of n matrices: `images` of a fixed number of directions, or of those of the other side's basis.
 
         Z and W hold a `Lane` until `dealt` puts its coordinates there: at initialization W = Z.
         """
         grows = isinstance(images, Basis)
-        lane: Any = population.lane(images.q.shape[0] if grows else images, grows)
+        lane: Any = population.itself.lane(matrices, images.q.shape[0] if grows else images, grows)
         return Side(basis, lane, lane)
 
     def dealt(self, state: State) -> State:
@@ -122,26 +137,100 @@ class Setup:
 class Layer(Protocol):
     """The contract of every layer; see the module's docstring."""
 
-    def init(self, setup: Setup, below: Any) -> tuple[State, Any]:
-        """The state at initialization and the population that the layer feeds."""
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """Layers that this one is made of, in the order in which they act; none for most."""
+        ...
+
+    def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
+        """The state at initialization and the space that the layer feeds."""
         ...
 
     def forward(self, state: State, signal: Any) -> tuple[State, Any, Any]:
         """The state, what goes up and a trace."""
         ...
 
-    def backward(self, state: State, chi: Array, trace: Any) -> tuple[State, Any, Any]:
+    def backward(self, state: State, chi: Any, trace: Any) -> tuple[State, Any, Any]:
         """The state, what goes down and the completed trace."""
         ...
 
-    def update(self, state: State, trace: Any, rate: Array) -> State:
-        """The state after one step; row mu of the gradients moves the weights at rate_mu, rate (rows, 1)."""
+    def update(self, state: State, trace: Any, rate: Fields) -> State:
+        """The state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
         ...
 
-    def finite_init(self, key: Array, inputs: int, width: int) -> tuple[Any, int]:
-        """Parameters of the layer at finite width, and the number of its outputs."""
+    def tangent(self, trace: Any, other: Any) -> Fields:
+        """Products of the gradients of f with respect to the layer's weights, sample by sample (P, P)."""
         ...
 
-    def finite_apply(self, params: Any, x: Array) -> Array:
-        """The layer at finite width on x (rows, inputs)."""
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
+        """The kernel of what goes up, given that of what comes in, (P, *sites, P, *sites) both, and a trace."""
         ...
+
+    def lazy_backward(self, kernel: np.ndarray, trace: Any) -> tuple[np.ndarray, Any, Any]:
+        """The kernel of what goes down, the layer's part of the tangent kernel (P, P), and the completed trace."""
+        ...
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Any, tuple[int, ...]]:
+        """Parameters at finite width for inputs of shape (*sites, channels), and the shape of the outputs."""
+        ...
+
+    def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
+        """The layer at finite width on x (P, *sites, channels); `tape(kind, x)` listens to what passes.
+
+        Kinds are "in" and "out" of weights, and "h" and "phi" before and after an activation.
+        """
+        ...
+
+
+class Simple:
+    """A layer that is not made of others."""
+
+    parts: tuple[Layer, ...] = ()
+
+
+class Stateless(Simple):
+    """A layer without weights."""
+
+    def update(self, state: None, trace: Any, rate: Fields) -> None:
+        """Nothing to learn."""
+
+    def tangent(self, trace: Any, other: Any) -> float:
+        """No weights."""
+        return 0.0
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[None, tuple[int, ...]]:
+        """No parameters."""
+        return None, shape
+
+
+def uses(layer: Layer) -> list[Layer]:
+    """The simple layers that a layer is made of, in the order in which they act."""
+    return [use for part in layer.parts for use in uses(part)] if layer.parts else [layer]
+
+
+def traces(tree: Any, kind: type) -> list:
+    """The traces of one kind in a tree of traces, in the order in which layers act."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def sites_of(x: Fields) -> Sites:
+    """Sites of a field (P, *sites, S)."""
+    return leading(x).shape[1:-1]
+
+
+def flat(x: Fields) -> Fields:
+    """A field (P, *sites, n) as rows (P A, n)."""
+    return linear(lambda values: values.reshape(-1, values.shape[-1]), x)
+
+
+def in_rows(rate: Fields, rows: int) -> Fields:
+    """What belongs to samples (P,) as a column for rows (P A, 1)."""
+    return linear(lambda values: jnp.repeat(values, rows // len(values))[:, None], rate)
+
+
+def products(trace: tuple[Fields, Fields], other: tuple[Fields, Fields], samples: int) -> Fields:
+    """sum over sites a, b of (F_a . F'_b) (G_a . G'_b), sample by sample (P, P); rows are (sample, site)."""
+    (F, G), (F2, G2) = trace, other
+    both = (F @ F2.T) * (G @ G2.T)
+    return linear(lambda values: values.reshape(samples, -1, samples, values.shape[-1] // samples).sum((1, 3)), both)

@@ -2,67 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
-from kernelfield.layers.base import Layer, Setup
+from kernelfield.engine.series import Fields
+from kernelfield.layers.base import Layer, Setup, Space, Stateless, Tape, uses
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """The composition of `layers`, itself a layer."""
+    """The composition of `layers`, itself a layer.
+
+    A layer object that occurs more than once shares its weights between all uses: one state, a trace of each use.
+
+    Args:
+        layers: bottom to top.
+    """
 
     layers: tuple[Layer, ...]
+    state_of: tuple[int, ...] = field(init=False)  # the use of a layer -> number of its state
 
-    def init(self, setup: Setup, below: Any) -> tuple[tuple, Any]:
-        """The states of all layers and the last population."""
-        states = []
-        for layer in self.layers:
-            state, below = layer.init(setup, below)
-            states.append(state)
-        return tuple(states), below
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        given: dict[int, int] = {}
+        object.__setattr__(self, "layers", tuple(layers))
+        object.__setattr__(self, "state_of", tuple(given.setdefault(id(each), len(given)) for each in self.layers))
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """All layers."""
+        return self.layers
+
+    @property
+    def shares(self) -> bool:
+        """Whether weights are used more than once."""
+        return any(
+            self.state_of.count(place) > 1 and not all(isinstance(each, Stateless) for each in uses(layer))
+            for place, layer in zip(self.state_of, self.layers, strict=True)
+        )
+
+    def init(self, setup: Setup, below: Space) -> tuple[tuple, Space]:
+        """The states of all layers and the last space."""
+        states, spaces = {}, {}
+        for place, layer in zip(self.state_of, self.layers, strict=True):
+            if jax.tree.leaves(states.get(place)):  # weights used again act on the same population as before
+                first, above = spaces[place]
+                _reused(first, below)
+                below = above
+            else:
+                spaces[place] = below, (made := layer.init(setup, below))[1]
+                states[place], below = made
+        return tuple(states.values()), below
 
     def forward(self, state: tuple, signal: Any) -> tuple[tuple, Any, tuple]:
         """Bottom to top."""
-        states, traces = [], []
-        for layer, old in zip(self.layers, state, strict=True):
-            new, signal, trace = layer.forward(old, signal)
-            states.append(new)
+        states, traces = list(state), []
+        for place, layer in zip(self.state_of, self.layers, strict=True):
+            states[place], signal, trace = layer.forward(states[place], signal)
             traces.append(trace)
         return tuple(states), signal, tuple(traces)
 
     def backward(self, state: tuple, chi: Any, trace: tuple) -> tuple[tuple, Any, tuple]:
         """Top to bottom."""
-        states, traces = [], []
-        for layer, old, passed in reversed(list(zip(self.layers, state, trace, strict=True))):
-            new, chi, passed = layer.backward(old, chi, passed)
-            states.append(new)
+        states, traces = list(state), []
+        for place, layer, passed in reversed(list(zip(self.state_of, self.layers, trace, strict=True))):
+            states[place], chi, passed = layer.backward(states[place], chi, passed)
             traces.append(passed)
-        return tuple(states[::-1]), chi, tuple(traces[::-1])
+        return tuple(states), chi, tuple(traces[::-1])
 
-    def update(self, state: tuple, trace: tuple, rate: Array) -> tuple:
-        """Each layer by itself."""
-        return tuple(
-            layer.update(old, passed, rate) for layer, old, passed in zip(self.layers, state, trace, strict=True)
+    def update(self, state: tuple, trace: tuple, rate: Fields) -> tuple:
+        """Each layer by itself, once for every use."""
+        states = list(state)
+        for place, layer, passed in zip(self.state_of, self.layers, trace, strict=True):
+            states[place] = layer.update(states[place], passed, rate)
+        return tuple(states)
+
+    def tangent(self, trace: tuple, other: tuple) -> Fields:
+        """The sum over all pairs of uses of each layer."""
+        return sum(
+            layer.tangent(one, two)
+            for place, layer, one in zip(self.state_of, self.layers, trace, strict=True)
+            for again, two in zip(self.state_of, other, strict=True)
+            if place == again
         )
 
-    def finite_init(self, key: Array, inputs: int, width: int) -> tuple[tuple, int]:
-        """Parameters of all layers."""
-        params = []
-        for layer, layer_key in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
-            values, inputs = layer.finite_init(layer_key, inputs, width)
-            params.append(values)
-        return tuple(params), inputs
-
-    def finite_apply(self, params: tuple, x: Array) -> Array:
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Bottom to top."""
-        for layer, values in zip(self.layers, params, strict=True):
-            x = layer.finite_apply(values, x)
+        if self.shares:
+            raise ValueError("the lazy limit of weights that are used more than once is not known here")
+        traces = []
+        for layer in self.layers:
+            kernel, trace = layer.lazy_forward(kernel)
+            traces.append(trace)
+        return kernel, tuple(traces)
+
+    def lazy_backward(self, kernel: np.ndarray, trace: tuple) -> tuple[np.ndarray, Any, tuple]:
+        """Top to bottom."""
+        tangent, traces = 0.0, []
+        for layer, passed in reversed(list(zip(self.layers, trace, strict=True))):
+            kernel, part, passed = layer.lazy_backward(kernel, passed)
+            tangent = tangent + part
+            traces.append(passed)
+        return kernel, tangent, tuple(traces[::-1])
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[tuple, tuple[int, ...]]:
+        """Parameters of all layers."""
+        params, keys = {}, jax.random.split(key, len(self.layers))
+        for place, layer, layer_key in zip(self.state_of, self.layers, keys, strict=True):
+            values, shape = layer.finite_init(layer_key, shape, width)
+            if jax.tree.map(np.shape, params.setdefault(place, values)) != jax.tree.map(np.shape, values):
+                raise ValueError("a layer that is used twice must act on a hidden layer of the same sites each time")
+        return tuple(params.values()), shape
+
+    def finite_apply(self, params: tuple, x: Array, tape: Tape) -> Array:
+        """Bottom to top."""
+        for place, layer in zip(self.state_of, self.layers, strict=True):
+            x = layer.finite_apply(params[place], x, tape)
         return x
 
-    def __iter__(self) -> Iterator[Layer]:
-        return iter(self.layers)
+
+def _reused(first: Space, again: Space) -> None:
+    """Weights used again: what they act on is the population that they act on already."""
+    if first.population is None or again.population is None or first.sites != again.sites:
+        raise ValueError("a layer that is used twice must act on a hidden layer of the same sites each time")
+    first.population.join(again.population)

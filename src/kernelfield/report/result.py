@@ -64,7 +64,7 @@ class Result:
         features, gradients = len(self.solution.feature_factors), len(self.solution.gradient_factors)
         kinds: tuple[tuple[Kernel, int], ...] = ("Phi", features), ("G", gradients)
         found: list[tuple[Kernel, int | None]] = [(kind, layer) for kind, end in kinds for layer in range(1, end)]
-        return [*found, ("NTK", None)] if features and gradients else found
+        return [*found, ("NTK", None)] if self.solution.tracks_ntk else found
 
     @property
     def rests(self) -> bool:

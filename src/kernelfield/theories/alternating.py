@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,8 @@ class AlternatingMonteCarlo(Spec):
     responses: Literal["derivatives", "stein"] | None = None
     root_tol: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
+
+    networks: ClassVar[tuple[str, ...]] = ("MLP",)
 
     @field_validator("samples")
     @classmethod

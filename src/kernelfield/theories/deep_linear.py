@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -68,11 +68,13 @@ class DeepLinear(Spec):
     max_iterations: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
 
+    networks: ClassVar[tuple[str, ...]] = ("MLP",)
+
     def run(
         self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        if not network.nonlinearity.is_linear:
+        if not network.is_linear:
             raise ValueError(f"DeepLinear needs a network with activation='linear', got {network.activation!r}")
         return LinearRun(self, network, problem, training).solve(fields_at, progress)
 

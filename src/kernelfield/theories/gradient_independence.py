@@ -10,10 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernelfield.layers import WeightTrace
+from kernelfield.engine.basis import any_full
+from kernelfield.layers import FieldTrace, Signal, WeightTrace
+from kernelfield.layers.base import traces
+from kernelfield.layers.bias import BiasTrace
 from kernelfield.march import OnParticles
+from kernelfield.networks import MLP
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Record, Step, activations, blank, recorded
+from kernelfield.replicate import Constants, Record, Step, blank
 from kernelfield.solution import Solution, Status
 from kernelfield.theories.deep_linear import DeepLinear, LinearRun
 from kernelfield.training import GradientDescent
@@ -59,7 +63,7 @@ class GradientIndependence(OnParticles):
         progress: Callable[[int, int], None],
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        if not network.nonlinearity.is_linear:
+        if not (network.is_linear and isinstance(network, MLP)):
             return super().run(network, problem, training, fields_at, progress)
         equations = LinearRun(DeepLinear(seed=self.seed), network, problem, training, coupling=0.0)
         solution = equations.solve(fields_at, progress)
@@ -68,7 +72,7 @@ class GradientIndependence(OnParticles):
 
     def step(self, network: Any) -> Step:
         """A step that adds up the predictions."""
-        return IncrementalStep(network.layers)
+        return IncrementalStep(network.layers, factorizes=network.factorizes)
 
 
 class Memory(NamedTuple):
@@ -86,7 +90,7 @@ class IncrementalStep(Step):
         """Nothing came before: an output of zero and a trace of zeros add nothing."""
 
         def sweep(state: Any) -> tuple:
-            state, _, trace = self.layers.forward(state, constants.data)
+            state, _, trace = self.layers.forward(state, Signal(constants.data, constants.data))
             return self.layers.backward(state, jnp.ones_like(constants.y), trace)[2]
 
         return state, Memory(jnp.zeros_like(constants.y), blank(jax.eval_shape(sweep, state)))
@@ -94,19 +98,30 @@ class IncrementalStep(Step):
     def __call__(self, constants: Constants, state: Any, t: Array) -> tuple[Any, Record, tuple]:
         """As `Step`, with the output from its increments."""
         state, before = state
-        state, _, trace = self.layers.forward(state, constants.data)
-        f = before.f + increment(before.trace, trace, constants.rate * (constants.y - before.f), constants.gamma0)
+        state, _, trace = self.layers.forward(state, Signal(constants.data, constants.data))
+        moved = constants.rate * (constants.y - before.f)
+        f = before.f + self.tangent(before.trace, trace) @ moved + curvature(before.trace, trace) / constants.gamma0
         state, trace = self.descend(constants, state, trace, constants.y - f, t)
-        return (state, Memory(f, trace)), recorded(f, trace), activations(trace)
+        repeats = any_full(state)
+        memory = jax.tree.map(lambda old, new: jnp.where(repeats, old, new), before, Memory(f, trace))
+        return (state, memory), self.recorded(f, trace), tuple(traces(trace, FieldTrace))
+
+    def tangent(self, before: tuple, now: tuple) -> Array:
+        """The tangent kernel (P, P) between features of now and before, for the gradients of before."""
+        kinds = (WeightTrace, BiasTrace)
+
+        def mixed(old: Any, new: Any) -> Any:
+            return new._replace(G=old.G) if isinstance(old, kinds) else new
+
+        features = jax.tree.map(mixed, before, now, is_leaf=lambda leaf: isinstance(leaf, kinds))
+        return self.layers.tangent(features, before)
 
 
-def increment(before: tuple, now: tuple, moved: Array, gamma0: Array) -> Array:
-    """f(t+1) - f(t) (P,), given the traces of both steps and moved = eta w Delta(t)."""
-    weights = [(old, new) for old, new in zip(before, now, strict=True) if isinstance(old, WeightTrace)]
-    fields = zip(activations(before), activations(now), weights[1:], strict=True)
-    first_order = sum(((old.G @ old.G.T) * (new.F @ old.F.T)) @ moved for old, new in weights)
-    curvature = sum(
-        jnp.mean(old.z * (above_new.phi - above_old.phi) - old.g * (new.h - old.h), axis=1)
-        for old, new, (above_old, above_new) in fields
+def curvature(before: tuple, now: tuple) -> Array:
+    """sum_l <z^l dphi(h^l) - g^l dh^l> (P,), between two steps, summed over sites."""
+    fields = zip(traces(before, FieldTrace), traces(now, FieldTrace), strict=True)
+    each = (
+        jnp.mean(old.z * (new.phi - old.phi) - old.g * (new.h - old.h), axis=-1).reshape(len(old.h), -1).sum(axis=1)
+        for old, new in fields
     )
-    return first_order + curvature / gamma0
+    return sum(each, jnp.zeros(()))

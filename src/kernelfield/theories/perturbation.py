@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from kernelfield.engine.infinite_matrix import Side
 from kernelfield.engine.series import Series, Variable, coefficients
 from kernelfield.march import OnParticles
+from kernelfield.networks import MLP
 from kernelfield.problem import Problem
 from kernelfield.replicate import Constants, Step
 from kernelfield.solution import Solution, Status
@@ -55,12 +56,12 @@ class Perturbation(OnParticles):
         progress: Callable[[int, int], None],
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        phi = network.nonlinearity
-        if phi.is_linear:
+        if network.is_linear and isinstance(network, MLP):
             solved = closed_form(network, problem, training)
             return Solution(network, problem, training, self, **solved, exact=True)
-        if not phi.smooth:
-            raise ValueError(f"Perturbation needs a smooth activation, got {phi.name}, whose slope jumps")
+        if not network.smooth:
+            kinked = next(each.name for each in network.nonlinearities if not each.smooth)
+            raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
         return super().run(network, problem, training, fields_at, progress)
 
     def tolerances(self, network: Any) -> tuple[float, float]:
@@ -88,6 +89,7 @@ class Perturbation(OnParticles):
         predictions: np.ndarray,
         features: list[np.ndarray],
         gradients: list[np.ndarray],
+        tangents: np.ndarray | None,
     ) -> dict[str, Any]:
         """Orders 0 and 2; the arrays have the order as their third axis."""
         gamma0 = network.gamma0
@@ -116,9 +118,7 @@ class SeriesStep(Step):
 
         return jax.tree.map(lambda leaf: lifted(leaf) if is_side(leaf) else leaf, state, is_leaf=is_side)
 
-    def rows(self, points: int) -> int:
-        """Every order has a row for each point."""
-        return ORDERS * points
+    orders: ClassVar[int] = ORDERS
 
 
 def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from kernelfield.activations import Activation
-from kernelfield.gaussian_averages import NotConverged, kernel_map
+from kernelfield.gaussian_averages import NotConverged
+from kernelfield.layers.base import traces as traces_of
+from kernelfield.layers.lazy import LazyField, LazyWeights, over_sites, sites_of
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.training import GradientDescent, GradientFlow, Training
@@ -23,8 +24,9 @@ class StaticNTK(Spec):
     """Kernels frozen at initialization, predictions exact for the training rule; gamma0 does not matter.
 
     Phi^l = <phi phi> and Phidot^l = <phi' phi'> under the Gaussian with covariance Phi^{l-1}, G^l = G^{l+1} Phidot^l,
-    NTK = sum_l G^{l+1} Phi^l (all elementwise). Gaussian averages in closed form where it is known, otherwise by
-    quadrature to 1e-10.
+    NTK = sum_l G^{l+1} Phi^l (all elementwise); every layer brings its own recursion, see `kernelfield.layers`, and
+    weights that are used more than once have none here. Gaussian averages in closed form where it is known, otherwise
+    by quadrature to 1e-10.
 
     Args:
         seed: of the samples of the fields.
@@ -54,49 +56,71 @@ class StaticNTK(Spec):
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
         try:
-            Phi, G = initial_kernels(network.nonlinearity, network.depth, problem.input_kernel)
+            initial = initial_kernels(network, problem)
         except NotConverged as error:
+            names = ", ".join(dict.fromkeys(f"'{each.name}'" for each in network.nonlinearities))
             return Status(
                 "not_converged",
-                f"averages of the activation '{network.nonlinearity.name}' came to {error.change:.0e} only, as they do "
+                f"averages of the activation {names} came to {error.change:.0e} only, as they do "
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
-        ntk = np.sum([gradient * feature for gradient, feature in zip(G, Phi, strict=True)], axis=0)
         return Solution(
             network=network,
             problem=problem,
             training=training,
             method=self,
-            replicate_predictions=(problem.y - errors(ntk, problem, training))[None],
-            feature_factors=tuple(factor(kernel)[None, None] for kernel in Phi),
-            gradient_factors=tuple(factor(kernel)[None, None] for kernel in G),
-            field_samples=self._fields(network, Phi, G, fields_at),
+            replicate_predictions=(problem.y - errors(initial.ntk, problem, training))[None],
+            feature_factors=tuple(factor(kernel)[None, None] for kernel in initial.Phi),
+            gradient_factors=tuple(factor(kernel)[None, None] for kernel in initial.G),
+            tangent_kernels=None if network.factorizes else initial.ntk[None, None],
+            field_samples=self._fields(network, initial.fields, fields_at),
             exact=True,
         )
 
     def _fields(
-        self, network: Any, Phi: list[np.ndarray], G: list[np.ndarray], fields_at: Sequence[int]
+        self, network: Any, fields: Sequence[LazyField], fields_at: Sequence[int]
     ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-        """Gaussian h with covariance Phi^{l-1}, independent z with covariance G^{l+1}, at every step the same."""
+        """Gaussian h and z, independent of each other, at every step the same; sites of a neuron as neurons."""
         rng, samples = np.random.default_rng(self.seed), {}
-        for layer in range(1, network.depth + 1):
-            roots = factor(Phi[layer - 1]), factor(G[layer])
-            h, z = (root @ rng.standard_normal((root.shape[1], NEURONS)) for root in roots)
-            g = np.asarray(network.nonlinearity.dphi(h)) * z
+        for layer, (each, phi) in enumerate(zip(fields, network.nonlinearities, strict=True), start=1):
+            count = max(1, NEURONS // int(np.prod(sites_of(each.h))))
+            roots = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (each.h, each.z))
+            h, z = ((root @ rng.standard_normal((root.shape[1], count))).reshape(len(each.h), -1) for root in roots)
+            g = np.asarray(phi.dphi(h)) * z
             samples.update({(layer, step): {"h": h[None], "z": z[None], "g": g[None]} for step in fields_at})
         return samples
 
 
-def initial_kernels(phi: Activation, depth: int, K: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Phi^0..Phi^L and G^1..G^{L+1} at initialization, (P, P) each, for the input kernel K."""
-    Phi, slopes = [K], []
-    for _ in range(depth):
-        slopes.append(kernel_map(Phi[-1], phi.dphi, phi.derivative_map))
-        Phi.append(kernel_map(Phi[-1], phi.phi, phi.feature_map))
-    G = [np.ones_like(K)]
-    for slope in reversed(slopes):
-        G.insert(0, G[0] * slope)
-    return Phi, G
+class Initial(NamedTuple):
+    """Kernels at initialization: Phi^0..Phi^L and G^1..G^{L+1}, (P, P) each, the NTK, and those of fields."""
+
+    Phi: list[np.ndarray]
+    G: list[np.ndarray]
+    ntk: np.ndarray
+    fields: list[LazyField]
+
+
+def initial_kernels(network: Any, problem: Problem) -> Initial:
+    """Every layer maps the kernel of what comes in: up to the output, and down again.
+
+    Args:
+        network: what learns.
+        problem: its data.
+
+    Returns:
+        Initial; with sites, Phi is the mean over them and G the sum.
+
+    Raises:
+        NotConverged: an average is not known in closed form, and not smooth.
+        ValueError: the lazy limit of a layer is not known.
+    """
+    x = network.coordinates(problem)
+    K = np.tensordot(x, x, axes=(-1, -1))
+    _, traces = network.layers.lazy_forward(K)
+    _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
+    weights = traces_of(traces, LazyWeights)
+    Phi = [over_sites(each.phi) / np.prod(sites_of(each.phi)) for each in weights]
+    return Initial(Phi, [over_sites(each.g) for each in weights], ntk, traces_of(traces, LazyField))
 
 
 def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Small training sets by name."""
+"""CIFAR-10 from its own files, in both formats."""
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Sequence
@@ -10,50 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from kernelfield.datasets.images import check_classes, check_points, two_classes
 from kernelfield.problem import Problem
 
 CIFAR_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR_FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")  # as the archives unpack
-CIFAR_PIXELS = 3 * 32 * 32
+CIFAR_SHAPE = (3, 32, 32)  # colours red, green, blue; rows; columns
+CIFAR_PIXELS = math.prod(CIFAR_SHAPE)
 
 
-def digits(classes: Sequence[int] = (0, 1), points: int = 20, seed: int | None = None) -> Problem:
-    """Two classes of scikit-learn's 8 x 8 handwritten digits.
-
-    Pixels / 16, minus their mean and divided by their standard deviation (two numbers, over all chosen images
-    and pixels). Images are ordered by class, half of each.
-
-    Args:
-        classes: two different digits; targets are +1 for the first and -1 for the second.
-        points: number of images P, even.
-        seed: of the choice of images; the first ones of each class if None.
-
-    Returns:
-        Problem with X (points, 64) and y (points,).
-
-    Raises:
-        ValueError: for other classes, or a number of points that cannot be had.
-
-    Example:
-        >>> from kernelfield.datasets import digits
-        >>> problem = digits(classes=(3, 8), points=4)
-        >>> problem.X.shape, problem.y.tolist()
-        ((4, 64), [1.0, 1.0, -1.0, -1.0])
-    """
-    from sklearn.datasets import load_digits  # lazy: takes a second to import
-
-    chosen = _two_classes(classes, "digits")
-    table: Any = load_digits()
-    rows = [np.flatnonzero(table.target == digit) for digit in chosen]
-    _check_even(points, 2 * min(len(each) for each in rows))
-    if seed is not None:
-        rng = np.random.default_rng(seed)
-        rows = [rng.permutation(each) for each in rows]
-    pixels = table.data[np.concatenate([each[: points // 2] for each in rows])] / 16
-    return Problem(standardized(pixels), np.repeat([1.0, -1.0], points // 2))
-
-
-def cifar(folder: str | os.PathLike[str], classes: Sequence[int] = (0, 1), points: int = 20) -> Problem:
+def cifar(
+    folder: str | os.PathLike[str],
+    classes: Sequence[int] = (0, 1),
+    points: int = 20,
+    *,
+    images: bool = False,
+    grey: bool = False,
+    pool: int = 1,
+) -> Problem:
     """Two classes of CIFAR-10, from its own files on disk; nothing is downloaded.
 
     Pixels / 255, minus their mean and divided by their standard deviation (two numbers, over all chosen images
@@ -64,17 +39,27 @@ def cifar(folder: str | os.PathLike[str], classes: Sequence[int] = (0, 1), point
             with the folder in which the archive keeps them.
         classes: two different ones of 0..9 (0 airplane, 1 automobile); targets are +1 for the first, -1 for the second.
         points: number of images P, even.
+        images: whether rows, columns and colours stay axes; if not, all of red comes first, then green, then blue.
+        grey: whether the three colours become one channel, their plain mean (weights 1/3, not those of luma).
+        pool: a divisor of 32: n x n pixels of each colour become one, their mean, before they are standardized.
 
     Returns:
-        Problem with X (points, 3072) and y (points,).
+        Problem with X (points, C (32 / pool)^2), or (points, 32 / pool, 32 / pool, C) for images, and y (points,);
+        C = 3 colours, or 1 if grey.
 
     Raises:
-        ValueError: for other classes or numbers of points; a folder, batch or image that is missing; a damaged batch.
+        ValueError: for other classes, numbers of points or pools; a folder, batch or image that is missing; a damaged
+            batch.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html describes both formats.
+
+    Example:
+        >>> from kernelfield.datasets import cifar
+        >>> cifar("data", classes=(3, 5), points=40, images=True, pool=2).X.shape  # doctest: +SKIP
+        (40, 16, 16, 3)
     """
-    chosen = _two_classes(classes, "labels")
-    _check_even(points, 10_000)
+    chosen = check_classes(classes)
+    check_points(points, 10_000)
     place, suffix = _cifar_batches(Path(folder))
     found: dict[int, list[np.ndarray]] = {label: [] for label in chosen}
     for name in CIFAR_BATCHES:
@@ -82,11 +67,11 @@ def cifar(folder: str | os.PathLike[str], classes: Sequence[int] = (0, 1), point
         if not path.is_file():
             raise ValueError(f"{path} is missing, and the batches before it do not hold {points} images of the classes")
         pixels, labels = _binary_batch(path) if suffix else _python_batch(path)
-        for label, images in found.items():
-            images.extend(pixels[labels == label][: points // 2 - len(images)])
-        if all(len(images) == points // 2 for images in found.values()):
-            rows = np.stack([image for images in found.values() for image in images])
-            return Problem(standardized(rows / 255), np.repeat([1.0, -1.0], points // 2))
+        for label, rows in found.items():
+            rows.extend(pixels[labels == label][: points // 2 - len(rows)])
+        if all(len(rows) == points // 2 for rows in found.values()):
+            first, second = (np.reshape(rows, (-1, *CIFAR_SHAPE)) / 255 for rows in found.values())
+            return two_classes(first, second, images=images, grey=grey, pool=pool)
     raise ValueError(f"the five batches in {place} do not hold {points // 2} images of each of the classes {chosen}")
 
 
@@ -152,60 +137,3 @@ def _checked_batch(path: Path, pixels: Any, labels: np.ndarray) -> tuple[np.ndar
     if len(labels) and not 0 <= labels.min() <= labels.max() <= 9:
         raise ValueError(f"labels in {path} must be 0..9, got {labels.min()} to {labels.max()}")
     return pixels, labels
-
-
-def _two_classes(classes: Sequence[int], what: str) -> list[int]:
-    chosen = list(classes)
-    if len(set(chosen)) != 2 or len(chosen) != 2 or not set(chosen) <= set(range(10)):
-        raise ValueError(f"classes must be two different {what} of 0..9, got {chosen}")
-    return chosen
-
-
-def _check_even(points: int, most: int) -> None:
-    if points % 2 or not 2 <= points <= most:
-        raise ValueError(f"points must be an even number in 2..{most}, got {points}")
-
-
-def gaussian(points: int, dimensions: int, seed: int = 0) -> Problem:
-    """Standard normal inputs with random signs as targets.
-
-    Args:
-        points: P >= 1.
-        dimensions: D >= 1.
-        seed: of inputs and targets.
-
-    Returns:
-        Problem with X (points, dimensions) and y (points,), +1 or -1.
-
-    Raises:
-        ValueError: for fewer than one point or dimension.
-
-    Example:
-        >>> from kernelfield.datasets import gaussian
-        >>> gaussian(points=5, dimensions=3).X.shape
-        (5, 3)
-    """
-    for name, value in (("points", points), ("dimensions", dimensions)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    rng = np.random.default_rng(seed)
-    return Problem(rng.standard_normal((points, dimensions)), rng.choice([-1.0, 1.0], points))
-
-
-def standardized(X: np.ndarray) -> np.ndarray:
-    """X minus its mean over all entries, divided by its standard deviation over all entries.
-
-    Args:
-        X: (P, D).
-
-    Returns:
-        (P, D).
-
-    Raises:
-        ValueError: if all entries are equal.
-    """
-    X = np.asarray(X, dtype=np.float64)
-    scale = X.std()
-    if scale == 0:
-        raise ValueError("inputs that are all equal cannot be standardized")
-    return (X - X.mean()) / scale

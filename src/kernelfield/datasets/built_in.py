@@ -1,0 +1,87 @@
+"""Data sets that need no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from kernelfield.datasets.images import check_classes, check_points, two_classes
+from kernelfield.problem import Problem
+
+
+def digits(
+    classes: Sequence[int] = (0, 1), points: int = 20, seed: int | None = None, *, images: bool = False, pool: int = 1
+) -> Problem:
+    """Two classes of scikit-learn's 8 x 8 handwritten digits.
+
+    Pixels / 16, minus their mean and divided by their standard deviation (two numbers, over all chosen images
+    and pixels). Images are ordered by class, half of each.
+
+    Args:
+        classes: two different digits; targets are +1 for the first and -1 for the second.
+        points: number of images P, even.
+        seed: of the choice of images; the first ones of each class if None.
+        images: whether rows and columns stay axes, with one channel.
+        pool: 1, 2, 4 or 8: n x n pixels become one, their mean, before anything else.
+
+    Returns:
+        Problem with X (points, (8 / pool)^2), or (points, 8 / pool, 8 / pool, 1) for images, and y (points,).
+
+    Raises:
+        ValueError: for other classes, a number of points that cannot be had, or a pool that does not divide 8.
+
+    Example:
+        >>> from kernelfield.datasets import digits
+        >>> problem = digits(classes=(3, 8), points=4)
+        >>> problem.X.shape, problem.y.tolist()
+        ((4, 64), [1.0, 1.0, -1.0, -1.0])
+        >>> digits(points=4, images=True, pool=2).X.shape
+        (4, 4, 4, 1)
+    """
+    chosen = check_classes(classes, "digits")
+    pictures, labels = _digits()
+    rows = [np.flatnonzero(labels == digit) for digit in chosen]
+    check_points(points, 2 * min(len(each) for each in rows))
+    if seed is not None:
+        rng = np.random.default_rng(seed)
+        rows = [rng.permutation(each) for each in rows]
+    first, second = (pictures[each[: points // 2], None] / 16 for each in rows)
+    return two_classes(first, second, images=images, pool=pool)
+
+
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """All images (n, 8, 8), 0..16, and their labels."""
+    from sklearn.datasets import load_digits  # lazy: takes a second to import
+
+    table: Any = load_digits()
+    return table.images, table.target
+
+
+def gaussian(points: int, dimensions: int, seed: int = 0) -> Problem:
+    """Standard normal inputs with random signs as targets.
+
+    Args:
+        points: P >= 1.
+        dimensions: D >= 1.
+        seed: of inputs and targets.
+
+    Returns:
+        Problem with X (points, dimensions) and y (points,), +1 or -1.
+
+    Raises:
+        ValueError: for fewer than one point or dimension.
+
+    Example:
+        >>> from kernelfield.datasets import gaussian
+        >>> gaussian(points=5, dimensions=3).X.shape
+        (5, 3)
+    """
+    for name, value in (("points", points), ("dimensions", dimensions)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    rng = np.random.default_rng(seed)
+    return Problem(rng.standard_normal((points, dimensions)), rng.choice([-1.0, 1.0], points))
