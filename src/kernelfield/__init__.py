@@ -18,7 +18,7 @@ Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (So
 from kernelfield.compare import compare
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March
-from kernelfield.networks import MLP
+from kernelfield.networks import CNN, MLP, Network, ResNet
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
 from kernelfield.solve import solve
@@ -32,6 +32,7 @@ from kernelfield.theories.static_ntk import StaticNTK
 from kernelfield.training import GradientDescent, GradientFlow
 
 __all__ = [
+    "CNN",
     "MLP",
     "AlternatingMonteCarlo",
     "DeepLinear",
@@ -42,8 +43,10 @@ __all__ = [
     "GradientIndependence",
     "Interrupted",
     "March",
+    "Network",
     "Perturbation",
     "Problem",
+    "ResNet",
     "Solution",
     "SolveError",
     "StaticNTK",

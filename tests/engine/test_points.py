@@ -25,6 +25,11 @@ def test_cubature_is_exact_for_quadratics():
     np.testing.assert_allclose(z @ z.T / 16, np.eye(5), atol=1e-15)
 
 
+def test_longer_cubatures_continue_shorter_ones():
+    """Else bases that are enlarged during a run would reuse particles that they have used."""
+    np.testing.assert_array_equal(cubature(5, 16, SEED), cubature(9, 16, SEED)[:5])
+
+
 def test_cubature_refuses_more_coordinates_than_particles():
     with pytest.raises(OutOfParticles, match="17 Gaussian coordinates on 16 particles"):
         cubature(17, 16, SEED)

@@ -41,8 +41,9 @@ def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence) -> n
     if dimensions > particles:
         raise OutOfParticles(f"{dimensions} Gaussian coordinates on {particles} particles")
     rng = np.random.default_rng(seed)
+    places, signs = rng.permutation(particles), rng.choice([-1.0, 1.0], particles)  # the same for any number of them
     z = np.zeros((dimensions, particles))
-    z[np.arange(dimensions), rng.permutation(particles)[:dimensions]] = rng.choice([-1.0, 1.0], dimensions)
+    z[np.arange(dimensions), places[:dimensions]] = signs[:dimensions]
     return np.sqrt(particles) * z
 
 
