@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")  # small programs: compile fast
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 logging.getLogger("jax").setLevel(logging.ERROR)

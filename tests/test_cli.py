@@ -310,7 +310,7 @@ def test_interrupted_before_the_first_step_writes_nothing(folder, capsys, monkey
 
 
 def test_an_unexpected_failure_is_one_line_and_debug_shows_it_all(folder, capsys, monkeypatch):
-    def fails(path):
+    def fails(path, data=None):
         raise RuntimeError("first\nsecond")
 
     monkeypatch.setattr("kernelfield.config.read", fails)

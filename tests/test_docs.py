@@ -13,8 +13,9 @@ import pytest
 import typer
 
 import kernelfield as kf
-from kernelfield import observables
+from kernelfield import datasets, observables
 from kernelfield.cli import app as cli
+from kernelfield.layers import Activation, AveragePool, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 from kernelfield.solution import Code
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 
@@ -48,7 +49,7 @@ def test_code_of_a_page_runs_and_answers_as_printed(path, monkeypatch, tmp_path)
 
 
 def test_pages_have_code():
-    assert {"start", "error-bars"} <= {path.stem for path in WITH_CODE}
+    assert {"start", "error-bars", "architectures"} <= {path.stem for path in WITH_CODE}
 
 
 # --- the command line
@@ -87,10 +88,17 @@ def test_every_status_code_is_explained():
         assert re.search(rf"^`{code}`\n: ", TROUBLE, re.MULTILINE), code
 
 
-def solved(method=None, y=(1.0, -1.0), rate=0.1, **network):
-    network = kf.MLP(**{"depth": 1, "activation": "linear", **network})
-    problem, training = kf.Problem(np.eye(len(y)), y), kf.GradientDescent(learning_rate=rate, steps=3)
+def solved(method=None, y=(1.0, -1.0), rate=0.1, X=None, layers=None, batch=None, **network):
+    network = {"depth": 1, "activation": "linear", **network}
+    network = network.pop("kind", kf.MLP)(**network) if layers is None else kf.Network(layers=layers)
+    training = kf.GradientDescent(learning_rate=rate, steps=3, batch=batch)
+    problem = kf.Problem(np.eye(len(y)) if X is None else X, y)
     return kf.solve(network, problem, training, method, progress=False)
+
+
+SEQUENCES, LINEAR, WEIGHTS = np.ones((2, 5, 1)), Activation("linear"), Dense()
+TIED = [Dense(), LINEAR, WEIGHTS, LINEAR, WEIGHTS, Readout()]
+BRANCH = Sequential([LINEAR, WEIGHTS])
 
 
 WRONG = {
@@ -109,6 +117,19 @@ WRONG = {
     "other rate": lambda folder: kf.compare(solved(), solved(rate=0.2)),
     "other targets": lambda folder: kf.compare(solved(), solved(y=(1.0, 1.0))),
     "custom": lambda folder: solved(kf.StaticNTK(), activation=jnp.sin).save(folder / "run.nc"),
+    "other networks": lambda folder: solved(kf.DeepLinear(), kind=kf.CNN, X=SEQUENCES),
+    "no sites": lambda folder: solved(kind=kf.CNN),
+    "odd sites": lambda folder: solved(
+        layers=[Conv(), LINEAR, AveragePool(2), GlobalAveragePool(), Readout()], X=SEQUENCES
+    ),
+    "first layer": lambda folder: kf.Network(layers=[LINEAR, Readout()]),
+    "last layer": lambda folder: kf.Network(layers=[Dense(), LINEAR]),
+    "shared with data": lambda folder: solved(layers=[WEIGHTS, LINEAR, WEIGHTS, Readout()]),
+    "shared far apart": lambda folder: kf.Network(layers=[Dense(), Residual(BRANCH), WEIGHTS, Readout()]),
+    "lazy shared": lambda folder: solved(kf.StaticNTK(), layers=TIED),
+    "two times": lambda folder: solved(layers=TIED).ntk(t=0, s=1),
+    "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
+    "batch": lambda folder: solved(batch=1),
     "too many times": lambda folder: kf.solve(
         kf.MLP(depth=1),
         kf.Problem(np.eye(5), np.ones(5)),
@@ -148,6 +169,11 @@ def test_every_public_name_has_a_page(extensions):
     documented = extensions["reference"].documented()
     assert {f"kernelfield.{name}" for name in kf.__all__} <= set(documented)
     assert {"kernelfield.observables.kernel_alignment", "kernelfield.storage.to_dataset"} <= set(documented)
+    architectures = {f"kernelfield.{name}" for name in ("MLP", "CNN", "ResNet", "Network")}
+    assert {documented[name] for name in architectures} == {"describing"}
+    for package in (kf.layers, datasets):
+        names = {f"{package.__name__}.{name}" for name in package.__all__}
+        assert {documented[name] for name in names} == {package.__name__.removeprefix("kernelfield.")}
     pages = extensions["reference"].pages()
     for name, page in documented.items():
         assert re.search(rf"^\.\. auto\w+:: {re.escape(name)}$", pages[page], re.MULTILINE), name

@@ -24,6 +24,7 @@ import kernelfield
 from kernelfield.validation import Spec
 
 PUBLIC = {
+    "Networks from layers": ("layers",),
     "Measure, compare, draw": (
         "observables",
         "compare",
@@ -52,6 +53,8 @@ GALLERY = (
     "activations_become_non_gaussian",
     "sweep_of_gamma0",
     "training_and_test",
+    "convolutional_network",
+    "recurrent_network",
     "save_and_load",
 )
 _log = logging.getLogger(__name__)
@@ -74,7 +77,10 @@ def modules() -> dict[str, ModuleType]:
 
 
 def public(module: ModuleType) -> list[str]:
-    """Names of functions and classes: those a package offers, or a module defines, in the order of its source."""
+    """Names of functions and classes: those a package offers, or a module defines, in the order of its source.
+
+    What a package's module `base` defines comes last: it is for readers of the code.
+    """
     offered = getattr(module, "__all__", None)
     own = {
         name: value
@@ -83,7 +89,7 @@ def public(module: ModuleType) -> list[str]:
         and (value.__module__ == module.__name__ if offered is None else name in offered)
         and not name.startswith("_")
     }
-    return list(own)
+    return sorted(own, key=lambda name: own[name].__module__ == f"{module.__name__}.base")
 
 
 def group(name: str) -> str | None:
@@ -211,6 +217,8 @@ def _auto(full: str, value: Any) -> list[str]:
         return [f".. autoexception:: {full}", ""]
     if hasattr(value, "run") and full.count(".") == 1:
         return [f".. autoclass:: {full}", ""]  # settings: what else is in there serves the solver
+    if hasattr(value, "lazy_forward") and full.count(".") == 2 and value is not kernelfield.layers.Layer:
+        return [f".. autoclass:: {full}", ""]  # its methods are those of every layer
     hidden = [name for name in ("run", "model_config") if issubclass(value, Spec) and hasattr(value, name)]
     hidden += value._fields if issubclass(value, tuple) else []  # Python's own text about them says nothing
     exclude = [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
@@ -338,6 +346,7 @@ def _check(app: Any, env: Any) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Write pages before sources are read; check when all of them have been."""
+    app.setup_extension("gallery")
     app.add_directive("commands", Commands)
     app.add_directive("paper-figures", PaperFigures)
     app.connect("builder-inited", _write_pages)

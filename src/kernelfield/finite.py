@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record, Weights, compiled
+from kernelfield.finite_network import CHUNK, Batch, Constants, Finite, Kernels, Record, Weights, compiled
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
@@ -36,6 +36,9 @@ class FiniteWidth(Spec):
 
     The replicates of the Solution are the seeds, so that standard errors are of the mean over seeds; the
     distance O(1/N) of that mean from infinite width is not in them.
+
+    Trains on mini-batches too (`kernelfield.GradientDescent`), the same ones for all seeds: only their points are
+    differentiated; predictions and kernels of all points are still recorded before every update.
 
     Args:
         width: N, neurons of each hidden layer.
@@ -61,6 +64,8 @@ class FiniteWidth(Spec):
     seed: int = Field(default=0, ge=0, lt=2**31)
     kernels: Kernels = "all"
     precision: Literal["float32", "float64"] = "float32"
+
+    mini_batches: ClassVar[bool] = True
 
     def run(
         self,
@@ -102,6 +107,7 @@ class _Run:
             last=jnp.asarray(training.steps),
             limit=jnp.asarray(DIVERGED * (problem.weights @ problem.y**2) / 2, method.precision),
         )
+        self.batches = training.batches(problem.weights)
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.parts: list[Part] = []
         self.t, self.records, self.fields = 0, [], {}
@@ -144,7 +150,8 @@ class _Run:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
         self.t, self.records, self.fields = 0, [], {}
         began = time.perf_counter()
-        programs = compiled(self.finite, self.method.kernels, self.problem.points, len(seeds), self.method.precision)
+        method, problem, training = self.method, self.problem, self.training
+        programs = compiled(self.finite, method.kernels, problem.points, len(seeds), method.precision, training.batch)
         compiled_at = time.perf_counter()
         self.seconds["compile"] += compiled_at - began
         weights, stride = jax.block_until_ready(programs.init(jnp.asarray(seeds, jnp.uint32))), 1
@@ -155,7 +162,9 @@ class _Run:
                 for layer, passed in enumerate(programs.fields(weights, self.constants.X), start=1):
                     self.fields[layer, self.t] = {name: np.asarray(rows) for name, rows in passed.items()}
             bounds = [self.t + stride, self.training.steps + 1, *(t for t in fields_at if t > self.t)]
-            now = programs.advance(self.constants, weights, jnp.asarray(self.t), jnp.asarray(min(bounds)))
+            now = programs.advance(
+                self.constants, weights, jnp.asarray(self.t), jnp.asarray(min(bounds)), self._drawn()
+            )
             reached, diverged = int(now.t), not now.alive
             self._keep(now.records, reached - diverged)
             weights, elapsed = now.weights, time.perf_counter() - began
@@ -165,6 +174,17 @@ class _Run:
             stride = max(1, min(CHUNK, int(stride * min(4.0, SECONDS_BETWEEN_FETCHES / elapsed))))
             report(self.t)
         return Status()
+
+    def _drawn(self) -> Batch | None:
+        """The batches of the next CHUNK steps, filled up with zeros beyond the last one; None for full batches."""
+        if self.batches is None:
+            return None
+        rows, weights = (values[self.t : self.t + CHUNK] for values in self.batches)
+        padding = [(0, CHUNK - len(rows)), (0, 0)]
+        return Batch(
+            jnp.asarray(np.pad(rows, padding), jnp.int32),
+            jnp.asarray(np.pad(weights, padding), self.method.precision),
+        )
 
     def _keep(self, records: Record, reached: int) -> None:
         """Fetch what the steps since `self.t` recorded, seeds first."""

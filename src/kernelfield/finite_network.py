@@ -30,6 +30,13 @@ class Constants(NamedTuple):
     limit: Array
 
 
+class Batch(NamedTuple):
+    """Points that a step learns from: their numbers (B,), and their weights in the loss (B,)."""
+
+    rows: Array
+    weights: Array
+
+
 class Weights(NamedTuple):
     """One network in training: its parameters, and its output at initialization f0 (P,)."""
 
@@ -124,10 +131,13 @@ class Finite:
 
         return f, by_kind(kinds, passed), pulled_back
 
-    def step(self, kernels: Kernels, constants: Constants, weights: Weights, t: Array) -> tuple[Weights, Record]:
+    def step(
+        self, kernels: Kernels, constants: Constants, weights: Weights, t: Array, batch: Batch | None = None
+    ) -> tuple[Weights, Record]:
         """Record, then one step of gradient descent (none at the last step) with rate eta gamma0^2 N.
 
-        Rows are independent: a cotangent of ones gives g = gamma0 N df/dh of every row at once.
+        Rows are independent: a cotangent of ones gives g = gamma0 N df/dh of every row at once. With a `batch`, all
+        points go forward to be recorded, and its points alone a second time, and back.
         """
         output, passed, pullback = self.pulled(weights.params, constants.X)
         f = output / constants.gamma0
@@ -140,7 +150,12 @@ class Finite:
             record = record._replace(gradients=tuple(self.width * slope for slope in slopes["out"][:-1]))
             if not self.factorizes:
                 record = record._replace(tangent=self.tangent(weights.params, constants.X))
-        descent, _ = pullback(constants.weights * (constants.y - record.f))
+        Delta = constants.y - record.f
+        if batch is None:
+            descent, _ = pullback(constants.weights * Delta)
+        else:
+            _, back = jax.vjp(lambda params: self.outputs(params, constants.X[batch.rows])[0], weights.params)
+            (descent,) = back(batch.weights * Delta[batch.rows])
         rate = jnp.where(t < constants.last, constants.eta * constants.gamma0 * self.width, 0.0)
         params = jax.tree.map(lambda value, toward: value + rate * toward, weights.params, descent)
         return Weights(params, f0), record
@@ -164,17 +179,27 @@ class Finite:
         named = ({"h": h, "z": self.width * z, "g": self.width * g} for h, z, g in places)
         return [{name: each.reshape(len(each), -1) for name, each in place.items()} for place in named]
 
-    def advance(self, kernels: Kernels, constants: Constants, weights: Weights, start: Array, stop: Array) -> Advance:
+    def advance(
+        self,
+        kernels: Kernels,
+        constants: Constants,
+        weights: Weights,
+        start: Array,
+        stop: Array,
+        batches: Batch | None = None,
+    ) -> Advance:
         """Train all networks (leading axis of `weights`) from step `start` to `stop`, at most CHUNK steps.
 
-        Ends early after a step at which one of them diverged.
+        `batches` are those of CHUNK steps from `start` on (CHUNK, B). Ends early after a step at which a network
+        diverged.
         """
-        every = jax.vmap(functools.partial(self.step, kernels, constants), in_axes=(0, None))
-        _, record = jax.eval_shape(every, weights, start)
+        every = jax.vmap(functools.partial(self.step, kernels, constants), in_axes=(0, None, None))
+        _, record = jax.eval_shape(every, weights, start, None)
         records = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), record)
 
         def go(now: Advance) -> Advance:
-            weights, record = every(now.weights, now.t)
+            batch = jax.tree.map(lambda values: values[now.t - start], batches)
+            weights, record = every(now.weights, now.t, batch)
             loss = (constants.y - record.f) ** 2 @ constants.weights / 2
             kept = jax.tree.map(
                 lambda old, new: lax.dynamic_update_index_in_dim(old, new, now.t - start, 0),
@@ -204,8 +229,13 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(finite: Finite, kernels: Kernels, points: int, seeds: int, precision: str) -> Programs:
-    """Everything a batch of `seeds` networks needs, compiled (under the x64 setting of `precision`)."""
+def compiled(
+    finite: Finite, kernels: Kernels, points: int, seeds: int, precision: str, batch: int | None = None
+) -> Programs:
+    """Everything that `seeds` networks at once need, compiled (under the x64 setting of `precision`).
+
+    They learn from `batch` points in every step, from all points if None.
+    """
     real, whole = jnp.dtype(precision), jnp.asarray(0).dtype
     number, step = jax.ShapeDtypeStruct((), real), jax.ShapeDtypeStruct((), whole)
     data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, *finite.inputs), (points,), (points,))]
@@ -219,4 +249,6 @@ def compiled(finite: Finite, kernels: Kernels, points: int, seeds: int, precisio
     weights = jax.eval_shape(begin, jax.ShapeDtypeStruct((seeds,), jnp.uint32))
     advance = jax.jit(functools.partial(finite.advance, kernels), donate_argnums=1)
     fields = jax.jit(jax.vmap(finite.fields, in_axes=(0, None))).lower(weights, constants.X)
-    return Programs(init.compile(), advance.lower(constants, weights, step, step).compile(), fields.compile())
+    drawn: Any = [jax.ShapeDtypeStruct((CHUNK, batch or 0), dtype) for dtype in (jnp.int32, real)]
+    batches = None if batch is None else Batch(*drawn)
+    return Programs(init.compile(), advance.lower(constants, weights, step, step, batches).compile(), fields.compile())

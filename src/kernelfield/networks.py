@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from kernelfield import layers as kl
 from kernelfield.activations import Activation, activation
@@ -19,15 +19,23 @@ from kernelfield.problem import Problem, principal_coordinates
 from kernelfield.validation import Spec
 
 
+def _known(choice: Any) -> Any:
+    activation(choice)
+    return choice
+
+
+Gamma0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Choice = Annotated[str | Callable[[Any], Any], AfterValidator(_known)]
+
+
 class Architecture(Spec):
     """What all networks have: layers, and a feature-learning strength.
 
     f = w . phi / (gamma0 N) with all weights N(0, 1) at initialization; f is reported minus its value there.
     """
 
-    gamma0: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-
-    if TYPE_CHECKING:  # an argument of some networks, derived from other arguments in most
+    if TYPE_CHECKING:  # arguments of the networks below, or derived from their arguments
+        gamma0: float
 
         @property
         def layers(self) -> Sequential:
@@ -144,6 +152,7 @@ class Network(Architecture):
     """
 
     layers: Any  # type: ignore[assignment]
+    gamma0: Gamma0 = 1.0
 
     @field_validator("layers")
     @classmethod
@@ -154,13 +163,8 @@ class Network(Architecture):
 class _WithActivation(Architecture):
     """Networks with one activation function throughout."""
 
-    activation: str | Callable[[Any], Any] = "tanh"
-
-    @field_validator("activation")
-    @classmethod
-    def _known(cls, choice: Any) -> Any:
-        activation(choice)
-        return choice
+    if TYPE_CHECKING:
+        activation: Choice
 
     @property
     def nonlinearity(self) -> Activation:
@@ -188,6 +192,8 @@ class MLP(_WithActivation):
     """
 
     depth: int = Field(ge=1)
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
 
     @property
     def layers(self) -> Sequential:
@@ -225,6 +231,8 @@ class CNN(_WithActivation):
     padding: Literal["zero", "circular"] = "zero"
     pool: int = Field(default=1, ge=1)
     readout: Literal["average", "flatten"] = "average"
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
 
     @property
     def layers(self) -> Sequential:
@@ -261,6 +269,8 @@ class ResNet(_WithActivation):
     branch_scale: float | Literal["1/sqrt(depth)"] = "1/sqrt(depth)"
     kernel: int | None = Field(default=None, ge=1)
     padding: Literal["zero", "circular"] = "zero"
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
 
     @property
     def beta(self) -> float:

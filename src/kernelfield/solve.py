@@ -15,8 +15,8 @@ from kernelfield.training import GradientDescent, Training
 class Method(Protocol):
     """A way to solve: the march, an approximation, or finite networks.
 
-    A method for other training rules than GradientDescent names them in a class attribute `rules`, and one that knows
-    the equations of some networks only names these in `networks`.
+    A method for other training rules than GradientDescent names them in a class attribute `rules`, one that knows the
+    equations of some networks only names these in `networks`, and one that trains on mini-batches sets `mini_batches`.
     """
 
     def run(
@@ -78,6 +78,12 @@ def solve(
     if not isinstance(training, rules):
         known = " and ".join(rule.__name__ for rule in rules)
         raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
+    batch = getattr(training, "batch", None)
+    if batch is not None and not getattr(solver, "mini_batches", False):
+        raise ValueError(
+            f"{type(solver).__name__} trains on all points in every step, got batch={batch}: "
+            "only FiniteWidth trains on mini-batches"
+        )
     kinds, kind = getattr(solver, "networks", None), type(network).__name__
     if kinds and kind not in kinds:
         raise ValueError(f"{type(solver).__name__} solves {' and '.join(kinds)}, not {kind}: use March")

@@ -1,0 +1,114 @@
+"""Every architecture at infinite width against ensembles of finite networks, whose gradients are automatic."""
+
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield.layers import (
+    Activation,
+    Bias,
+    Conv,
+    Dense,
+    GlobalAveragePool,
+    Readout,
+    Residual,
+    Sequential,
+)
+
+RNG = np.random.default_rng(0)
+Y = np.array([1.0, -0.7, 0.9])
+SEQUENCES = kf.Problem(RNG.standard_normal((3, 5, 2)), Y)  # odd: windows of stride 2 do not cover it evenly
+IMAGES = kf.Problem(RNG.standard_normal((3, 4, 4, 1)), Y)
+VECTORS = kf.Problem(RNG.standard_normal((3, 6)), Y)
+TRAINING = kf.GradientDescent(learning_rate=0.4, steps=5)
+TANH, RELU, AGAIN = Activation("tanh"), Activation("relu"), Dense()
+
+CASES = {
+    "sequence, zero": (kf.CNN(depth=2, activation="tanh", gamma0=1.5, readout="flatten"), SEQUENCES),
+    "sequence, circular, stride 2": (
+        kf.CNN(depth=3, activation="relu", padding="circular", stride=2, kernel=2, gamma0=1.5),
+        SEQUENCES,
+    ),
+    "image, zero, pooled": (kf.CNN(depth=2, activation="tanh", pool=2, gamma0=2.0), IMAGES),
+    "image, circular, stride 2": (
+        kf.CNN(depth=2, activation="tanh", padding="circular", stride=2, gamma0=2.0, readout="flatten"),
+        IMAGES,
+    ),
+    "residual, tanh, L = 2": (kf.ResNet(depth=2, gamma0=1.5), VECTORS),
+    "residual, relu, L = 8": (kf.ResNet(depth=8, activation="relu"), VECTORS),
+    "residual convolutions": (kf.ResNet(depth=2, kernel=3, gamma0=1.5), SEQUENCES),
+    "shared weights": (
+        kf.Network(layers=[Dense(), TANH, AGAIN, TANH, AGAIN, TANH, AGAIN, TANH, Readout()], gamma0=1.5),
+        VECTORS,
+    ),
+    "everything at once": (
+        kf.Network(
+            layers=[
+                Conv(3, padding="circular"),
+                Bias(0.4),
+                TANH,
+                Residual(Sequential([Conv(2), Bias(), TANH, Conv(1)]), 0.7),
+                TANH,
+                GlobalAveragePool(),
+                Dense(),
+                Bias(0.3),
+                TANH,
+                Readout(),
+            ],
+            gamma0=1.5,
+        ),
+        SEQUENCES,
+    ),
+}
+QUANTITIES = ("predictions", "features", "gradients", "ntk")
+
+
+def quantities(solution):
+    """By kind, estimates of everything at the last step (predictions at all)."""
+    layers = range(1, solution.network.hidden_layers + 1)
+    return {
+        "predictions": [solution.estimate("predictions")],
+        "features": [solution.estimate("feature_kernel", layer) for layer in layers],
+        "gradients": [solution.estimate("gradient_kernel", layer) for layer in layers],
+        "ntk": [solution.estimate("ntk")],
+    }
+
+
+def distance(found, truth):
+    """Between means, and what to expect of it from the standard errors of both; relative, the mean over layers."""
+    pairs = list(zip(found, truth, strict=True))
+    size = [np.linalg.norm(b.mean) for _, b in pairs]
+    error = [np.linalg.norm(a.mean - b.mean) for a, b in pairs]
+    noise = [np.sqrt(np.sum(a.se**2) + np.sum(b.se**2)) for a, b in pairs]
+    return np.mean(np.divide(error, size)), np.mean(np.divide(noise, size))
+
+
+def finite(network, problem, width, seeds):
+    return kf.solve(network, problem, TRAINING, kf.FiniteWidth(width=width, seeds=seeds), progress=False)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ensembles_of_growing_width_approach_the_march(name):
+    network, problem = CASES[name]
+    infinite = kf.solve(network, problem, TRAINING, kf.March(particles=512, replicates=4), progress=False)
+    wide, narrow = (quantities(finite(network, problem, *size)) for size in ((128, 16), (8, 16)))
+    truth = quantities(infinite)
+    for kind in QUANTITIES:
+        error, noise = distance(wide[kind], truth[kind])
+        assert error < 2 * noise, (kind, error, noise)
+    assert sum(distance(wide[kind], truth[kind])[0] for kind in QUANTITIES) < 0.7 * sum(
+        distance(narrow[kind], truth[kind])[0] for kind in QUANTITIES
+    )
+
+
+@pytest.mark.parametrize("name", ["sequence, zero", "residual, tanh, L = 2", "shared weights"])
+def test_without_responses_the_agreement_is_gone(name):
+    """The control: gradient independence is as precise, and somewhere else."""
+    network, problem = CASES[name]
+    training = kf.GradientDescent(learning_rate=0.4, steps=12)
+    sampled = {"particles": 512, "replicates": 4}
+    right = kf.solve(network, problem, training, kf.March(**sampled), progress=False)
+    wrong = kf.solve(network, problem, training, kf.GradientIndependence(**sampled), progress=False)
+    for kind in ("features", "gradients"):
+        error, noise = distance(quantities(wrong)[kind], quantities(right)[kind])
+        assert error > 3 * noise, (kind, error, noise)
