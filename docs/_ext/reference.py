@@ -346,7 +346,6 @@ def _check(app: Any, env: Any) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Write pages before sources are read; check when all of them have been."""
-    app.setup_extension("gallery")
     app.add_directive("commands", Commands)
     app.add_directive("paper-figures", PaperFigures)
     app.connect("builder-inited", _write_pages)

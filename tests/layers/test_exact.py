@@ -1,4 +1,4 @@
-"""Architectures on the highest rungs: exact linear networks, lazy limits, and networks that are the same in disguise."""
+"""Architectures on the highest rungs: exact linear networks, lazy limits, and networks that are others in disguise."""
 
 import jax
 import jax.numpy as jnp
