@@ -212,8 +212,11 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
             raise ValueError(f"{name} must be the same in both solutions, got shapes {one.shape} and {other.shape}")
         if not np.array_equal(one, other):
             raise ValueError(f"{name} must be the same in both solutions, got values up to {_apart(one, other)} apart")
-    for part, name in (("network", "depth"), ("training", "learning_rate")):
-        one, other = (getattr(getattr(side, part), name, None) for side in (solution, reference))
+    sides = solution, reference
+    for name, (one, other) in {
+        "depth": [side.network.hidden_layers for side in sides],
+        "learning_rate": [side.training.learning_rate for side in sides],
+    }.items():
         if one != other:
             raise ValueError(f"{name} must be the same in both solutions, got {one} and {other}")
 

@@ -162,7 +162,7 @@ def _numbers(option: str, text: str) -> list[float]:
 @app.command()
 def figures(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="1, 2, 3, relu, whitened; all by default.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="1, 2, 3, 4, relu, whitened, depth; all by default.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = Path(
         "figures"
@@ -170,7 +170,7 @@ def figures(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller runs.")] = False,
     cifar: Annotated[
         Path | None,
-        typer.Option("--cifar", metavar="FOLDER", help="CIFAR-10's own files, for figure 1 instead of digits."),
+        typer.Option("--cifar", metavar="FOLDER", help="CIFAR-10's own files, for figures 1 and 4 instead of digits."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernelfield.figures import figure1, figure2, figure3, two_layer_relu, whitened
+from kernelfield.figures import depth, figure1, figure2, figure3, figure4, two_layer_relu, whitened
 from kernelfield.figures.common import Say, Settings
 
 Draw = Callable[[Settings, Say], Iterator[tuple[str, Any]]]
@@ -17,7 +17,9 @@ FIGURES: dict[str, Draw] = {
     "1": figure1.draw,
     "2": figure2.draw,
     "3": figure3.draw,
+    "4": figure4.draw,
     "relu": two_layer_relu.draw,
     "whitened": whitened.draw,
+    "depth": depth.draw,
 }
-OF_IMAGES = ("1",)  # those that take images
+OF_IMAGES = ("1", "4")  # those that take images

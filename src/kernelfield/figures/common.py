@@ -54,7 +54,15 @@ class Settings:
         return cifar(self.cifar, points=points), ("plane", "car"), "CIFAR-10 airplanes and automobiles"
 
 
-def timed(name: str, say: Say, network: Any, problem: Problem, training: GradientDescent, method: Method) -> Solution:
+def timed(
+    name: str,
+    say: Say,
+    network: Any,
+    problem: Problem,
+    training: GradientDescent,
+    method: Method,
+    fields_at: Sequence[int] = (0, -1),
+) -> Solution:
     """`kernelfield.solve`, and a line that says how long it took.
 
     Args:
@@ -64,12 +72,13 @@ def timed(name: str, say: Say, network: Any, problem: Problem, training: Gradien
         problem: what it learns.
         training: how.
         method: which solves it.
+        fields_at: steps at which fields are recorded.
 
     Returns:
         Solution.
     """
     began = time.perf_counter()
-    solution = solve(network, problem, training, method)
+    solution = solve(network, problem, training, method, fields_at=fields_at)
     say(f"{name}: {time.perf_counter() - began:.1f} s")
     return solution
 

@@ -93,7 +93,9 @@ class Sequential:
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Bottom to top."""
         if self.shares:
-            raise ValueError("the lazy limit of weights that are used more than once is not known here: use March with a small gamma0")
+            raise ValueError(
+                "weights that are used more than once have no lazy limit here: use March with a small gamma0"
+            )
         traces = []
         for layer in self.layers:
             kernel, trace = layer.lazy_forward(kernel)

@@ -1,0 +1,275 @@
+"""Figure 4 of the paper: convolutional networks of several channel counts and gamma0, and infinitely many channels.
+
+Rich networks train alike at all channel counts: curves of one gamma0 fall together, those of different gamma0 do not.
+Below, on few images, the theory of infinitely many channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernelfield import observables
+from kernelfield.datasets import cifar, digits
+from kernelfield.figures.common import Say, Settings, caption, heading, new_figure, timed
+from kernelfield.finite import FiniteWidth
+from kernelfield.march import March
+from kernelfield.networks import CNN
+from kernelfield.problem import Problem
+from kernelfield.solution import Estimate, Solution
+from kernelfield.training import GradientDescent
+
+GAMMAS = (1.0, 5.0, 10.0)
+COLOURS = dict(zip(GAMMAS, ("#2a6f97", "#e09f3e", "#9b2226"), strict=True))
+FEATURE_TOL = 3e-4  # of the theory: finer directions matter less than its sampling
+MARKED = 10  # steps at which fields are recorded, and dots drawn
+MARKS = ("--", "-")  # channel counts, small and large
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of everything.
+
+    Args:
+        points, tests: images that train, and others.
+        depth: convolutions.
+        channels: N, two of them.
+        seeds: networks of each.
+        batch, rate, steps: of gradient descent.
+        few, few_tests, few_rate, few_steps: the same of the small problem, without batches.
+        few_channels: N of its networks.
+        particles: of the theory.
+    """
+
+    points: int = 160
+    tests: int = 160
+    depth: int = 2
+    channels: tuple[int, int] = (32, 128)
+    seeds: int = 8
+    batch: int = 20
+    rate: float = 0.1
+    steps: int = 600
+    few: int = 8
+    few_tests: int = 4
+    few_rate: float = 0.05
+    few_steps: int = 100
+    few_channels: tuple[int, int] = (64, 512)
+    particles: int = 1024
+
+
+QUICK = Plan(
+    points=40, tests=40, channels=(16, 64), seeds=4, steps=200,
+    few=4, few_tests=2, few_steps=20, few_rate=0.1, few_channels=(32, 128), particles=512,
+)  # fmt: skip
+
+
+class Runs(NamedTuple):
+    """Solutions: of networks by (gamma0, N) on many and on few images, of the theory by gamma0 on the few."""
+
+    many: dict[tuple[float, int], Solution]
+    few: dict[tuple[float, int], Solution]
+    theory: dict[float, Solution]
+
+
+MEASURES = {
+    "test loss": lambda solution: observables.loss(solution, points="test"),
+    "test error": lambda solution: test_error(solution),
+    r"alignment $A(\Phi^L, y y^\top)$": lambda solution: alignment(solution),
+}
+
+
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Any]]:
+    """Solve and draw everything.
+
+    Args:
+        settings: if quick, fewer images and smaller networks; images of CIFAR-10, grey and pooled, if it has a folder.
+        say: called with a line about each run when it is done.
+
+    Yields:
+        File name and matplotlib Figure.
+    """
+    plan = QUICK if settings.quick else Plan()
+    yield "figure4", drawn(plan, run(plan, settings, say), settings, say)
+
+
+def images(settings: Settings, points: int, tests: int) -> Problem:
+    """Images of two classes, 4 x 4 pixels, of which the last ones of each do not train.
+
+    Args:
+        settings: which images.
+        points, tests: that train, and others; even numbers.
+
+    Returns:
+        Problem, with weight zero for test images.
+    """
+    total = points + tests
+    if settings.cifar is None:
+        data = digits(classes=(4, 9), points=total, images=True, pool=2)
+    else:
+        data = cifar(settings.cifar, points=total, images=True, grey=True, pool=8)
+    trains = np.arange(total) % (total // 2) < points // 2
+    return Problem(data.X, data.y, weights=trains)
+
+
+def run(plan: Plan, settings: Settings, say: Say) -> Runs:
+    """All runs.
+
+    Args:
+        plan: sizes.
+        settings: which images.
+        say: called with a line about each run.
+
+    Returns:
+        Runs.
+    """
+    many, few, theory = {}, {}, {}
+    problem, small = images(settings, plan.points, plan.tests), images(settings, plan.few, plan.few_tests)
+    training = GradientDescent(learning_rate=plan.rate, steps=plan.steps, batch=plan.batch)
+    few_training = GradientDescent(learning_rate=plan.few_rate, steps=plan.few_steps)
+    at, few_at = (range(0, steps + 1, steps // MARKED) for steps in (plan.steps, plan.few_steps))
+    for gamma0 in GAMMAS:
+        network, name = CNN(depth=plan.depth, activation="relu", gamma0=gamma0), f"gamma0 = {gamma0:g}"
+        for N in plan.channels:
+            method = FiniteWidth(width=N, seeds=plan.seeds, kernels="none")
+            many[gamma0, N] = timed(f"{name}, N = {N}", say, network, problem, training, method, at)
+        name = f"few images, {name}"
+        for N in plan.few_channels:
+            method = FiniteWidth(width=N, seeds=4 * plan.seeds, kernels="none")
+            few[gamma0, N] = timed(f"{name}, N = {N}", say, network, small, few_training, method, few_at)
+        march = March(particles=plan.particles, kernels="features", feature_tol=FEATURE_TOL)
+        theory[gamma0] = timed(f"{name}, theory", say, network, small, few_training, march, few_at)
+    return Runs(many, few, theory)
+
+
+def test_error(solution: Solution) -> Estimate:
+    """Share of test images on the wrong side.
+
+    Args:
+        solution: of a problem with test points.
+
+    Returns:
+        Estimate (steps + 1,).
+    """
+    right = observables.accuracy(solution, points="test")
+    return Estimate(1 - right.replicates, right.exact)
+
+
+def alignment(solution: Solution) -> Estimate:
+    """Alignment of the kernel of what enters the readout with the targets of test images, where fields were recorded.
+
+    Args:
+        solution: of a network that averages over sites before the readout.
+
+    Returns:
+        Estimate (recorded steps,).
+    """
+    tests = solution.problem.weights == 0
+    y, sites, curves = solution.problem.y[tests], int(np.prod(solution.problem.X.shape[1:-1])), []
+    for step in recorded(solution):
+        h = solution.field_samples[solution.network.hidden_layers, step]["h"][:, tests]
+        features = np.maximum(h, 0).reshape(*h.shape[:2], sites, -1).mean(axis=2)
+        Phi = features @ features.swapaxes(1, 2)
+        curves.append(np.einsum("m,rmn,n->r", y, Phi, y) / (np.linalg.norm(Phi, axis=(1, 2)) * (y @ y)))
+    return Estimate(np.stack(curves, axis=1), solution.exact)
+
+
+def recorded(solution: Solution) -> list[int]:
+    """Steps at which fields were recorded.
+
+    Args:
+        solution: any.
+    """
+    return sorted({step for _, step in solution.field_samples})
+
+
+def times(solution: Solution, curve: Estimate) -> np.ndarray:
+    """Training times of a curve of all steps, or of those at which fields were recorded.
+
+    Args:
+        solution: whose curve.
+        curve: from one of `MEASURES`.
+    """
+    every = len(curve.mean) == len(solution.times)
+    return solution.times if every else solution.times[recorded(solution)]
+
+
+def spread(runs: Mapping[tuple[float, int], Solution], measure: Any) -> tuple[float, float]:
+    """How far apart curves are, rms over time and over pairs of networks.
+
+    Args:
+        runs: by (gamma0, N).
+        measure: a solution's curve as an Estimate (steps + 1,).
+
+    Returns:
+        Of different N at the same gamma0, and of different gamma0 at the same N.
+    """
+    curves, apart = {key: measure(solution).mean for key, solution in runs.items()}, ([], [])
+    for (one, a), (other, b) in itertools.combinations(curves.items(), 2):
+        if (one[0] == other[0]) != (one[1] == other[1]):
+            apart[one[1] == other[1]].append(np.mean((a - b) ** 2))
+    across_channels, across_gamma0 = (float(np.sqrt(np.mean(each))) for each in apart)
+    return across_channels, across_gamma0
+
+
+def drawn(plan: Plan, runs: Runs, settings: Settings, say: Say) -> Any:
+    """The figure, and lines about how far curves are apart.
+
+    Args:
+        plan: sizes.
+        runs: what `run` returned.
+        settings: which images.
+        say: called with the lines.
+
+    Returns:
+        matplotlib Figure.
+    """
+    out = new_figure(13.5, 8.2)
+    panels = out.subplots(2, 3)
+    for place, (name, measure) in enumerate(MEASURES.items()):
+        across_channels, across_gamma0 = spread(runs.many, measure)
+        plain = name.replace("$", "").replace("\\", "")
+        told = f"{across_channels:.3g} across N at fixed gamma0, {across_gamma0:.3g} across gamma0 at fixed N"
+        say(f"{plain}: apart by {told}")
+        top, bottom = panels[:, place]
+        for (gamma0, channels), solution in runs.many.items():
+            label = f"$\\gamma_0$ = {gamma0:g}, N = {channels}"
+            style = MARKS[plan.channels.index(channels)]
+            _band(top, solution, measure(solution), COLOURS[gamma0], label, style)
+        for gamma0, solution in runs.theory.items():
+            _band(bottom, solution, measure(solution), COLOURS[gamma0], f"theory, $\\gamma_0$ = {gamma0:g}", "-")
+            for channels, mark in zip(plan.few_channels, "so", strict=True):
+                found = runs.few[gamma0, channels]
+                curve, label = measure(found), f"N = {channels}" if gamma0 == GAMMAS[-1] else ""
+                at = slice(None, None, max(1, (len(curve.mean) - 1) // MARKED))
+                looks: dict[str, Any] = {"fmt": mark, "ms": 4.5, "mfc": "white" if mark == "s" else COLOURS[gamma0]}
+                bottom.errorbar(
+                    times(found, curve)[at], curve.mean[at], curve.se[at], color=COLOURS[gamma0], label=label, **looks
+                )
+                gap = np.sqrt(np.mean((curve.mean - measure(solution).mean) ** 2))
+                noise = np.sqrt(np.mean(curve.se**2 + measure(solution).se ** 2))
+                name_of = f"few images, gamma0 = {gamma0:g}, N = {channels}: {plain}"
+                say(f"{name_of} {gap:.3g} from theory ({noise:.2g} expected)")
+        for axes in (top, bottom):
+            axes.set(xlabel=r"training time $\eta t$", ylabel=name)
+        heading(top, "abc"[place], name)
+        heading(bottom, "def"[place], "few images, and theory")
+    panels[0, 0].legend(fontsize=8, frameon=False)
+    panels[1, 0].legend(fontsize=8, frameon=False)
+    data = "digits 4 and 9" if settings.cifar is None else "CIFAR-10 airplanes and automobiles, grey"
+    about = f"4 x 4 pixels; {plan.depth} convolutions, ReLU; top: {plan.points} images in batches of {plan.batch}"
+    caption(
+        out,
+        f"{data}, {about}, $\\eta$ = {plan.rate:g}; bottom: 2, {plan.few} images 4 x 4, $\\eta$ = {plan.few_rate:g}",
+    )
+    return out
+
+
+def _band(axes: Any, solution: Solution, curve: Estimate, colour: str, label: str, style: str) -> None:
+    """A mean with its standard error."""
+    t = times(solution, curve)
+    axes.plot(t, curve.mean, style, color=colour, label=label, lw=1.8)
+    axes.fill_between(t, curve.mean - curve.se, curve.mean + curve.se, color=colour, alpha=0.18, lw=0)
