@@ -239,7 +239,7 @@ def test_other_arguments_are_checked(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["3", "1"], "holds no CIFAR-10"), (["3", "whitened"], "--cifar is for figure 1, got 3, whitened")],
+    [(["3", "1"], "holds no CIFAR-10"), (["3", "whitened"], "--cifar is for figures 1 and 4, got 3, whitened")],
 )
 def test_the_command_refuses_before_any_run(tmp_path, monkeypatch, capsys, names, message):
     monkeypatch.chdir(tmp_path)

@@ -186,7 +186,7 @@ def figures(
             raise ValueError(f"figure '{name}' is unknown{suggestion(name, list(FIGURES))}")
     if cifar is not None:
         if not set(chosen) & set(OF_IMAGES):
-            raise ValueError(f"--cifar is for figure {', '.join(OF_IMAGES)}, got {', '.join(chosen)}")
+            raise ValueError(f"--cifar is for figures {' and '.join(OF_IMAGES)}, got {', '.join(chosen)}")
         settings.images(points=2)  # what is wrong with the files is said before any run
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder")
