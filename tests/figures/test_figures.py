@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 import kernelfield as kf
 from kernelfield import observables
 from kernelfield.cli import app, main
-from kernelfield.figures import FIGURES, OF_IMAGES, Settings, figure1, figure2, two_layer_relu
+from kernelfield.datasets import digits
+from kernelfield.figures import FIGURES, OF_IMAGES, Settings, depth, figure1, figure2, figure4, two_layer_relu
 from kernelfield.figures.common import Settings as SameSettings
 from kernelfield.figures.common import say_loss, share_inside
 from kernelfield.solution import Estimate
@@ -167,3 +168,81 @@ def test_every_figure_that_takes_images_takes_settings():
     assert set(OF_IMAGES) <= set(FIGURES) and Settings is SameSettings
     problem, names, data = Settings(quick=True).images(4)
     assert problem.points == 4 and names == ("0", "1") and "digits" in data
+
+
+# --- Convolutional networks, and depth
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    plan = figure4.Plan(
+        gammas=(1.0, 10.0), points=8, tests=8, channels=(8, 16), seeds=2, batch=4, steps=20,
+        few=2, few_tests=2, few_steps=10, few_channels=(8, 64), few_rate=0.1, particles=512,
+    )  # fmt: skip
+    lines = []
+    runs = figure4.run(plan, Settings(), lines.append)
+    return figure4.drawn(plan, runs, Settings(), lines.append), runs, lines
+
+
+def test_figure_4_says_how_far_channels_and_gamma0_are_apart(convolutional):
+    figure, runs, lines = convolutional
+    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abcdef")
+    said = "\n".join(lines)
+    for measure in ("test loss", "test error", "alignment"):
+        assert re.search(rf"{measure}.*: apart by [\d.e-]+ across N at fixed gamma0, [\d.e-]+ across gamma0", said)
+    assert "N = 16" in texts(figure) and "theory" in texts(figure) and "digits 4 and 9" in texts(figure)
+    assert {key[0] for key in runs.many} == {1.0, 10.0} == set(runs.theory)
+
+
+def test_theory_goes_through_the_networks_on_few_images(convolutional):
+    _, runs, lines = convolutional
+    assert len(re.findall(r"few images, .* from theory \([\d.e-]+ expected\)", "\n".join(lines))) == 2 * 2 * 3
+    for gamma0, theory in runs.theory.items():
+        networks = runs.few[gamma0, 64]
+        for measure in figure4.MEASURES_OF_FEW.values():
+            one, other = measure(theory), measure(networks)
+            np.testing.assert_allclose(one.mean[-1], other.mean[-1], rtol=0.2, atol=4 * other.se[-1])
+
+
+def test_measures_on_images_that_do_not_train():
+    problem = figure4.images(Settings(), 4, 2)
+    assert problem.X.shape == (6, 4, 4, 1) and ((problem.weights > 0) == [1, 1, 0, 1, 1, 0]).all()
+    assert (problem.y == [1, 1, 1, -1, -1, -1]).all()
+    network, training = kf.CNN(depth=1, activation="relu"), kf.GradientDescent(learning_rate=0.1, steps=2)
+    solution = kf.solve(network, problem, training, kf.FiniteWidth(width=4, seeds=2), fields_at=(0, 2))
+    assert figure4.recorded(solution) == [0, 2]
+    np.testing.assert_allclose(
+        figure4.margin(solution).mean, (solution.predictions[:, 2] - solution.predictions[:, 5]) / 2, atol=1e-6
+    )
+    h = solution.field_samples[1, 2]["h"][:, [2, 5]]
+    for found, fields in zip(figure4.alignment(solution).replicates[:, 1], h, strict=True):
+        features = np.maximum(fields, 0).reshape(2, 16, 4).mean(axis=1)  # images, sites, channels
+        Phi = features @ features.T
+        assert found == pytest.approx((Phi[0, 0] + Phi[1, 1] - 2 * Phi[0, 1]) / (2 * np.linalg.norm(Phi)), abs=1e-5)
+
+
+def test_spread_of_curves_that_depend_on_gamma0_alone():
+    curves = {(gamma0, N): np.full(5, gamma0 + noise) for gamma0 in (1.0, 4.0) for N, noise in ((8, 0.0), (16, 0.1))}
+    across_channels, across_gamma0 = figure4.spread(curves)
+    assert across_channels == pytest.approx(0.1) and across_gamma0 == pytest.approx(3.0)
+
+
+def test_smoothing_takes_means_over_steps():
+    curve = Estimate(np.array([[0.0, 3.0, 0.0, 3.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(figure4.smoothed(curve, 3).replicates[:, 1:4], [[1, 2, 1], [1, 1, 1]])
+
+
+def test_residual_networks_move_less_with_depth_when_branches_are_scaled():
+    training, problem = kf.GradientDescent(learning_rate=0.1, steps=8), digits(points=4)
+    method = kf.March(particles=1024, replicates=2, kernels="features")
+    moved = {
+        scale: depth.doubling(
+            {
+                layers: kf.solve(kf.ResNet(depth=layers, branch_scale=scale), problem, training, method, progress=False)
+                for layers in (1, 2)
+            }
+        )
+        for scale in ("1/sqrt(depth)", 1.0)
+    }
+    (scaled, _), (plain, noise) = moved["1/sqrt(depth)"][1], moved[1.0][1]
+    assert scaled < plain / 2 and noise < plain / 4

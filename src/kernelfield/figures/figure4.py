@@ -7,11 +7,12 @@ Below, on few images, the theory of infinitely many channels.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from kernelfield import observables
 from kernelfield.datasets import cifar, digits
@@ -23,8 +24,7 @@ from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
 from kernelfield.training import GradientDescent
 
-GAMMAS = (1.0, 5.0, 10.0)
-COLOURS = dict(zip(GAMMAS, ("#2a6f97", "#e09f3e", "#9b2226"), strict=True))
+COLOURS = {1.0: "#2a6f97", 5.0: "#e09f3e", 10.0: "#9b2226"}  # of every gamma0
 FEATURE_TOL = 1e-3  # of the theory, and at most 1e-4 gamma0^2: ReLU would need many more directions for less
 MARKED = 10  # steps at which fields are recorded, and dots drawn
 MARKS = ("--", "-")  # channel counts, small and large
@@ -35,6 +35,7 @@ class Plan:
     """Sizes of everything.
 
     Args:
+        gammas: gamma0, some of those that have a colour.
         points, tests: images that train, and others.
         depth: convolutions.
         channels: N, two of them.
@@ -45,6 +46,7 @@ class Plan:
         particles: of the theory.
     """
 
+    gammas: tuple[float, ...] = tuple(COLOURS)
     points: int = 160
     tests: int = 160
     depth: int = 2
@@ -75,10 +77,15 @@ class Runs(NamedTuple):
     theory: dict[float, Solution]
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Solution], Estimate]] = {
     "test loss": lambda solution: observables.loss(solution, points="test"),
     "test error": lambda solution: test_error(solution),
     r"alignment $A(\Phi^L, y y^\top)$": lambda solution: alignment(solution),
+}
+MEASURES_OF_FEW = {  # so few images have hardly an error: how far they are on their side says more
+    "test loss": MEASURES["test loss"],
+    "margin $y f$ of test images": lambda solution: margin(solution),
+    r"alignment $A(\Phi^L, y y^\top)$": MEASURES[r"alignment $A(\Phi^L, y y^\top)$"],
 }
 
 
@@ -131,7 +138,7 @@ def run(plan: Plan, settings: Settings, say: Say) -> Runs:
     training = GradientDescent(learning_rate=plan.rate, steps=plan.steps, batch=plan.batch)
     few_training = GradientDescent(learning_rate=plan.few_rate, steps=plan.few_steps)
     at, few_at = (range(0, steps + 1, steps // MARKED) for steps in (plan.steps, plan.few_steps))
-    for gamma0 in GAMMAS:
+    for gamma0 in plan.gammas:
         network, name = CNN(depth=plan.depth, activation="relu", gamma0=gamma0), f"gamma0 = {gamma0:g}"
         for N in plan.channels:
             method = FiniteWidth(width=N, seeds=plan.seeds, kernels="none")
@@ -156,6 +163,20 @@ def test_error(solution: Solution) -> Estimate:
     """
     right = observables.accuracy(solution, points="test")
     return Estimate(1 - right.replicates, right.exact)
+
+
+def margin(solution: Solution) -> Estimate:
+    """Mean of y f over test images.
+
+    Args:
+        solution: of a problem with test points.
+
+    Returns:
+        Estimate (steps + 1,).
+    """
+    tests = solution.problem.weights == 0
+    predictions = solution.estimate("predictions").replicates[..., tests]
+    return Estimate((predictions * solution.problem.y[tests]).mean(axis=-1), solution.exact)
 
 
 def alignment(solution: Solution) -> Estimate:
@@ -197,17 +218,29 @@ def times(solution: Solution, curve: Estimate) -> np.ndarray:
     return solution.times if every else solution.times[recorded(solution)]
 
 
-def spread(runs: Mapping[tuple[float, int], Solution], measure: Any) -> tuple[float, float]:
+def smoothed(curve: Estimate, steps: int) -> Estimate:
+    """A curve's running mean over some steps: batches make single steps noisy.
+
+    Args:
+        curve: (steps + 1,).
+        steps: of an epoch.
+
+    Returns:
+        Estimate of the same shape.
+    """
+    return Estimate(uniform_filter1d(curve.replicates, steps, axis=1, mode="nearest"), curve.exact)
+
+
+def spread(curves: Mapping[tuple[float, int], np.ndarray]) -> tuple[float, float]:
     """How far apart curves are, rms over time and over pairs of networks.
 
     Args:
-        runs: by (gamma0, N).
-        measure: a solution's curve as an Estimate (steps + 1,).
+        curves: by (gamma0, N), of one shape.
 
     Returns:
         Of different N at the same gamma0, and of different gamma0 at the same N.
     """
-    curves, apart = {key: measure(solution).mean for key, solution in runs.items()}, ([], [])
+    apart = ([], [])
     for (one, a), (other, b) in itertools.combinations(curves.items(), 2):
         if (one[0] == other[0]) != (one[1] == other[1]):
             apart[one[1] == other[1]].append(np.mean((a - b) ** 2))
@@ -229,43 +262,49 @@ def drawn(plan: Plan, runs: Runs, settings: Settings, say: Say) -> Any:
     """
     out = new_figure(13.5, 8.2)
     panels = out.subplots(2, 3)
-    for place, (name, measure) in enumerate(MEASURES.items()):
-        across_channels, across_gamma0 = spread(runs.many, measure)
-        plain = name.replace("$", "").replace("\\", "")
+    for letter, axes, (name, measure) in zip("abc", panels[0], MEASURES.items(), strict=True):
+        curves = {key: measure(solution) for key, solution in runs.many.items()}
+        across_channels, across_gamma0 = spread({key: curve.mean for key, curve in curves.items()})
         told = f"{across_channels:.3g} across N at fixed gamma0, {across_gamma0:.3g} across gamma0 at fixed N"
-        say(f"{plain}: apart by {told}")
-        top, bottom = panels[:, place]
-        for (gamma0, channels), solution in runs.many.items():
-            label = f"$\\gamma_0$ = {gamma0:g}, N = {channels}"
-            style = MARKS[plan.channels.index(channels)]
-            _band(top, solution, measure(solution), COLOURS[gamma0], label, style)
+        say(f"{_plain(name)}: apart by {told}")
+        for (gamma0, channels), curve in curves.items():
+            solution, label = runs.many[gamma0, channels], f"$\\gamma_0$ = {gamma0:g}, N = {channels}"
+            if len(curve.mean) == len(solution.times):
+                curve = smoothed(curve, plan.points // plan.batch)
+            _band(axes, solution, curve, COLOURS[gamma0], label, MARKS[plan.channels.index(channels)])
+        axes.set(xlabel=r"training time $\eta t$", ylabel=name)
+        heading(axes, letter, name)
+    for letter, axes, (name, measure) in zip("def", panels[1], MEASURES_OF_FEW.items(), strict=True):
         for gamma0, solution in runs.theory.items():
-            _band(bottom, solution, measure(solution), COLOURS[gamma0], f"theory, $\\gamma_0$ = {gamma0:g}", "-")
+            expected = measure(solution)
+            _band(axes, solution, expected, COLOURS[gamma0], f"theory, $\\gamma_0$ = {gamma0:g}", "-")
             for channels, mark in zip(plan.few_channels, "so", strict=True):
                 found = runs.few[gamma0, channels]
-                curve, label = measure(found), f"N = {channels}" if gamma0 == GAMMAS[-1] else ""
+                curve, label = measure(found), f"N = {channels}" if gamma0 == plan.gammas[-1] else ""
                 at = slice(None, None, max(1, (len(curve.mean) - 1) // MARKED))
                 looks: dict[str, Any] = {"fmt": mark, "ms": 4.5, "mfc": "white" if mark == "s" else COLOURS[gamma0]}
-                bottom.errorbar(
+                axes.errorbar(
                     times(found, curve)[at], curve.mean[at], curve.se[at], color=COLOURS[gamma0], label=label, **looks
                 )
-                gap = np.sqrt(np.mean((curve.mean - measure(solution).mean) ** 2))
-                noise = np.sqrt(np.mean(curve.se**2 + measure(solution).se ** 2))
-                name_of = f"few images, gamma0 = {gamma0:g}, N = {channels}: {plain}"
-                say(f"{name_of} {gap:.3g} from theory ({noise:.2g} expected)")
-        for axes in (top, bottom):
-            axes.set(xlabel=r"training time $\eta t$", ylabel=name)
-        heading(top, "abc"[place], name)
-        heading(bottom, "def"[place], "few images, and theory")
+                gap = np.sqrt(np.mean((curve.mean - expected.mean) ** 2))
+                noise = np.sqrt(np.mean(curve.se**2 + expected.se**2))
+                about = f"few images, gamma0 = {gamma0:g}, N = {channels}: {_plain(name)}"
+                say(f"{about} {gap:.3g} from theory ({noise:.2g} expected)")
+        axes.set(xlabel=r"training time $\eta t$", ylabel=name)
+        heading(axes, letter, "few images, and theory")
     panels[0, 0].legend(fontsize=8, frameon=False)
     panels[1, 0].legend(fontsize=8, frameon=False)
     data = "digits 4 and 9" if settings.cifar is None else "CIFAR-10 airplanes and automobiles, grey"
-    about = f"4 x 4 pixels; {plan.depth} convolutions, ReLU; top: {plan.points} images in batches of {plan.batch}"
-    caption(
-        out,
-        f"{data}, {about}, $\\eta$ = {plan.rate:g}; bottom: 2, {plan.few} images 4 x 4, $\\eta$ = {plan.few_rate:g}",
-    )
+    about = f"{data}, 4 x 4 pixels; {plan.depth} convolutions, ReLU"
+    top = f"top: {plan.points} images in batches of {plan.batch}, $\\eta$ = {plan.rate:g}, means over epochs"
+    bottom = f"bottom: {plan.few} images, {plan.few_tests} to test, $\\eta$ = {plan.few_rate:g}"
+    caption(out, f"{about}; {top}; {bottom}")
     return out
+
+
+def _plain(name: str) -> str:
+    """A measure's name without TeX."""
+    return name.replace("$", "").replace("\\", "")
 
 
 def _band(axes: Any, solution: Solution, curve: Estimate, colour: str, label: str, style: str) -> None:
