@@ -177,7 +177,7 @@ class Replicate:
 
     def __init__(self, step: Step, constants: Constants, setup: Setup, capacity: int) -> None:
         self.step, self.constants, self.setup = step, constants, setup
-        self.t, self.alive = 0, True
+        self.t, self.alive, self.full = 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.seconds_compile = 0.0
@@ -190,7 +190,7 @@ class Replicate:
                 reached = self._advance(min([stop, *(t + 1 for t in fields_at if t >= self.t)]))
                 if reached and self.t - 1 in fields_at:
                     self.fields[self.t - 1] = reached
-                if any_full(self.state):
+                if self.full:
                     self._enlarge()
 
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
@@ -204,13 +204,13 @@ class Replicate:
             self.seconds_compile += time.perf_counter() - began
         stop = min(stop, self.t + program.chunk)
         now = jax.block_until_ready(program.advance(*arguments[:3], jnp.asarray(stop)))
-        self.state, self.alive = now.state, bool(now.alive)
+        self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.t) < stop
         done = int(now.t) - self.t - (not self.alive)  # a step that diverged is not kept
         self.t += done
         if not done:
             return None
         self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records))
-        return None if any_full(self.state) else now.fields
+        return None if self.full else now.fields
 
     def _initial_state(self, capacities: Iterator[int]) -> Any:
         setup = dataclasses.replace(self.setup, capacities=capacities, populations=[])
@@ -226,12 +226,15 @@ class Replicate:
                 raise OutOfParticles(f"more directions than {self.setup.particles} particles")
             grows = basis.full or basis.size > NEARLY_FULL * capacity
             capacities.append(self._rounded(GROWTH * capacity) if grows else capacity)
-        self.state = jax.tree.map(
-            lambda new, old: new.at[tuple(slice(n) for n in old.shape)].set(old),
-            self._initial_state(iter(capacities)),
-            repeated(self.state),
-        )
+        self.state = jax.tree.map(_into, self._initial_state(iter(capacities)), repeated(jax.device_get(self.state)))
 
     def _rounded(self, capacity: float) -> int:
         """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
         return min(32 * math.ceil(capacity / 32), self.setup.particles)
+
+
+def _into(larger: Array, values: np.ndarray) -> Array:
+    """`larger` with `values` in its corner; in NumPy, which compiles nothing for new shapes."""
+    filled = np.array(larger)
+    filled[tuple(slice(n) for n in values.shape)] = values
+    return jnp.asarray(filled)

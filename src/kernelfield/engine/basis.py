@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
@@ -172,11 +173,11 @@ def completed(tree: State, done: Array) -> State:
 
 
 def repeated(tree: State) -> State:
-    """A tree of states as it was before the step that was not done, but for scales."""
+    """A tree of states, fetched, as it was before the step that was not done, but for scales."""
 
     def undone(basis: Basis) -> Basis:
-        known = jnp.arange(len(basis.q))[:, None] < basis.kept
-        return basis._replace(q=jnp.where(known, basis.q, 0), size=basis.kept, full=jnp.zeros((), bool))
+        known = np.arange(len(basis.q))[:, None] < basis.kept
+        return basis._replace(q=np.where(known, basis.q, 0), size=basis.kept, full=np.zeros((), bool))
 
     return jax.tree.map(lambda leaf: undone(leaf) if isinstance(leaf, Basis) else leaf, tree, is_leaf=is_basis)
 
