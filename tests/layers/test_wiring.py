@@ -41,6 +41,7 @@ def test_down_is_the_transpose_of_up(wiring):
         np.testing.assert_array_equal(up[:, :below], down[:, :above].T)
 
 
+@pytest.mark.usefixtures("x64")
 def test_rows_hold_what_every_site_sees():
     x = RNG.standard_normal((2, 4, 3))
     wiring = convolution((4,), (3,), 1, "zero")
