@@ -43,3 +43,13 @@ def small_solution(small_problem):
     training = kf.GradientDescent(learning_rate=0.2, steps=5)
     method = kf.March(particles=128, replicates=2)
     return kf.solve(network, small_problem, training, method, progress=False)
+
+
+@pytest.fixture(scope="session")
+def several_outputs():
+    """A march of three outputs by cross-entropy, on mini-batches, with gradients of every output; one test point."""
+    X = np.random.default_rng(1).standard_normal((5, 4))
+    problem = kf.Problem(X, [0, 1, 2, 1, 0], weights=[1, 1, 1, 1, 0], loss="cross_entropy")
+    training = kf.SGD(learning_rate=0.3, batch_size=2, epochs=3, momentum=0.5, schedule="cosine")
+    method = kf.March(particles=128, replicates=2, kernels="per_output")
+    return kf.solve(kf.MLP(depth=2, activation="tanh"), problem, training, method, progress=False)

@@ -238,6 +238,7 @@ def test_what_is_zero_has_no_relative_error():
         ({"problem": kf.Problem(np.eye(2), [1.0, 1.0])}, r"X must be .* got shapes \(2, 2\) and \(3, 3\)"),
         ({"problem": kf.Problem(1.5 * np.eye(3), np.ones(3))}, "X must be .* got values up to 0.5 apart"),
         ({"problem": kf.Problem(np.eye(3), [1.0, 1.0, -1.0])}, "y must be .* got values up to 2 apart"),
+        ({"problem": kf.Problem(np.eye(3), np.ones(3), loss="hinge")}, "loss must be .* got hinge and mse"),
         ({"network": kf.MLP(depth=3)}, "depth must be the same in both solutions, got 3 and 2"),
         ({"training": kf.GradientDescent(learning_rate=0.2, steps=4)}, "learning_rate must be .* got 0.2 and 0.1"),
     ],
@@ -245,6 +246,42 @@ def test_what_is_zero_has_no_relative_error():
 def test_solutions_of_different_things_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         compare(replace(drawn(1), **change), drawn(2))
+
+
+def test_all_outputs_are_compared_at_once(several_outputs):
+    method = kf.FiniteWidth(width=64, seeds=3, kernels="per_output")
+    finite = kf.solve(
+        several_outputs.network, several_outputs.problem, several_outputs.training, method, progress=False
+    )
+    found = compare(finite, several_outputs)
+    assert names(found) == ["predictions", "Phi 1", "Phi 2", "G 1", "G 2", "NTK"]
+    for row in found.rows:
+        whole = distance(dense(finite, row, 4), dense(several_outputs, row, 4))
+        assert (row.error, row.alignment) == pytest.approx(whole, rel=1e-6)
+        assert row.error < 4 * row.noise
+    assert names(compare(replace(finite, gradient_factors=()), several_outputs)) == ["predictions", "Phi 1", "Phi 2"]
+
+
+def test_training_rules_must_agree_and_full_batches_are_gradient_descent():
+    reference, descent = drawn(2), kf.GradientDescent(learning_rate=0.1, steps=4)
+    for changed, message in (
+        ({"momentum": 0.5}, "momentum must be the same in both solutions, got 0.5 and 0.0"),
+        ({"weight_decay": 0.5}, "weight_decay must be .* got 0.5 and 0.0"),
+        ({"schedule": "linear"}, "schedule must be .* got 'linear' over 4 steps and 'constant' over 4 steps"),
+        ({"schedule": [1.0, 1.0, 1.0, 0.5]}, "schedule must be .* got another one over 4 steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(replace(drawn(1), training=descent.model_copy(update=changed)), reference)
+    listed = descent.model_copy(update={"schedule": [1.0, 1.0, 1.0, 1.0]})
+    full = kf.SGD(learning_rate=0.1, batch_size=3, epochs=4)
+    for same in (listed, full):
+        assert compare(replace(drawn(1), training=same), reference).rows
+    batches = full.model_copy(update={"batch_size": 2})
+    with pytest.raises(ValueError, match=r"batches must be .* got batches of 2 of seed 0 and all points"):
+        compare(replace(drawn(1), training=batches), reference)
+    with pytest.raises(ValueError, match="got batches of 2 with replacement of seed 1 and batches of 2 of seed 0"):
+        other = batches.model_copy(update={"replacement": True, "seed": 1})
+        compare(replace(drawn(1), training=other), replace(reference, training=batches))
 
 
 # --- looking at it

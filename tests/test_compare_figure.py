@@ -96,3 +96,12 @@ def test_what_cannot_be_drawn_together_is_refused(solutions):
     other = replace(solutions["march"], training=kf.GradientDescent(learning_rate=0.5, steps=5))
     with pytest.raises(ValueError, match="learning_rate must be the same"):
         draw({**solutions, "other": other})
+
+
+def test_classes_of_several_outputs_are_named(several_outputs):
+    figure = draw({"march": several_outputs})
+    matrix = images(figure)[0]
+    order = [0, 4, 1, 3, 2]  # classes are 0, 1, 2, 1, 0
+    assert np.asarray(matrix.get_array()) == pytest.approx(several_outputs.feature_kernel(2)[np.ix_(order, order)])
+    assert [label.get_text() for label in matrix.axes.get_yticklabels()] == ["class 0", "class 1", "class 2"]
+    assert figure.axes[0].get_xlabel() == "epoch"

@@ -63,6 +63,17 @@ def test_writing_and_reading_are_inverse():
         (text(data='source = "mnist"'), r"\[data\] MnistData: folder is required"),
         (text(data='source = "mnist"\nfolder = "a"\ngrey = true'), r"\[data\] MnistData: unknown argument 'grey'"),
         (text(training="learning_rate = nan\nsteps = 1"), r"\[training\] .*learning_rate must be"),
+        (text(training="learning_rate = 0.1\nsteps = 1\nbatch = 2"), r"\[training\] .*unknown argument 'batch'"),
+        (text(training='kind = "Descent"\nlearning_rate = 0.1'), r"\[training\] kind 'Descent' is not a training"),
+        (
+            text(training='learning_rate = 0.1\nsteps = 1\nschedule = "cosin"'),
+            r"\[training\] GradientDescent: schedule must be 'constant', 'linear' or 'cosine', got 'cosin'",
+        ),
+        (
+            text(data='source = "digits"\nloss = "hinged"'),
+            r"\[data\] DigitsData: loss 'hinged' is unknown \(did you mean 'hinge'\?\)",
+        ),
+        (text(network="depth = 2\nwidths = [1]"), r"\[network\] MLP: widths must have 2 numbers for depth 2, got 1"),
         (text(march="particles = 3"), r"\[march\] March: particles must be"),
         (text(finite="seeds = 3"), r"\[finite\] FiniteWidth: width is required"),
         ("[data", "not valid TOML"),
@@ -100,6 +111,42 @@ def test_a_csv_file_gives_its_columns(tmp_path):
 def test_an_npz_file_gives_its_arrays(tmp_path):
     np.savez(tmp_path / "t.npz", X=np.eye(2), y=[1, 2])
     assert from_file(tmp_path, 'path = "t.npz"').y.tolist() == [1, 2]
+
+
+def test_a_table_may_have_several_targets_and_another_loss(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,u,v\n1,2,1,0\n3,5,0,1\n")
+    problem = from_file(tmp_path, 'path = "t.csv"\ntarget = ["v", "u"]\nloss = "cross_entropy"')
+    assert problem.X.tolist() == [[1, 2], [3, 5]] and problem.y.tolist() == [[0, 1], [1, 0]]
+    assert problem.loss.name == "cross_entropy"
+    assert from_file(tmp_path, 'path = "t.csv"\ntarget = ["v"]').outputs == 1
+    with pytest.raises(ValueError, match="target must name at least one column"):
+        from_file(tmp_path, 'path = "t.csv"\ntarget = []')
+    np.savez(tmp_path / "t.npz", X=np.eye(2), y=np.ones((2, 3)))
+    assert from_file(tmp_path, 'path = "t.npz"').outputs == 3
+    with pytest.raises(ValueError, match="target must be the name of one array"):
+        from_file(tmp_path, 'path = "t.npz"\ntarget = ["y"]')
+
+
+TRAININGS = [
+    'kind = "SGD"\nlearning_rate = 0.1\nbatch_size = 2\nepochs = 3\nreplacement = true\nseed = 4\nschedule = "linear"',
+    "learning_rate = 0.1\nsteps = 2\nmomentum = 0.9\nweight_decay = 0.1\nschedule = [1.0, 0.5]",
+    'kind = "GradientFlow"\ntime = 2.0',
+]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_all_options_of_a_run_are_written_and_read(training):
+    network = 'depth = 2\nbias_scale = 0.1\nweight_scales = [1, 2, 1]\nscales_multiply = "weight"\nwidths = [2, 1]'
+    data = 'source = "digits"\nclasses = [0, 1, 2]\npoints = 6\nloss = "cross_entropy"'
+    read = config.parse(text(network=network, training=training, data=data))
+    assert config.parse(read.to_toml(), read.folder) == read
+    assert read.problem().y.shape == (6, 3) and read.network.widths == [2, 1]
+    assert isinstance(read.training, (kf.SGD, kf.GradientDescent, kf.GradientFlow))
+
+
+def test_gaussian_data_take_a_loss():
+    read = config.parse(text(data='source = "gaussian"\npoints = 4\ndimensions = 3\nloss = "hinge"'))
+    assert read.problem().loss.name == "hinge"
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5, 3)])

@@ -29,6 +29,28 @@ def test_digits_are_standardized_and_ordered_by_class():
     assert not np.array_equal(problem.X, digits((3, 8), 10, seed=2).X)
 
 
+def test_more_than_two_digits_have_an_output_each():
+    problem = digits(classes=(7, 1, 4), points=6)
+    assert problem.y.tolist() == np.eye(3)[[0, 0, 1, 1, 2, 2]].tolist() and problem.loss.name == "mse"
+    np.testing.assert_allclose(np.corrcoef(problem.X[0], digits(classes=(7, 0), points=2).X[0])[0, 1], 1)
+    every = digits(classes=range(10), points=20, loss="cross_entropy")
+    assert every.y.shape == (20, 10) and every.loss.name == "cross_entropy" and every.outputs == 10
+
+
+def test_the_loss_chooses_the_targets_of_two_digits():
+    for loss in ("mse", "logistic", "hinge"):
+        assert digits(points=4, loss=loss).y.tolist() == [1, 1, -1, -1]
+    entropy = digits(classes=(3, 8), points=4, loss="cross_entropy")
+    assert entropy.y.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    np.testing.assert_array_equal(entropy.X, digits(classes=(3, 8), points=4).X)
+
+
+@pytest.mark.parametrize("settings", [{"classes": (5, 0, 9)}, {"classes": (8, 3), "loss": "cross_entropy"}])
+def test_a_report_recognizes_digits_of_several_outputs(settings):
+    found = data_source(digits(points=6, seed=2, **settings))
+    assert found.known and found.data == config.DigitsData(points=6, seed=2, **settings)
+
+
 @pytest.mark.parametrize("pool", [1, 2, 4, 8])
 def test_digits_as_images_are_the_flat_ones_with_axes(pool):
     flat, images = (digits((3, 8), 10, seed=1, images=images, pool=pool) for images in (False, True))
@@ -62,11 +84,13 @@ def test_a_report_recognizes_digits_that_were_pooled_or_made_as_images(images, p
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: digits(classes=(1, 1)), "classes must be two different digits"),
-        (lambda: digits(classes=(1, 10)), "classes must be two different digits"),
+        (lambda: digits(classes=(1, 1)), "classes must be two or more different digits"),
+        (lambda: digits(classes=(1, 10)), "classes must be two or more different digits"),
         (lambda: digits(pool=3), "pool must divide the sides of the images, 8 x 8, got 3"),
         (lambda: digits(pool=0), "pool must divide the sides of the images, 8 x 8, got 0"),
         (lambda: digits(points=3), "points must be an even number in 2.."),
+        (lambda: digits(classes=(0, 1, 2), points=20), "points must be a multiple of 3 in 3.."),
+        (lambda: digits(classes=(0, 1, 2), points=3, loss="logistic"), "the loss 'logistic' needs targets of -1 and 1"),
         (lambda: digits(points=10**4), "points must be an even number in 2.."),
         (lambda: gaussian(0, 2), "points must be at least 1, got 0"),
         (lambda: gaussian(2, 0), "dimensions must be at least 1, got 0"),
@@ -228,7 +252,7 @@ def test_other_arguments_are_checked(tmp_path):
         cifar(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"holds no CIFAR-10: neither data_batch_1 nor data_batch_1.bin"):
         cifar(tmp_path)
-    with pytest.raises(ValueError, match=r"classes must be two different labels of 0..9, got \[1, 10\]"):
+    with pytest.raises(ValueError, match=r"classes must be two or more different labels of 0..9, got \[1, 10\]"):
         cifar(tmp_path, classes=(1, 10))
     with pytest.raises(ValueError, match=r"points must be an even number in 2..10000, got 3"):
         cifar(tmp_path, points=3)
@@ -296,6 +320,19 @@ def test_mnist_as_images_is_the_flat_one_with_axes(tmp_path, pool):
     np.testing.assert_allclose(flat, standardized(np.array(means)[[0, 10, 1, 11]]), atol=1e-12)
 
 
+def test_more_than_two_classes_of_files_have_an_output_each(tmp_path):
+    images, labels = drawn()
+    write_mnist(tmp_path, images, labels)
+    found = mnist(tmp_path, classes=(7, 3, 0), points=6, loss="cross_entropy")
+    np.testing.assert_array_equal(found.X, standardized(images[[7, 17, 3, 13, 0, 10]].reshape(6, -1) / 255))
+    assert found.y.tolist() == np.eye(3)[[0, 0, 1, 1, 2, 2]].tolist() and found.loss.name == "cross_entropy"
+    pixels, labels = pictures(20)
+    binary_batch(tmp_path / "data_batch_1.bin", pixels, labels)
+    found = cifar(tmp_path, classes=range(10), points=10)
+    np.testing.assert_array_equal(found.X, standardized(pixels[:10] / 255))
+    assert found.y.tolist() == np.eye(10).tolist()
+
+
 IMAGES, LABELS = (idx(array) for array in drawn(20, 4))
 WRONG = {
     "no images": (None, LABELS, "holds no MNIST: neither train-images-idx3-ubyte nor its .gz is there"),
@@ -332,7 +369,7 @@ def test_other_arguments_of_mnist_are_checked(tmp_path):
     write_mnist(tmp_path, *drawn(20, 4))
     for wrong, message in (
         ({"folder": tmp_path / "nowhere"}, "nowhere is not a folder"),
-        ({"classes": (1, 10)}, r"classes must be two different labels of 0..9, got \[1, 10\]"),
+        ({"classes": (1, 10)}, r"classes must be two or more different labels of 0..9, got \[1, 10\]"),
         ({"points": 6}, r"points must be an even number in 2..4, got 6"),
         ({"points": 2, "pool": 3}, "pool must divide the sides of the images, 4 x 4, got 3"),
     ):

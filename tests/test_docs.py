@@ -49,7 +49,7 @@ def test_code_of_a_page_runs_and_answers_as_printed(path, monkeypatch, tmp_path)
 
 
 def test_pages_have_code():
-    assert {"start", "error-bars", "architectures"} <= {path.stem for path in WITH_CODE}
+    assert {"start", "error-bars", "architectures", "training"} <= {path.stem for path in WITH_CODE}
 
 
 # --- the command line
@@ -88,12 +88,18 @@ def test_every_status_code_is_explained():
         assert re.search(rf"^`{code}`\n: ", TROUBLE, re.MULTILINE), code
 
 
-def solved(method=None, y=(1.0, -1.0), rate=0.1, X=None, layers=None, batch=None, **network):
+def solved(
+    method=None, y=(1.0, -1.0), rate=0.1, X=None, layers=None, loss="mse", training=None, schedule="constant", **network
+):
     network = {"depth": 1, "activation": "linear", **network}
     network = network.pop("kind", kf.MLP)(**network) if layers is None else kf.Network(layers=layers)
-    training = kf.GradientDescent(learning_rate=rate, steps=3, batch=batch)
-    problem = kf.Problem(np.eye(len(y)) if X is None else X, y)
+    training = training or kf.GradientDescent(learning_rate=rate, steps=3, schedule=schedule)
+    problem = kf.Problem(np.eye(len(y)) if X is None else X, y, loss=loss)
     return kf.solve(network, problem, training, method, progress=False)
+
+
+def batches(size):
+    return kf.SGD(learning_rate=0.1, batch_size=size, epochs=2)
 
 
 SEQUENCES, LINEAR, WEIGHTS = np.ones((2, 5, 1)), Activation("linear"), Dense()
@@ -109,7 +115,7 @@ WRONG = {
     "few particles": lambda folder: solved(kf.March(particles=16), y=np.ones(8), activation="tanh"),
     "kink": lambda folder: solved(kf.Perturbation(), activation="relu"),
     "not linear": lambda folder: solved(kf.DeepLinear(), activation="tanh"),
-    "flow": lambda folder: kf.solve(kf.MLP(depth=1), kf.Problem(np.eye(2), [1, -1]), kf.GradientFlow(time=1.0)),
+    "flow": lambda folder: solved(kf.DeepLinear(), training=kf.GradientFlow(time=1.0, steps=3)),
     "no gradients": lambda folder: solved(kf.March(kernels="features")).ntk(),
     "no fields": lambda folder: solved().fields(layer=1, t=2),
     "no such step": lambda folder: solved().feature_kernel(layer=1, t=9),
@@ -129,7 +135,22 @@ WRONG = {
     "lazy shared": lambda folder: solved(kf.StaticNTK(), layers=TIED),
     "two times": lambda folder: solved(layers=TIED).ntk(t=0, s=1),
     "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
-    "batch": lambda folder: solved(batch=1),
+    "no batches": lambda folder: solved(kf.StaticNTK(), training=batches(1)),
+    "large batch": lambda folder: solved(training=batches(3)),
+    "short schedule": lambda folder: solved(schedule=[1.0]),
+    "one output": lambda folder: solved(kf.GradientIndependence(), y=np.eye(2)),
+    "not plain": lambda folder: solved(kf.DeepLinear(), bias_scale=0.1),
+    "unknown loss": lambda folder: solved(loss="hinged"),
+    "no signs": lambda folder: solved(y=(0.0, 1.0), loss="logistic"),
+    "no labels": lambda folder: solved(loss="cross_entropy"),
+    "no classes": lambda folder: observables.accuracy(solved(y=(0.0, 1.0))),
+    "no class of a row": lambda folder: observables.accuracy(solved(y=np.ones((2, 2)))),
+    "too many widths": lambda folder: kf.MLP(depth=1, widths=[1.0, 2.0]),
+    "other batches": lambda folder: kf.compare(solved(training=batches(1)), solved()),
+    "other schedule": lambda folder: kf.compare(solved(schedule="linear"), solved()),
+    "other loss": lambda folder: kf.compare(solved(loss="hinge"), solved()),
+    "custom loss": lambda folder: solved(loss=lambda f, y: (f - y) ** 4).save(folder / "run.nc"),
+    "custom schedule": lambda folder: solved(schedule=lambda t: 1.0).save(folder / "run.nc"),
     "too many times": lambda folder: kf.solve(
         kf.MLP(depth=1),
         kf.Problem(np.eye(5), np.ones(5)),

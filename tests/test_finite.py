@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kernelfield as kf
+from kernelfield.finite_network import Finite
 from kernelfield.low_rank import compressed
 
 RNG = np.random.default_rng(3)
@@ -175,6 +177,87 @@ def test_two_layer_linear_recursion_is_approached_as_width_grows():
         error, se = np.abs(along.mean(0) - f), along.std(0, ddof=1) / 4
         assert np.all(error <= 5 * se + 5 / width)
         assert se.max() < 3 / np.sqrt(16 * width)
+
+
+# --- several outputs
+
+TWO = kf.Problem(PROBLEM.X, RNG.standard_normal((4, 2)), weights=[1, 2, 0, 1])
+
+
+def weights_of_two(network=DEEP, inputs=(3,), width=6, seed=4) -> Any:
+    with jax.enable_x64(True):
+        return Finite(network.layers, inputs, width, TWO.loss, 2).init(jnp.asarray(seed, jnp.uint32))
+
+
+def test_an_axis_of_one_output_changes_nothing():
+    one = solved(width=8, seeds=2, precision="float64")
+    column = kf.Problem(PROBLEM.X, PROBLEM.y[:, None])
+    other = solved(problem=column, width=8, seeds=2, precision="float64", kernels="per_output")
+    np.testing.assert_array_equal(other.replicate_predictions[..., 0], one.replicate_predictions)
+    for layer in (1, 2, 3):
+        np.testing.assert_array_equal(other.gradient_kernel(layer), one.gradient_kernel(layer))
+
+
+def test_per_output_is_all_for_one_output():
+    one, other = (solved(width=8, seeds=2, kernels=kernels) for kernels in ("all", "per_output"))
+    np.testing.assert_array_equal(one.ntk(), other.ntk())
+
+
+def test_outputs_have_readouts_of_their_own():
+    w = np.asarray(jax.tree.leaves(weights_of_two(width=4000))[-1])
+    assert w.shape == (2, 4000)
+    assert np.abs(np.corrcoef(w)[0, 1]) < 5 / np.sqrt(4000)
+    np.testing.assert_allclose(np.std(w, axis=1), 1, atol=5 / np.sqrt(8000))
+
+
+def test_gradients_of_every_output_match_explicit_formulas():
+    """Rows (sample, output); fields are those of the error signal."""
+    solution = solved(problem=TWO, width=6, seeds=1, seed=4, precision="float64", kernels="per_output")
+    W0, W1, w = (np.asarray(values) for values in jax.tree.leaves(weights_of_two()))
+    each = [explicit((W0, W1, row), TWO.X) for row in w]
+    for layer, name in ((1, "g1"), (2, "g2")):
+        g = np.stack([now[name] for now in each], axis=1).reshape(8, 6)
+        F = np.asarray(solution.gradient_factors[layer - 1])[0, 0]
+        np.testing.assert_allclose(F @ F.T, g @ g.T / 6, atol=1e-12)
+        toward = np.einsum("pc,pcn->pn", TWO.y, g.reshape(4, 2, 6))
+        np.testing.assert_allclose(solution.fields(layer, 0)["g"], toward, atol=1e-12)
+    readout = np.asarray(solution.gradient_factors[2])[0, 0]
+    np.testing.assert_array_equal(readout @ readout.T, np.tile(np.eye(2), (4, 4)))
+    np.testing.assert_allclose(solution.fields(2, 0)["z"], TWO.y @ w, atol=1e-12)
+
+
+def test_fields_of_several_outputs_follow_the_error_signal():
+    """On the last row too, where f0 counts: z of the last hidden layer is Delta w, with w of that row."""
+    problem = kf.Problem(TWO.X, TWO.y, TWO.weights)
+    solution = solved(problem=problem, width=6, seeds=1, seed=4, precision="float64", fields_at=range(4))
+    *_, w = (np.asarray(values) for values in jax.tree.leaves(weights_of_two()))
+    for t in range(4):
+        np.testing.assert_allclose(solution.fields(2, t)["z"], solution.errors[t] @ w, atol=1e-12)
+        pull = problem.weights[:, None] * solution.errors[t]
+        w = w + 0.3 * DEEP.gamma0 * pull.T @ np.tanh(solution.fields(2, t)["h"])
+
+
+def test_all_kernels_of_several_outputs_are_those_of_features():
+    solution = solved(problem=TWO, width=8, seeds=2)
+    assert solution.gradient_factors == () and solution.tangent_kernels is None
+    assert solution.feature_kernel(2).shape == (4, 4)
+    with pytest.raises(ValueError, match="gradient kernels were not tracked in this run"):
+        solution.gradient_kernel(1)
+
+
+def test_the_tangent_kernel_of_every_output_is_that_of_all_weights():
+    """With sites, where it is recorded; oracle: the Jacobian of all outputs."""
+    problem = kf.Problem(RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 2)))
+    network = kf.CNN(depth=1, kernel=3, activation="tanh")
+    settings = {"width": 6, "seeds": 1, "seed": 4, "precision": "float64"}
+    found = solved(network, problem, **settings, kernels="per_output").tangent_kernels
+    with jax.enable_x64(True):
+        params, X = weights_of_two(network, (4, 2)), jnp.asarray(problem.X)
+        slopes = jax.jacrev(lambda values: network.layers.finite_apply(values, X, lambda kind, x: x))(params)
+        flat = np.concatenate([np.asarray(each).reshape(6, -1) for each in jax.tree.leaves(slopes)], axis=1)
+    assert found is not None and found.shape == (1, 4, 6, 6)
+    np.testing.assert_allclose(found[0, 0], 6 * flat @ flat.T, atol=1e-12)
+    assert solved(network, problem, **settings).tangent_kernels is None
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,32 @@ def test_power_series_and_static_kernels_are_expanded():
         data = solution.to_xarray().isel(replicate=0)
         np.testing.assert_allclose(data.NTK, solution.ntk(EVERY), atol=1e-14)
         np.testing.assert_allclose(data.G.sel(layer=1), solution.gradient_kernel(1, EVERY), atol=1e-14)
+
+
+def test_kernels_between_outputs_have_named_outputs(several_outputs):
+    data, shape = several_outputs.to_xarray(), (4, 5, 3, 4, 5, 3)
+    assert data.y.dims == ("sample", "output") and data.predictions.dims == ("replicate", "time", "sample", "output")
+    assert data.G.dims[2:] == ("time", "sample", "output", "time_prime", "sample_prime", "output_prime")
+    assert data.Phi.shape == (2, 2, 4, 5, 4, 5) and data.G.shape == (2, 2, *shape) and data.NTK.shape == (2, *shape)
+    np.testing.assert_allclose(data.NTK.mean("replicate"), several_outputs.ntk(EVERY).reshape(shape), rtol=1e-10)
+    whole = several_outputs.gradient_kernel(2, EVERY).reshape(shape)
+    chosen = {
+        "sample": [3, 0],
+        "output": 2,
+        "time": -1,
+        "time_prime": [1, 2],
+        "sample_prime": 4,
+        "output_prime": [2, 0],
+    }
+    found = data.G.sel(layer=2).mean("replicate").isel(chosen)
+    expected = whole[-1][[3, 0], 2][:, 1:3, 4][..., [2, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_recorded_kernels_between_outputs_have_named_outputs():
+    problem = kf.Problem(np.eye(3), [0, 1, 1], loss="cross_entropy")
+    method, training = kf.FiniteWidth(width=8, kernels="per_output"), kf.GradientDescent(learning_rate=0.1, steps=2)
+    solution = kf.solve(kf.MLP(depth=1, bias_scale=0.1), problem, training, method, progress=False)
+    data = solution.to_xarray()
+    assert data.NTK.dims == ("replicate", "time", "sample", "output", "sample_prime", "output_prime")
+    np.testing.assert_allclose(data.NTK.isel(time=1).mean("replicate"), solution.ntk(1).reshape(3, 2, 3, 2))

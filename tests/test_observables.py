@@ -16,11 +16,12 @@ Y = np.array([1.0, -1.0, 1.0, 0.5])
 def holding(features=None, gradients=None, y=Y, weights=None, predictions=None, exact=False):
     """A Solution of one hidden layer with given factors (R, T, P, k), or kernels that do not matter."""
     points = len(y)
-    one = np.ones((1, 1, points, 1))
+    outputs = np.size(y) // points
+    one = np.tile(np.eye(outputs), (points, 1))[None, None]
     features = np.ones((2, 3, points, 1)) if features is None else np.asarray(features, dtype=float)
     gradients = np.ones((*features.shape[:3], 1)) if gradients is None else np.asarray(gradients, dtype=float)
     replicates, rows = features.shape[:2]
-    zeros = np.zeros((replicates, rows, points))
+    zeros = np.zeros((replicates, rows, *np.shape(y)))
     return kf.Solution(
         network=kf.MLP(depth=1),
         problem=kf.Problem(np.eye(points), y, weights),
@@ -88,7 +89,62 @@ def test_what_is_not_there_is_named(small_solution):
         observables.activation_density(small_solution, 1, sample=4)
 
 
+def test_the_loss_is_that_of_the_problem(several_outputs):
+    f, y = several_outputs.replicate_predictions, several_outputs.problem.y
+    entropy = np.log(np.exp(f).sum(axis=-1)) - (f * y).sum(axis=-1)
+    np.testing.assert_allclose(observables.loss(several_outputs).replicates, entropy[:, :, :4].mean(axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(observables.loss(several_outputs, "test").replicates, entropy[:, :, 4], rtol=1e-6)
+    np.testing.assert_allclose(observables.loss(several_outputs).mean, several_outputs.loss)
+
+
+def test_accuracy_of_several_outputs_by_hand():
+    f = [[np.zeros((4, 3)), [[1, 0, 0], [0, 2, 2], [0, 0, -1], [3, 2, 1]]]]
+    y = np.eye(3)[[0, 1, 2, 1]]
+    solution = holding(np.ones((1, 2, 4, 1)), y=y, predictions=f)
+    assert observables.accuracy(solution).mean == pytest.approx([1 / 3, (1 + 1 / 2) / 4])
+    one = holding(np.ones((1, 2, 4, 1)), y=Y[:, None], predictions=[[np.zeros((4, 1)), Y[:, None]]])
+    assert observables.accuracy(one).mean.tolist() == [0.5, 1.0]
+    with pytest.raises(ValueError, match="accuracy needs rows of targets with one largest entry"):
+        observables.accuracy(holding(y=np.ones((4, 2)), predictions=np.zeros((2, 3, 4, 2))))
+
+
 # --- kernels
+
+
+def test_alignment_of_several_outputs_by_hand():
+    """Oracle: the formula with Y Y^T, and with the vector of all targets for kernels between outputs."""
+    rng = np.random.default_rng(5)
+    F, G, targets = rng.standard_normal((1, 1, 4, 3)), rng.standard_normal((1, 1, 8, 3)), rng.standard_normal((4, 2))
+    solution = holding(F, G, y=targets, predictions=np.zeros((1, 1, 4, 2)))
+
+    def cosine(one, other):
+        return np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
+
+    K, between, y = F[0, 0] @ F[0, 0].T, G[0, 0] @ G[0, 0].T, targets.ravel()
+    assert observables.kernel_alignment(solution, "Phi", 1, 0).mean == pytest.approx(cosine(K, targets @ targets.T))
+    assert observables.kernel_alignment(solution, "G", 1, 0).mean == pytest.approx(cosine(between, np.outer(y, y)))
+    H = np.eye(4) - 1 / 4
+    centred, each = H @ targets, np.kron(H, np.eye(2))
+    found = observables.centred_alignment(solution, "Phi", 1, 0).mean
+    assert found == pytest.approx(cosine(H @ K @ H, centred @ centred.T))
+    found = observables.centred_alignment(solution, "G", 1, 0).mean
+    assert found == pytest.approx(cosine(each @ between @ each, np.outer(centred.ravel(), centred.ravel())))
+
+
+def test_kernels_between_outputs_are_measured_whole(several_outputs):
+    train = np.arange(12)
+    NTK = several_outputs.estimate("ntk", -1).replicates[:, train][:, :, train]
+    spectrum = observables.ntk_spectrum(several_outputs, -1)
+    np.testing.assert_allclose(spectrum.replicates, np.linalg.eigvalsh(NTK)[:, ::-1] / 4, atol=1e-10)
+    whole = several_outputs.gradient_kernel(1, slice(None)).reshape(4, 15, 4, 15)[:, :12, :, :12]
+    found = observables.two_time_kernel(several_outputs, "G", 1).mean
+    np.testing.assert_allclose(found, np.einsum("tmsm->ts", whole) / 12, rtol=1e-6)
+    np.testing.assert_allclose(
+        observables.cosine_alignment(several_outputs, several_outputs, "NTK").mean[0], 1, atol=0.05
+    )
+    assert observables.silent_alignment(several_outputs, "Phi", 1, dropped=0.99).step.mean < 3
+    with pytest.raises(ValueError, match="cosine_alignment needs kernels of the same outputs, got 3 and None"):
+        observables.cosine_alignment(several_outputs, drawn(points=5, y=np.ones(5), weights=[1, 1, 1, 1, 0]), "NTK")
 
 
 @pytest.mark.parametrize("times", [None, -1, 1, [0, 2], slice(1, None)])

@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
         (np.zeros((0, 3)), [], r"X must not be empty, got shape \(0, 3\)"),
         (np.zeros((3, 0)), [1, 1, 1], r"X must not be empty, got shape \(3, 0\)"),
         ([1.0, 2.0], [1.0, 2.0], r"X must have 2 or 3 or 4 dimension\(s\), got shape \(2,\)"),
-        (np.eye(2), [[1.0], [2.0]], r"y must have 1 dimension\(s\), got shape \(2, 1\)"),
+        (np.eye(2), [[[1.0]], [[2.0]]], r"y must have 1 or 2 dimension\(s\), got shape \(2, 1, 1\)"),
         ("text", [1.0], r"X must be an array of real numbers, got str"),
         ([[1.0, 2.0], [3.0]], [1.0, 1.0], r"X must be an array of real numbers, got list"),
         (np.eye(2), None, r"y must "),

@@ -86,9 +86,9 @@ def test_any_netcdf_reader_finds_names_units_and_settings(small_solution, tmp_pa
         assert data["Phi_factor_2"].dims == ("replicate", "time", "sample", "feature_rank_2")
         assert data["Phi_factor_0"].dims == ("any_replicate", "any_time", "sample", "feature_rank_0")
         assert all({"units", "long_name"} <= data[name].attrs.keys() for name in data.variables)
-        assert json.loads(data.attrs["settings"])["network"] == {
-            "class": "MLP", "depth": 2, "activation": "tanh", "gamma0": 1.0,
-        }  # fmt: skip
+        network = {"class": "MLP", "depth": 2, "activation": "tanh", "gamma0": 1.0, "widths": None}
+        assert json.loads(data.attrs["settings"])["network"].items() >= network.items()
+        assert data.attrs["loss"] == "mse"
         assert data.attrs["jax_version"] and data.attrs["seed"] == 0
         factor = data["Phi_factor_2"]
         kernel = xarray.dot(factor, factor.rename(sample="sample_prime"), dim="feature_rank_2")
@@ -97,6 +97,68 @@ def test_any_netcdf_reader_finds_names_units_and_settings(small_solution, tmp_pa
 
 def test_datasets_and_solutions_are_inverse(small_solution):
     assert_same(small_solution, from_dataset(to_dataset(small_solution)))
+
+
+def test_several_outputs_come_back_bit_for_bit(several_outputs, tmp_path):
+    several_outputs.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    assert_same(several_outputs, back)
+    assert back.problem.loss == several_outputs.problem.loss and back.training.schedule == "cosine"
+    assert np.array_equal(back.ntk(-1), several_outputs.ntk(-1)) and np.array_equal(back.loss, several_outputs.loss)
+    with xarray.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as data:
+        assert data["y"].dims == ("sample", "output") and data["predictions"].dims[2:] == ("sample", "output")
+        assert data["Phi_factor_2"].dims[2] == "sample" and data["G_factor_2"].dims[2] == "sample_output"
+        assert data.sizes["sample_output"] == 15 and data["step"].attrs["long_name"].startswith("number of epochs")
+
+
+@pytest.mark.parametrize("loss", ["mse", "logistic", "hinge"])
+def test_options_of_network_and_training_come_back(small_problem, tmp_path, loss):
+    problem = kf.Problem(small_problem.X, small_problem.y, loss=loss)
+    network = kf.MLP(depth=1, bias_scale=0.1, weight_scales=[1.0, 0.5], scales_multiply="weight", widths=[2.0])
+    training = kf.GradientDescent(
+        learning_rate=0.1, steps=3, momentum=0.9, weight_decay=0.01, schedule=[1.0, 0.5, 1 / 3]
+    )
+    solution = kf.solve(network, problem, training, kf.FiniteWidth(width=8, seeds=2), progress=False)
+    solution.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    assert_same(solution, back)
+    assert back.problem.loss.name == loss and np.array_equal(back.loss, solution.loss)
+    assert back.tangent_kernels is not None and same_array(back.tangent_kernels, solution.tangent_kernels)
+
+
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
+def test_files_of_earlier_schemas_are_read(small_solution, tmp_path, schema):
+    """They know no loss, and GradientDescent had mini-batches."""
+    path = tmp_path / "run.nc"
+    small_solution.save(path)
+    settings = {"class": "GradientDescent", "learning_rate": 0.2, "steps": 5, "batch": None, "seed": 0}
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = schema
+        del file.attrs["loss"]
+        stored = {**json.loads(file.attrs["settings"]), "training": settings}
+        stored["network"] = {"class": "MLP", "depth": 2, "activation": "tanh", "gamma0": 1.0}
+        file.attrs["settings"] = json.dumps(stored)
+    assert_same(small_solution, kf.load(path))
+    with h5py.File(path, "r+") as file:
+        file.attrs["settings"] = json.dumps({**stored, "training": {**settings, "batch": 2}})
+    with pytest.raises(ValueError, match=r"trained by GradientDescent\(batch=...\), which is SGD now: solve it again"):
+        kf.load(path)
+
+
+def test_a_custom_loss_or_schedule_cannot_be_stored(small_solution, tmp_path):
+    problem = small_solution.problem
+    loss = dataclasses.replace(small_solution, problem=kf.Problem(problem.X, problem.y, loss=lambda f, y: (f - y) ** 4))
+    training = kf.GradientDescent(learning_rate=0.2, steps=5, schedule=lambda t: 1.0)
+    schedule = dataclasses.replace(small_solution, training=training)
+    for solution, message in (
+        (loss, "loss is a custom function, .* or use one of mse, logistic"),
+        (schedule, "schedule is a custom function, .* or list its values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solution.save(tmp_path / "run.nc")
+        with pytest.raises(ValueError, match=message):
+            solution.to_xarray()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_custom_activation_cannot_be_stored(small_solution, tmp_path):
@@ -156,7 +218,7 @@ def test_loading_names_the_file_and_what_is_wrong(small_solution, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema", 99, "has schema 99; this version reads schemas 1 to 4"),
+        ("schema", 99, "has schema 99; this version reads schemas 1 to 5"),
         ("settings", "{}", "is damaged: 'network' is missing"),
         ("settings", "{", "cannot be restored"),
         ("settings", '{"network": {"class": "MLQ"}}', "'MLQ' is unknown"),

@@ -24,7 +24,7 @@ import kernelfield
 from kernelfield.validation import Spec
 
 PUBLIC = {
-    "Networks from layers": ("layers",),
+    "Networks from layers": ("layers", "parameterization"),
     "Measure, compare, draw": (
         "observables",
         "compare",
@@ -35,7 +35,7 @@ PUBLIC = {
         "plotting",
         "report",
     ),
-    "Data and files": ("datasets", "activations", "config", "storage"),
+    "Data and files": ("datasets", "losses", "activations", "config", "storage"),
     "Pictures to reproduce": ("demo", "figures"),
 }
 INSIDE = "How it works inside"

@@ -2,7 +2,7 @@
 
     import kernelfield as kf
 
-    problem = kf.Problem(X, y)                                   # X (P, D), y (P,)
+    problem = kf.Problem(X, y)                                   # X (P, D), y (P,) or (P, C), and a loss
     network = kf.MLP(depth=3, activation="tanh", gamma0=1.0)     # gamma0: feature-learning strength
     training = kf.GradientDescent(learning_rate=0.2, steps=100)
 
@@ -29,11 +29,12 @@ from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
-from kernelfield.training import GradientDescent, GradientFlow
+from kernelfield.training import SGD, GradientDescent, GradientFlow
 
 __all__ = [
     "CNN",
     "MLP",
+    "SGD",
     "AlternatingMonteCarlo",
     "DeepLinear",
     "Estimate",

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from kernelfield.progress import Report, bar
 from kernelfield.solution import Estimate, Solution
 from kernelfield.time_modes import at_times
+from kernelfield.training import SGD, Descent
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
 When = Literal["all", "final"]
@@ -123,7 +124,8 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
     """Relative error and alignment of predictions, Phi^l, G^l (l = 1..L) and the NTK, against a reference.
 
     Where one solution ended early, the rows that both have are compared. Kernels that one of them did not track
-    are left out. Networks may differ in all but depth: lazy and rich, or two activation functions.
+    are left out. Networks may differ in all but depth: lazy and rich, or two activation functions. Of several outputs
+    all are compared at once, and so are gradient kernels between outputs.
 
     Args:
         solution: what is compared.
@@ -133,7 +135,7 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
         Comparison, over all times and at the final one.
 
     Raises:
-        ValueError: the two differ in inputs, targets, depth or learning rate.
+        ValueError: the two differ in inputs, targets, loss, depth or training.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -161,7 +163,7 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
         Comparisons by name.
 
     Raises:
-        ValueError: one of them differs from the reference in inputs, targets, depth or learning rate.
+        ValueError: one of them differs from the reference in inputs, targets, loss, depth or training.
     """
     for solution in solutions.values():
         check_comparable(solution, reference)
@@ -197,7 +199,9 @@ def _have(quantity: Quantity, *solutions: Solution) -> bool:
 
 
 def check_comparable(solution: Solution, reference: Solution) -> None:
-    """Raise ValueError unless the two share inputs, targets, depth and learning rate.
+    """Raise ValueError unless the two share inputs, targets, loss, depth and training.
+
+    Of training, all that their common rows depend on: learning rate, momentum, weight decay, schedule and batches.
 
     Args:
         solution: one of them.
@@ -213,12 +217,45 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
         if not np.array_equal(one, other):
             raise ValueError(f"{name} must be the same in both solutions, got values up to {_apart(one, other)} apart")
     sides = solution, reference
+    if solution.problem.loss != reference.problem.loss:
+        names = [side.problem.loss.name for side in sides]
+        raise ValueError("loss must be the same in both solutions, got {} and {}".format(*names))
     for name, (one, other) in {
         "depth": [side.network.hidden_layers for side in sides],
         "learning_rate": [side.training.learning_rate for side in sides],
+        "momentum": [getattr(side.training, "momentum", 0.0) for side in sides],
+        "weight_decay": [getattr(side.training, "weight_decay", 0.0) for side in sides],
+        "batches": [_batches(side) for side in sides],
     }.items():
         if one != other:
             raise ValueError(f"{name} must be the same in both solutions, got {one} and {other}")
+    rates = [_rates(side) for side in sides]
+    common = min(map(len, rates))
+    if not np.allclose(rates[0][:common], rates[1][:common], rtol=1e-12, atol=0):
+        raise ValueError("schedule must be the same in both solutions, got {} and {}".format(*map(_schedule, sides)))
+
+
+def _batches(solution: Solution) -> str:
+    training = solution.training
+    if not isinstance(training, SGD) or training.batches(solution.problem) is None:
+        return "all points"
+    drawn = " with replacement" if training.replacement else ""
+    return f"batches of {training.batch_size}{drawn} of seed {training.seed}"
+
+
+def _rates(solution: Solution) -> np.ndarray:
+    """Learning rates of the updates that the rows cover."""
+    training = solution.training
+    if not isinstance(training, Descent):
+        return np.full(solution.steps_done, training.learning_rate)
+    return training.rates(solution.problem)[: solution.steps_done * training.updates_per_step(solution.problem)]
+
+
+def _schedule(solution: Solution) -> str:
+    training = solution.training
+    schedule = getattr(training, "schedule", "constant")
+    name = f"'{schedule}'" if isinstance(schedule, str) else "another one"
+    return f"{name} over {training.steps} {'epochs' if isinstance(training, SGD) else 'steps'}"
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> str:
@@ -291,7 +328,8 @@ def _ntk_blocks(sides: Sequence[Solution], period: range, report: Report) -> Ite
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too. Where one of them
     is known at equal times only, those are compared.
     """
-    points, replicates = sides[0].problem.points, sum(len(side.replicate_predictions) for side in sides)
+    points = sides[0].problem.points * (sides[0].problem.outputs or 1)
+    replicates = sum(len(side.replicate_predictions) for side in sides)
     most = max(2, NTK_ENTRIES // points)
     times = np.unique(np.linspace(period[0], period[-1], min(len(period), most)).round().astype(int))
     if not all(side.network.factorizes for side in sides):

@@ -10,8 +10,10 @@ import numpy as np
 
 from kernelfield.compare import Comparison, Row, check_comparable, compare_all
 from kernelfield.finite import FiniteWidth
+from kernelfield.groups import by_target
 from kernelfield.observables import two_time_kernel
 from kernelfield.solution import Solution
+from kernelfield.training import SGD
 
 HEADING: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
 MOST_BEYOND = 1.5  # colour scales end at so many times the largest entry of the reference
@@ -28,7 +30,7 @@ def draw(
     Finite networks are dots, all other methods lines, with 95 % intervals; kernels are means over replicates.
 
     Args:
-        solutions: by name, about six at most, of one problem, depth and learning rate.
+        solutions: by name, about six at most, of one problem, depth and training.
         reference: name of the solution that the others are compared with; no alignments if None.
         comparisons: of the others with the reference, by name; computed if None.
 
@@ -36,7 +38,7 @@ def draw(
         matplotlib Figure.
 
     Raises:
-        ValueError: the solutions differ in problem, depth or learning rate, or `reference` is none of them.
+        ValueError: the solutions differ in problem, depth or training, or `reference` is none of them.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -101,7 +103,7 @@ def _draw_losses(axes: Any, solutions: Mapping[str, Solution]) -> None:
         curve = plotting.loss_dots if isinstance(solution.method, FiniteWidth) else plotting.loss_curve
         curve(axes, solution, _colour(number), _shortened(name))
     steps = max(solution.steps_done for solution in solutions.values())
-    axes.set(xlabel="step", ylabel="training loss", yscale="log", xlim=(-0.015 * steps, 1.015 * steps))
+    axes.set(xlabel=_unit(solutions), ylabel="training loss", yscale="log", xlim=(-0.015 * steps, 1.015 * steps))
     axes.set_title("Loss, with 95 % intervals", loc="left", **HEADING)
     _plain(axes)
 
@@ -136,11 +138,8 @@ def _draw_final_kernels(
     from kernelfield import plotting
 
     first = next(iter(solutions.values()))
-    layer, y = len(first.feature_factors) - 1, first.problem.y
-    order = np.argsort(-y, kind="stable")
-    targets, counts = np.unique(-y, return_counts=True)
-    few = len(targets) <= MOST_CLASSES
-    groups = counts.tolist() if few else [len(y)]
+    layer, by_class = len(first.feature_factors) - 1, by_target(first.problem)
+    order, groups = by_class.order, by_class.most(MOST_CLASSES)
     panels = {name: solution.feature_kernel(layer)[np.ix_(order, order)] for name, solution in solutions.items()}
     sizes = {name: float(np.abs(panel).max()) for name, panel in panels.items()}
     limit = min(max(sizes.values()), MOST_BEYOND * sizes.get(reference or "", np.inf))
@@ -149,10 +148,8 @@ def _draw_final_kernels(
         plotting.kernel_matrix(axes, panel, limit, _wrapped(name), groups)
         for axes, (name, panel) in zip(places, panels.items(), strict=True)
     ]
-    if few:
-        plotting.class_labels(
-            places[0], [f"y = {-target:g}".replace("-", "\N{MINUS SIGN}") for target in targets], groups
-        )
+    if len(by_class.names) <= MOST_CLASSES:
+        plotting.class_labels(places[0], by_class.names, groups)
     _finish(figure, places, panels, colours, f"Kernel of layer {layer} after training, samples ordered by target")
     figure.colorbar(images[0], ax=places, label=f"$\\Phi^{{{layer}}}$", shrink=0.85, aspect=14, pad=0.015)
 
@@ -171,12 +168,18 @@ def _draw_two_time_kernels(
         plotting.two_time_matrix(axes, panel, bounds, _wrapped(name))
         for axes, (name, panel) in zip(places, panels.items(), strict=True)
     ]
-    places[0].set_ylabel("step $t$")
-    for axes in places[1:]:
-        axes.tick_params(labelleft=False)
-    _finish(figure, places, panels, colours, f"Kernel of layer {layer} between steps, mean over samples")
+    unit = _unit(solutions)
+    places[0].set_ylabel(f"{unit} $t$")
+    for axes in places:
+        axes.set_xlabel(f"{unit} $s$")
+        axes.tick_params(labelleft=axes is places[0])
+    _finish(figure, places, panels, colours, f"Kernel of layer {layer} between {unit}s, mean over samples")
     label = f"mean of $\\Phi^{{{layer}}}_{{\\mu\\mu}}(t, s)$"
     figure.colorbar(images[0], ax=places, label=label, shrink=0.85, aspect=14, pad=0.015)
+
+
+def _unit(solutions: Mapping[str, Solution]) -> str:
+    return "epoch" if any(isinstance(each.training, SGD) for each in solutions.values()) else "step"
 
 
 def _finish(figure: Any, places: Any, names: Iterable[str], colours: Mapping[str, str], text: str) -> None:

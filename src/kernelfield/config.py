@@ -2,7 +2,7 @@
 
     [data]        source = "digits", "cifar", "mnist", "table" (a .csv or .npz file) or "gaussian", and its arguments
     [network]     kind = "MLP", and its arguments
-    [training]    kind = "GradientDescent", and its arguments
+    [training]    kind = "GradientDescent", "SGD" or "GradientFlow", and its arguments
     [march]       arguments of March       (`kernelfield solve`)
     [finite]      arguments of FiniteWidth (`kernelfield train`)
 
@@ -22,11 +22,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from kernelfield import losses
 from kernelfield.datasets import cifar, digits, gaussian, mnist, standardized
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March, OnParticles
@@ -36,83 +37,93 @@ from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
-from kernelfield.training import GradientDescent
+from kernelfield.training import Descent, GradientDescent
 from kernelfield.validation import Spec, spec_class, suggestion
+
+LossName = Annotated[str, AfterValidator(lambda name: losses.loss(name).name)]
 
 
 class DigitsData(Spec):
-    """Two classes of handwritten digits; see `kernelfield.datasets.digits`.
+    """Two or more classes of handwritten digits; see `kernelfield.datasets.digits`.
 
     Args:
         source: "digits".
-        classes: two digits.
-        points: number of images, even.
+        classes: two or more digits.
+        points: number of images, equally many of each class.
         seed: of the choice of images; the first ones of each class if left out.
         images: whether X has axes for rows, columns and one channel, as networks of images need.
         pool: n x n pixels become one, their mean.
+        loss: "mse", "logistic", "hinge" or "cross_entropy".
     """
 
     source: Literal["digits"] = "digits"
-    classes: tuple[int, int] = (0, 1)
+    classes: tuple[int, ...] = (0, 1)
     points: int = 20
     seed: int | None = None
     images: bool = False
     pool: int = Field(default=1, ge=1)
+    loss: LossName = "mse"
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; `folder` is not used."""
-        return digits(self.classes, self.points, self.seed, images=self.images, pool=self.pool)
+        return digits(self.classes, self.points, self.seed, images=self.images, pool=self.pool, loss=self.loss)
 
 
 class CifarData(Spec):
-    """Two classes of CIFAR-10, from its own files; see `kernelfield.datasets.cifar`.
+    """Two or more classes of CIFAR-10, from its own files; see `kernelfield.datasets.cifar`.
 
     Args:
         source: "cifar".
         folder: of the files, relative to the configuration file.
-        classes: two of 0..9.
-        points: number of images, even.
+        classes: two or more of 0..9.
+        points: number of images, equally many of each class.
         images: whether X has axes for rows, columns and colours, as networks of images need.
         grey: whether the colours become one channel, their mean.
         pool: n x n pixels become one, their mean.
+        loss: "mse", "logistic", "hinge" or "cross_entropy".
     """
 
     source: Literal["cifar"] = "cifar"
     folder: str
-    classes: tuple[int, int] = (0, 1)
+    classes: tuple[int, ...] = (0, 1)
     points: int = 20
     images: bool = False
     grey: bool = False
     pool: int = Field(default=1, ge=1)
+    loss: LossName = "mse"
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; its own folder is relative to `folder`."""
         place = folder / self.folder
-        return cifar(place, self.classes, self.points, images=self.images, grey=self.grey, pool=self.pool)
+        how: dict[str, Any] = {"images": self.images, "grey": self.grey, "pool": self.pool, "loss": self.loss}
+        return cifar(place, self.classes, self.points, **how)
 
 
 class MnistData(Spec):
-    """Two classes of MNIST or Fashion-MNIST, from their own files; see `kernelfield.datasets.mnist`.
+    """Two or more classes of MNIST or Fashion-MNIST, from their own files; see `kernelfield.datasets.mnist`.
 
     Args:
         source: "mnist".
         folder: of the files, relative to the configuration file.
-        classes: two of 0..9.
-        points: number of images, even.
+        classes: two or more of 0..9.
+        points: number of images, equally many of each class.
         images: whether X has axes for rows, columns and one channel, as networks of images need.
         pool: n x n pixels become one, their mean.
+        loss: "mse", "logistic", "hinge" or "cross_entropy".
     """
 
     source: Literal["mnist"] = "mnist"
     folder: str
-    classes: tuple[int, int] = (0, 1)
+    classes: tuple[int, ...] = (0, 1)
     points: int = 20
     images: bool = False
     pool: int = Field(default=1, ge=1)
+    loss: LossName = "mse"
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; its own folder is relative to `folder`."""
-        return mnist(folder / self.folder, self.classes, self.points, images=self.images, pool=self.pool)
+        how: dict[str, Any] = {"images": self.images, "pool": self.pool, "loss": self.loss}
+        return mnist(folder / self.folder, self.classes, self.points, **how)
 
 
 class GaussianData(Spec):
@@ -123,16 +134,19 @@ class GaussianData(Spec):
         points: P.
         dimensions: D.
         seed: of inputs and targets.
+        loss: "mse", "logistic" or "hinge".
     """
 
     source: Literal["gaussian"] = "gaussian"
     points: int
     dimensions: int
     seed: int = 0
+    loss: LossName = "mse"
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; `folder` is not used."""
-        return gaussian(self.points, self.dimensions, self.seed)
+        made = gaussian(self.points, self.dimensions, self.seed)
+        return Problem(made.X, made.y, loss=self.loss)
 
 
 class TableData(Spec):
@@ -143,15 +157,18 @@ class TableData(Spec):
         path: of the file, relative to the configuration file.
         inputs: csv: names of the input columns (all but the target if left out); npz: name of the array
             (P, D), (P, positions, C) or (P, rows, columns, C), "X" if left out.
-        target: csv: name of the target column; npz: name of the array (P,).
+        target: csv: name of the target column, or a list of them, one for each output; npz: name of the array (P,) or
+            (P, C).
         standardize: subtract from the inputs their mean and divide by their standard deviation, two numbers.
+        loss: "mse", "logistic", "hinge", or "cross_entropy" of labels 0, 1, ... or of rows of probabilities.
     """
 
     source: Literal["table"] = "table"
     path: str
     inputs: list[str] | str | None = None
-    target: str = "y"
+    target: str | list[str] = "y"
     standardize: bool = False
+    loss: LossName = "mse"
 
     def problem(self, folder: Path) -> Problem:
         """The Problem; `path` is relative to `folder`."""
@@ -161,15 +178,18 @@ class TableData(Spec):
         if path.suffix not in (".csv", ".npz"):
             raise ValueError(f"path must end in .csv or .npz, got {self.path}")
         X, y = self._from_csv(path) if path.suffix == ".csv" else self._from_npz(path)
-        return Problem(standardized(X) if self.standardize else X, y)
+        return Problem(standardized(X) if self.standardize else X, y, loss=self.loss)
 
     def _from_csv(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         with open(path, newline="") as file:
             rows = [row for row in csv.reader(file) if row]
         header, rows = (rows[0], rows[1:]) if rows else ([], [])
-        others = [name for name in header if name != self.target]
+        targets = [self.target] if isinstance(self.target, str) else self.target
+        if not targets:
+            raise ValueError("target must name at least one column")
+        others = [name for name in header if name not in targets]
         inputs = [self.inputs] if isinstance(self.inputs, str) else self.inputs or others
-        places = [_place(path, header, name) for name in (*inputs, self.target)]
+        places = [_place(path, header, name) for name in (*inputs, *targets)]
         for number, row in enumerate(rows, start=1):
             if len(row) != len(header):
                 raise ValueError(f"{path}: data row {number} has {len(row)} entries, the header has {len(header)}")
@@ -179,12 +199,15 @@ class TableData(Spec):
             raise ValueError(f"{path}: every entry used must be a number: {error}") from None
         if not len(table):
             raise ValueError(f"{path} holds no rows of data")
-        return table[:, :-1], table[:, -1]
+        y = table[:, len(inputs) :]
+        return table[:, : len(inputs)], y[:, 0] if isinstance(self.target, str) else y
 
     def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         name = "X" if self.inputs is None else self.inputs
         if not isinstance(name, str):
             raise ValueError("inputs must be the name of one array in a .npz file")
+        if not isinstance(self.target, str):
+            raise ValueError("target must be the name of one array in a .npz file")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 kept = {key: arrays[key] for key in arrays.files}
@@ -387,6 +410,6 @@ def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
     kind = values.pop("kind", default)
     modules = {"network": "kernelfield.networks", "training": "kernelfield.training"}
     found = spec_class(str(kind))
-    if found.__module__ != modules[section]:
+    if found.__module__ != modules[section] or found is Descent:
         raise ValueError(f"kind '{kind}' is not a {section}")
     return found

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kernelfield.finite_network import CHUNK, Batch, Constants, Finite, Kernels, Record, Weights, compiled
+from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record, Updates, begun, compiled
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
-from kernelfield.training import GradientDescent
+from kernelfield.training import SGD, GradientDescent, GradientFlow, Training
 from kernelfield.validation import Spec
 
 Progress = Callable[[int, int], None]
@@ -37,15 +37,19 @@ class FiniteWidth(Spec):
     The replicates of the Solution are the seeds, so that standard errors are of the mean over seeds; the
     distance O(1/N) of that mean from infinite width is not in them.
 
-    Trains on mini-batches too (`kernelfield.GradientDescent`), the same ones for all seeds: only their points are
-    differentiated; predictions and kernels of all points are still recorded before every update.
+    f is reported minus its value f0 at initialization, also under weight decay: at infinite width f0 is zero. Weight
+    decay acts on all weights, biases and readout included. Mini-batches (`kernelfield.SGD`) are the same for all
+    seeds; an update touches their points alone, and predictions and kernels of all points are recorded between epochs.
+
+    Of C outputs, the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
 
     Args:
         width: N, neurons of each hidden layer.
         seeds: networks, each from its own random initialization.
         seed: of the first network; the others follow it, one by one.
         kernels: "all" records feature and gradient kernels of all times, "features" leaves gradient kernels
-            and the NTK out, "none" records predictions (and fields) alone.
+            and the NTK out, "none" records predictions (and fields) alone. Of several outputs "all" is "features";
+            "per_output" records gradient kernels of every output too, with rows (sample, output), P C of them.
         precision: of the weights; "float64" for gamma0 below about 1e-3, where f is a small difference.
 
     Source: arXiv:2205.09653, section 2; gradient descent with learning rate eta gamma0^2 N on all weights.
@@ -65,13 +69,14 @@ class FiniteWidth(Spec):
     kernels: Kernels = "all"
     precision: Literal["float32", "float64"] = "float32"
 
-    mini_batches: ClassVar[bool] = True
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, GradientFlow)
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
     def run(
         self,
         network: Any,
         problem: Problem,
-        training: GradientDescent,
+        training: Training,
         fields_at: Sequence[int],
         progress: Progress,
     ) -> Solution | Status:
@@ -82,7 +87,10 @@ class FiniteWidth(Spec):
 
 
 class Part(NamedTuple):
-    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), and fields."""
+    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), and fields.
+
+    Of C outputs f is (R, t, P, C), and gradients of every output have P C rows in place of P.
+    """
 
     f: np.ndarray
     features: list[np.ndarray]
@@ -94,20 +102,35 @@ class Part(NamedTuple):
 class _Run:
     """One solve: batches of seeds, trained one after the other."""
 
-    def __init__(self, method: FiniteWidth, network: Any, problem: Problem, training: GradientDescent) -> None:
+    def __init__(self, method: FiniteWidth, network: Any, problem: Problem, training: Training) -> None:
         self.method, self.network, self.problem, self.training = method, network, problem, training
         shape = network.inputs(problem).shape[1:]
-        self.finite = Finite(network.layers, shape, method.width, network.factorizes)
-        self.constants = Constants(
-            X=jnp.asarray(network.inputs(problem), method.precision),
-            y=jnp.asarray(problem.y, method.precision),
-            weights=jnp.asarray(problem.weights, method.precision),
-            gamma0=jnp.asarray(network.gamma0, method.precision),
-            eta=jnp.asarray(training.learning_rate, method.precision),
-            last=jnp.asarray(training.steps),
-            limit=jnp.asarray(DIVERGED * (problem.weights @ problem.y**2) / 2, method.precision),
+        self.finite = Finite(
+            network.layers,
+            shape,
+            method.width,
+            problem.loss,
+            problem.outputs,
+            network.factorizes,
+            training.rtol if isinstance(training, GradientFlow) else None,
         )
-        self.batches = training.batches(problem.weights)
+        momentum, decay = (
+            (0.0, 0.0) if isinstance(training, GradientFlow) else (training.momentum, training.weight_decay)
+        )
+        self.rule = momentum > 0, decay > 0
+        highest = DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf
+        real = functools.partial(jnp.asarray, dtype=method.precision)
+        self.constants = Constants(
+            X=real(network.inputs(problem)),
+            y=real(problem.y),
+            weights=real(problem.weights),
+            gamma0=real(network.gamma0),
+            last=jnp.asarray(training.steps),
+            limit=real(highest),
+            momentum=real(momentum) if self.rule[0] else None,
+            weight_decay=real(decay) if self.rule[1] else None,
+        )
+        self.updates = _updates(problem, training)
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.parts: list[Part] = []
         self.t, self.records, self.fields = 0, [], {}
@@ -138,11 +161,14 @@ class _Run:
 
     def _batch(self) -> int:
         """Seeds that train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
-        params = jax.eval_shape(self.finite.init, jnp.zeros((), jnp.uint32))
-        numbers = 3 * sum(leaf.size for leaf in jax.tree.leaves(params))
+        begin = functools.partial(begun, self.finite, self.rule[0], f0=self.constants.y)
+        all_weights = jax.eval_shape(begin, jnp.zeros(1, jnp.uint32))
+        weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), all_weights)
+        numbers = 3 * _size(weights.params) + _size(weights.velocity)
         step = functools.partial(self.finite.step, self.method.kernels, self.constants)
-        _, record = jax.eval_shape(step, Weights(params, self.constants.y), self.constants.last)
-        numbers += (self.training.steps + 1 + CHUNK) * sum(leaf.size for leaf in jax.tree.leaves(record))
+        updates = jax.tree.map(lambda values: values[0], self._next())
+        _, record = jax.eval_shape(step, weights, self.constants.last, updates)
+        numbers += (self.training.steps + 1 + CHUNK) * _size(record)
         most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
         return -(-self.method.seeds // -(-self.method.seeds // most))
 
@@ -150,8 +176,11 @@ class _Run:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
         self.t, self.records, self.fields = 0, [], {}
         began = time.perf_counter()
-        method, problem, training = self.method, self.problem, self.training
-        programs = compiled(self.finite, method.kernels, problem.points, len(seeds), method.precision, training.batch)
+        method, batches = self.method, self.updates.rows
+        sizes = None if batches is None else batches.shape[1:]
+        programs = compiled(
+            self.finite, method.kernels, self.problem.points, len(seeds), method.precision, self.rule, sizes
+        )
         compiled_at = time.perf_counter()
         self.seconds["compile"] += compiled_at - began
         weights, stride = jax.block_until_ready(programs.init(jnp.asarray(seeds, jnp.uint32))), 1
@@ -159,12 +188,11 @@ class _Run:
         while self.t <= self.training.steps:
             began = time.perf_counter()
             if self.t in fields_at:
-                for layer, passed in enumerate(programs.fields(weights, self.constants.X), start=1):
+                found = programs.fields(self.constants, weights, jnp.asarray(self.t))
+                for layer, passed in enumerate(found, start=1):
                     self.fields[layer, self.t] = {name: np.asarray(rows) for name, rows in passed.items()}
             bounds = [self.t + stride, self.training.steps + 1, *(t for t in fields_at if t > self.t)]
-            now = programs.advance(
-                self.constants, weights, jnp.asarray(self.t), jnp.asarray(min(bounds)), self._drawn()
-            )
+            now = programs.advance(self.constants, weights, jnp.asarray(self.t), jnp.asarray(min(bounds)), self._next())
             reached, diverged = int(now.t), not now.alive
             self._keep(now.records, reached - diverged)
             weights, elapsed = now.weights, time.perf_counter() - began
@@ -175,16 +203,15 @@ class _Run:
             report(self.t)
         return Status()
 
-    def _drawn(self) -> Batch | None:
-        """The batches of the next CHUNK steps, filled up with zeros beyond the last one; None for full batches."""
-        if self.batches is None:
-            return None
-        rows, weights = (values[self.t : self.t + CHUNK] for values in self.batches)
-        padding = [(0, CHUNK - len(rows)), (0, 0)]
-        return Batch(
-            jnp.asarray(np.pad(rows, padding), jnp.int32),
-            jnp.asarray(np.pad(weights, padding), self.method.precision),
-        )
+    def _next(self) -> Updates:
+        """The updates of the next CHUNK rows, filled up with zeros beyond the last one."""
+
+        def chunk(values: np.ndarray) -> jax.Array:
+            now = values[self.t : self.t + CHUNK]
+            padded = np.pad(now, [(0, CHUNK - len(now)), *[(0, 0)] * (now.ndim - 1)])
+            return jnp.asarray(padded, jnp.int32 if now.dtype.kind == "i" else self.method.precision)
+
+        return jax.tree.map(chunk, self.updates)
 
     def _keep(self, records: Record, reached: int) -> None:
         """Fetch what the steps since `self.t` recorded, seeds first."""
@@ -238,7 +265,8 @@ class _Run:
             if key[1] < steps
         }
         tangents = [part.tangents[:, :steps] for part in self.parts if part.tangents is not None]
-        kernels, one = self.method.kernels, np.ones((1, 1, self.problem.points, 1))
+        kernels, outputs = self.method.kernels, self.problem.outputs or 1
+        one = np.tile(np.eye(outputs), (self.problem.points, 1))[None, None]
         data = self.problem.input_coordinates[None, None]
         return Solution(
             network=self.network,
@@ -247,7 +275,7 @@ class _Run:
             method=self.method,
             replicate_predictions=np.concatenate([part.f[:, :steps] for part in self.parts]),
             feature_factors=() if kernels == "none" else (data, *features),
-            gradient_factors=(*gradients, one) if kernels == "all" else (),
+            gradient_factors=(*gradients, one) if self.finite.tracks_gradients(kernels) else (),
             tangent_kernels=np.concatenate(tangents) if tangents else None,
             field_samples=fields,
             status=status,
@@ -260,6 +288,20 @@ class _Run:
                 **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
             },
         )
+
+
+def _updates(problem: Problem, training: Training) -> Updates:
+    """The updates between rows (T, U); of gradient flow one, over the time between them."""
+    if isinstance(training, GradientFlow):
+        return Updates(np.full((training.steps, 1), training.learning_rate))
+    batches = training.batches(problem) if isinstance(training, SGD) else None
+    eta = training.rates(problem).reshape(training.steps, -1)
+    return Updates(eta) if batches is None else Updates(eta, *(each.reshape(*eta.shape, -1) for each in batches))
+
+
+def _size(tree: Any) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _by_neuron(rows: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,42 +11,55 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.ode import odeint
 
-Kernels = Literal["all", "features", "none"]
-CHUNK = 32  # steps recorded on the device between two fetches, at most
+from kernelfield.losses import Loss
+
+Kernels = Literal["all", "per_output", "features", "none"]
+CHUNK = 32  # rows recorded on the device between two fetches, at most
+OTHER_OUTPUTS = 2**31 - 1  # of the key of a network: its layers have 0, 1, ...
 
 
 class Constants(NamedTuple):
-    """X (P, D) or (P, *sites, C), y and weights (P,), gamma0, learning rate eta, last step T, and the highest loss.
+    """X (P, D) or (P, *sites, C), y (P,) or (P, outputs), weights (P,), gamma0, last row T, and the highest loss.
 
-    A run whose loss exceeds it has diverged.
+    A run whose loss exceeds it has diverged. Momentum and weight decay are None where there is none.
     """
 
     X: Array
     y: Array
     weights: Array
     gamma0: Array
-    eta: Array
     last: Array
     limit: Array
+    momentum: Array | None = None
+    weight_decay: Array | None = None
 
 
-class Batch(NamedTuple):
-    """Points that a step learns from: their numbers (B,), and their weights in the loss (B,)."""
+class Updates(NamedTuple):
+    """The updates U between two rows: rates eta (U,), and the points of mini-batches (U, B), weighted (U, B).
 
-    rows: Array
-    weights: Array
+    Without points there is one update, on all of them.
+    """
+
+    eta: Any  # arrays of NumPy, or of JAX
+    rows: Any = None
+    weights: Any = None
 
 
 class Weights(NamedTuple):
-    """One network in training: its parameters, and its output at initialization f0 (P,)."""
+    """One network in training: parameters, its output at initialization f0, and what moves weights with momentum."""
 
     params: Any
     f0: Array
+    velocity: Any = None
 
 
 class Record(NamedTuple):
-    """f (P,), features and gradients g of hidden layers 1..L, (P, *sites, N) each, and the tangent kernel (P, P)."""
+    """f, features and gradients g of hidden layers 1..L, (P, *sites, N) each, and the tangent kernel (P, P).
+
+    f is (P,) or (P, outputs); gradients of every output have rows (sample, output), P C of them, as the tangent kernel.
+    """
 
     f: Array
     features: tuple[Array, ...] = ()
@@ -54,7 +68,7 @@ class Record(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """All networks before step `t`, and what the steps since `start` recorded."""
+    """All networks before row `t`, and what the rows since `start` recorded."""
 
     weights: Weights
     t: Array
@@ -71,26 +85,49 @@ class Passed(NamedTuple):
 
 @dataclass(frozen=True)
 class Finite:
-    """The network at width N as plain functions of its parameters.
+    """The network at width N, and how it learns, as plain functions of its parameters.
 
     Args:
         layers: of the network.
         inputs: shape of one input, (D,) or (*sites, C).
         width: N.
+        loss: of one point.
+        outputs: number of outputs; None for one without an axis of its own.
         factorizes: the tangent kernel follows from feature and gradient kernels; else it is recorded.
+        rtol: of gradient flow, relative to what weights move; None for updates in discrete time.
     """
 
     layers: Any
     inputs: tuple[int, ...]
     width: int
+    loss: Loss
+    outputs: int | None = None
     factorizes: bool = True
+    rtol: float | None = None
 
     def init(self, seed: Array) -> Any:
-        """Parameters from N(0, 1)."""
-        return self.layers.finite_init(jax.random.key(seed), self.inputs, self.width)[0]
+        """Parameters at initialization; for several outputs the readout has a row of weights for each (C, sites N).
 
-    def outputs(self, params: Any, x: Array, probes: Sequence[Array] | None = None) -> tuple[Array, list[Passed]]:
-        """gamma0 f (P,), and what passed all places on the way, a probe added at each."""
+        The readout is the last layer, so that its weights are the last leaf: further rows are those of other networks.
+        """
+
+        def drawn(key: Array) -> Any:
+            return self.layers.finite_init(key, self.inputs, self.width)[0]
+
+        key = jax.random.key(seed)
+        (*below, first), tree = jax.tree.flatten(drawn(key))
+        if self.outputs is None:
+            return tree.unflatten([*below, first])
+        keys = jax.random.split(jax.random.fold_in(key, OTHER_OUTPUTS), self.outputs - 1)
+        others = jax.vmap(lambda each: jax.tree.leaves(drawn(each))[-1])(keys)
+        return tree.unflatten([*below, jnp.concatenate([first[None], others])])
+
+    def tracks_gradients(self, kernels: Kernels) -> bool:
+        """Whether gradient kernels are recorded; for several outputs only those of every output."""
+        return kernels == "per_output" or (kernels == "all" and self.outputs is None)
+
+    def apply(self, params: Any, x: Array, probes: Sequence[Array] | None = None) -> tuple[Array, list[Passed]]:
+        """gamma0 f (P,) or (P, outputs), and what passed all places on the way, a probe added at each."""
         passed: list[Passed] = []
 
         def tape(kind: str, values: Array) -> Array:
@@ -106,7 +143,7 @@ class Finite:
         found: list[str] = []
 
         def run(params: Any, x: Array) -> Array:
-            output, passed = self.outputs(params, x)
+            output, passed = self.apply(params, x)
             found.extend(each.kind for each in passed)
             return output
 
@@ -116,11 +153,11 @@ class Finite:
     def pulled(self, params: Any, x: Array) -> tuple[Array, dict[str, list[Array]], Callable[[Array], tuple]]:
         """gamma0 f, what passed by kind, and the pullback of gamma0 f to parameters and, by kind, to what passed."""
         kinds = self.kinds(params, x)
-        free = jax.eval_shape(lambda *now: [each.values for each in self.outputs(*now)[1]], params, x)
+        free = jax.eval_shape(lambda *now: [each.values for each in self.apply(*now)[1]], params, x)
         probes = [jnp.zeros(each.shape, each.dtype) for each in free]
 
         def output(params: Any, probes: Any) -> tuple[Array, list[Array]]:
-            f, passed = self.outputs(params, x, probes)
+            f, passed = self.apply(params, x, probes)
             return f, [each.values for each in passed]
 
         f, pullback, passed = jax.vjp(output, params, probes, has_aux=True)
@@ -132,75 +169,128 @@ class Finite:
         return f, by_kind(kinds, passed), pulled_back
 
     def step(
-        self, kernels: Kernels, constants: Constants, weights: Weights, t: Array, batch: Batch | None = None
+        self, kernels: Kernels, constants: Constants, weights: Weights, t: Array, updates: Updates
     ) -> tuple[Weights, Record]:
-        """Record, then one step of gradient descent (none at the last step) with rate eta gamma0^2 N.
-
-        Rows are independent: a cotangent of ones gives g = gamma0 N df/dh of every row at once. With a `batch`, all
-        points go forward to be recorded, and its points alone a second time, and back.
-        """
+        """Record all points, then update: once on all of them, which shares the forward pass, or batch after batch."""
         output, passed, pullback = self.pulled(weights.params, constants.X)
         f = output / constants.gamma0
-        f0 = jnp.where(t == 0, f, weights.f0)
-        record = Record(f - f0)
+        weights = weights._replace(f0=jnp.where(t == 0, f, weights.f0))
+        record = Record(f - weights.f0)
         if kernels != "none":
             record = record._replace(features=tuple(passed["in"][1:]))
-        if kernels == "all":
-            _, slopes = pullback(jnp.ones_like(f))
-            record = record._replace(gradients=tuple(self.width * slope for slope in slopes["out"][:-1]))
+        if self.tracks_gradients(kernels):
+            record = record._replace(gradients=self.gradients(pullback, f))
             if not self.factorizes:
                 record = record._replace(tangent=self.tangent(weights.params, constants.X))
-        Delta = constants.y - record.f
-        if batch is None:
-            descent, _ = pullback(constants.weights * Delta)
-        else:
-            _, back = jax.vjp(lambda params: self.outputs(params, constants.X[batch.rows])[0], weights.params)
-            (descent,) = back(batch.weights * Delta[batch.rows])
-        rate = jnp.where(t < constants.last, constants.eta * constants.gamma0 * self.width, 0.0)
-        params = jax.tree.map(lambda value, toward: value + rate * toward, weights.params, descent)
-        return Weights(params, f0), record
+        if self.rtol is not None:
+            return self.flow(constants, weights, t, updates.eta[0]), record
+        if updates.rows is not None:
+            return self.epoch(constants, weights, jnp.where(t < constants.last, len(updates.eta), 0), updates), record
+        descent, _ = pullback(self.toward(record.f, constants.y, constants.weights))
+        return self.moved(constants, weights, updates.eta[0], descent), record
+
+    def epoch(self, constants: Constants, weights: Weights, count: Array, updates: Updates) -> Weights:
+        """The first `count` updates, each of which touches the points of its batch alone."""
+
+        def update(place: Array, weights: Weights) -> Weights:
+            eta, rows, shares = (values[place] for values in updates)
+            f, back = jax.vjp(lambda params: self.apply(params, constants.X[rows])[0], weights.params)
+            change = f / constants.gamma0 - weights.f0[rows]
+            (descent,) = back(self.toward(change, constants.y[rows], shares))
+            return self.moved(constants, weights, eta, descent)
+
+        return lax.fori_loop(0, count, update, weights)
+
+    def flow(self, constants: Constants, weights: Weights, t: Array, time: Array) -> Weights:
+        """Gradient flow to the next row, by Dormand and Prince's method with steps of its own choice; it is explicit.
+
+        Weights of order one move by O(N^-1/2), which is what errors are small against.
+        """
+
+        def slope(params: Any, _: Array) -> Any:
+            f, back = jax.vjp(lambda params: self.apply(params, constants.X)[0], params)
+            (descent,) = back(self.toward(f / constants.gamma0 - weights.f0, constants.y, constants.weights))
+            return jax.tree.map(lambda toward: constants.gamma0 * self.width * toward, descent)
+
+        times, small = jnp.stack([jnp.zeros_like(time), time]), (self.rtol or 0.0) / math.sqrt(self.width)
+        ends = odeint(slope, weights.params, times, rtol=0.0, atol=small)
+        params = jax.tree.map(lambda old, new: jnp.where(t < constants.last, new[1], old), weights.params, ends)
+        return weights._replace(params=params)
+
+    def toward(self, f: Array, y: Array, weights: Array) -> Array:
+        """w Delta, shaped as f: where the loss of points with weights w (P,) pulls their f."""
+        Delta = self.loss.signal(f, y)
+        return weights.reshape(-1, *[1] * (Delta.ndim - 1)) * Delta
+
+    def moved(self, constants: Constants, weights: Weights, eta: Array, descent: Any) -> Weights:
+        """One update with rate eta gamma0^2 N along v, `descent` (of gamma0 f) or its sum with momentum."""
+        rate, params = eta * constants.gamma0 * self.width, weights.params
+        if constants.momentum is not None:
+            descent = jax.tree.map(lambda v, toward: constants.momentum * v + toward, weights.velocity, descent)
+            weights = weights._replace(velocity=descent)
+        if constants.weight_decay is not None:
+            kept = 1 - eta * constants.weight_decay
+            params = jax.tree.map(lambda value: kept * value, params)
+        return weights._replace(params=jax.tree.map(lambda value, toward: value + rate * toward, params, descent))
+
+    def gradients(self, pullback: Callable[[Array], tuple], f: Array) -> tuple[Array, ...]:
+        """g = gamma0 N df/dh of hidden layers, (P, *sites, N), or of every output (P C, *sites, N).
+
+        Rows are independent: a cotangent of ones gives those of every row at once.
+        """
+
+        def of(toward: Array) -> list[Array]:
+            return [self.width * slope for slope in pullback(toward)[1]["out"][:-1]]
+
+        if self.outputs is None:
+            return tuple(of(jnp.ones_like(f)))
+        each = jnp.broadcast_to(jnp.eye(self.outputs, dtype=f.dtype)[:, None], (self.outputs, *f.shape))
+        return tuple(jnp.moveaxis(g, 0, 1).reshape(f.size, *g.shape[2:]) for g in jax.vmap(of)(each))
 
     def tangent(self, params: Any, X: Array) -> Array:
-        """The tangent kernel N gamma0^2 (df_mu/dW) . (df_nu/dW) (P, P), one column after the other."""
+        """The tangent kernel N gamma0^2 (df_mu/dW) . (df_nu/dW) (P, P), one column after the other.
+
+        Of several outputs (P C, P C), rows and columns (sample, output).
+        """
 
         def output(params: Any) -> Array:
-            return self.outputs(params, X)[0]
+            return self.apply(params, X)[0].reshape(-1)
 
         f, pullback = jax.vjp(output, params)
         return self.width * lax.map(
             lambda one: jax.jvp(output, (params,), pullback(one))[1], jnp.eye(len(f), dtype=f.dtype)
         )
 
-    def fields(self, weights: Weights, X: Array) -> list[dict[str, Array]]:
-        """At every activation: h, z = gamma0 N df/dphi(h) and g = gamma0 N df/dh, of all sites (P, A N) each."""
-        output, passed, pullback = self.pulled(weights.params, X)
-        _, slopes = pullback(jnp.ones_like(output))
+    def fields(self, constants: Constants, weights: Weights, t: Array) -> list[dict[str, Array]]:
+        """At every activation: h, z = gamma0 N df/dphi(h) and g = gamma0 N df/dh, of all sites (P, A N) each.
+
+        Of several outputs z and g are sum_c Delta_c z_c and sum_c Delta_c g_c, with the error signal before step t.
+        """
+        output, passed, pullback = self.pulled(weights.params, constants.X)
+        toward = jnp.ones_like(output)
+        if self.outputs is not None:
+            f = output / constants.gamma0
+            toward = self.loss.signal(f - jnp.where(t == 0, f, weights.f0), constants.y)
+        _, slopes = pullback(toward)
         places = zip(passed["h"], slopes["phi"], slopes["h"], strict=True)
         named = ({"h": h, "z": self.width * z, "g": self.width * g} for h, z, g in places)
         return [{name: each.reshape(len(each), -1) for name, each in place.items()} for place in named]
 
     def advance(
-        self,
-        kernels: Kernels,
-        constants: Constants,
-        weights: Weights,
-        start: Array,
-        stop: Array,
-        batches: Batch | None = None,
+        self, kernels: Kernels, constants: Constants, weights: Weights, start: Array, stop: Array, updates: Updates
     ) -> Advance:
-        """Train all networks (leading axis of `weights`) from step `start` to `stop`, at most CHUNK steps.
+        """Train all networks (leading axis of `weights`) from row `start` to `stop`, at most CHUNK rows.
 
-        `batches` are those of CHUNK steps from `start` on (CHUNK, B). Ends early after a step at which a network
+        `updates` are those of CHUNK rows from `start` on (CHUNK, ...). Ends early after a row at which a network
         diverged.
         """
         every = jax.vmap(functools.partial(self.step, kernels, constants), in_axes=(0, None, None))
-        _, record = jax.eval_shape(every, weights, start, None)
+        _, record = jax.eval_shape(every, weights, start, jax.tree.map(lambda values: values[0], updates))
         records = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), record)
 
         def go(now: Advance) -> Advance:
-            batch = jax.tree.map(lambda values: values[now.t - start], batches)
-            weights, record = every(now.weights, now.t, batch)
-            loss = (constants.y - record.f) ** 2 @ constants.weights / 2
+            weights, record = every(now.weights, now.t, jax.tree.map(lambda values: values[now.t - start], updates))
+            loss = self.loss.values(record.f, constants.y) @ constants.weights
             kept = jax.tree.map(
                 lambda old, new: lax.dynamic_update_index_in_dim(old, new, now.t - start, 0),
                 now.records,
@@ -228,27 +318,43 @@ class Programs(NamedTuple):
     fields: Callable[..., list[dict[str, Array]]]
 
 
+def begun(finite: Finite, momentum: bool, seeds: Array, f0: Array) -> Weights:
+    """The networks of `seeds` (R,) at initialization; f0 (P,) or (P, outputs) is known once they ran."""
+    params = lax.map(finite.init, seeds)
+    velocity = jax.tree.map(jnp.zeros_like, params) if momentum else None
+    return Weights(params, jnp.zeros((len(seeds), *f0.shape), f0.dtype), velocity)
+
+
 @functools.lru_cache(maxsize=32)
 def compiled(
-    finite: Finite, kernels: Kernels, points: int, seeds: int, precision: str, batch: int | None = None
+    finite: Finite,
+    kernels: Kernels,
+    points: int,
+    seeds: int,
+    precision: str,
+    rule: tuple[bool, bool] = (False, False),
+    batches: tuple[int, int] | None = None,
 ) -> Programs:
     """Everything that `seeds` networks at once need, compiled (under the x64 setting of `precision`).
 
-    They learn from `batch` points in every step, from all points if None.
+    They learn with momentum and weight decay if `rule` says so, from batches of (updates between rows, size); from
+    all points if None.
     """
     real, whole = jnp.dtype(precision), jnp.asarray(0).dtype
-    number, step = jax.ShapeDtypeStruct((), real), jax.ShapeDtypeStruct((), whole)
-    data = [jax.ShapeDtypeStruct(shape, real) for shape in ((points, *finite.inputs), (points,), (points,))]
-    shapes: Any = (*data, number, number, step, number)
-    constants = Constants(*shapes)
 
-    def begin(numbers: Array) -> Weights:
-        return Weights(lax.map(finite.init, numbers), jnp.zeros((seeds, points), real))
+    def like(*shape: int, dtype: Any = real) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
 
-    init = jax.jit(begin).lower(jax.ShapeDtypeStruct((seeds,), jnp.uint32))
-    weights = jax.eval_shape(begin, jax.ShapeDtypeStruct((seeds,), jnp.uint32))
+    y = like(points) if finite.outputs is None else like(points, finite.outputs)
+    momentum, decay = (like() if has else None for has in rule)
+    data = like(points, *finite.inputs), y, like(points)
+    constants = Constants(*data, like(), like(dtype=whole), like(), momentum, decay)
+    updates = Updates(like(CHUNK, 1))
+    if batches is not None:
+        updates = Updates(like(CHUNK, batches[0]), like(CHUNK, *batches, dtype=jnp.int32), like(CHUNK, *batches))
+    init = jax.jit(lambda numbers: begun(finite, rule[0], numbers, y)).lower(like(seeds, dtype=jnp.uint32))
+    weights, step = init.out_info, like(dtype=whole)
     advance = jax.jit(functools.partial(finite.advance, kernels), donate_argnums=1)
-    fields = jax.jit(jax.vmap(finite.fields, in_axes=(0, None))).lower(weights, constants.X)
-    drawn: Any = [jax.ShapeDtypeStruct((CHUNK, batch or 0), dtype) for dtype in (jnp.int32, real)]
-    batches = None if batch is None else Batch(*drawn)
-    return Programs(init.compile(), advance.lower(constants, weights, step, step, batches).compile(), fields.compile())
+    fields = jax.jit(jax.vmap(finite.fields, in_axes=(None, 0, None))).lower(constants, weights, step)
+    advance = advance.lower(constants, weights, step, step, updates)
+    return Programs(init.compile(), advance.compile(), fields.compile())

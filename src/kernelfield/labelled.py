@@ -12,10 +12,11 @@ from xarray.core import indexing
 
 from kernelfield import observables
 from kernelfield.solution import Solution
-from kernelfield.storage import FIELDS, INPUT_DIMS, attributes
+from kernelfield.storage import FIELDS, INPUT_DIMS, OUTPUT_DIMS, about_steps, attributes
 
 FILE_ATTRIBUTES = ("format", "schema")  # by which `kernelfield.load` knows its files
 PAIRS = ("time", "sample", "time_prime", "sample_prime")
+PAIRS_OF_OUTPUTS = ("time", "sample", "output", "time_prime", "sample_prime", "output_prime")
 
 
 def labelled(solution: Solution) -> xarray.Dataset:
@@ -29,11 +30,12 @@ def labelled(solution: Solution) -> xarray.Dataset:
 
     Returns:
         xarray.Dataset with dimensions replicate, layer (1..L), time, sample, time_prime, sample_prime, recorded_step,
-        neuron and dimension. Variables: X, y, weights, K_x, predictions, loss, Phi, G, NTK, and fields h, z, g; what
-        the run did not track is left out.
+        neuron and dimension; with several outputs also output, of y, predictions, G and NTK, and output_prime.
+        Variables: X, y, weights, K_x, predictions, loss, Phi, G, NTK, and fields h, z, g; what the run did not track is
+        left out. Fields of every output have the dimension sample_output.
 
     Raises:
-        ValueError: for a custom activation function, which cannot be described.
+        ValueError: for a custom activation, loss or schedule, which cannot be described.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -46,10 +48,10 @@ def labelled(solution: Solution) -> xarray.Dataset:
         (2, 2)
     """
     times = {
-        name: (name, solution.times, {"long_name": "training time, learning rate times step", "units": "1"})
+        name: (name, solution.times, {"long_name": "training time, the sum of learning rates so far", "units": "1"})
         for name in ("time", "time_prime")
     }
-    counts = {"long_name": "number of updates before this row", "units": "steps"}
+    counts = {"long_name": about_steps(solution), "units": "steps"}
     coordinates: dict[str, Any] = {**times, "step": ("time", solution.steps(), counts)}
     layers = np.arange(1, solution.network.hidden_layers + 1)
     coordinates["layer"] = ("layer", layers, {"long_name": "hidden layer", "units": "1"})
@@ -62,36 +64,42 @@ def labelled(solution: Solution) -> xarray.Dataset:
 
 
 def _plain(solution: Solution) -> dict[str, xarray.Variable]:
-    problem = solution.problem
+    problem, outputs = solution.problem, OUTPUT_DIMS[solution.problem.y.ndim]
+    predicted = ("replicate", "time", "sample", *outputs)
     return {
         "X": _variable(INPUT_DIMS[problem.X.ndim], problem.X, "inputs"),
-        "y": _variable(("sample",), problem.y, "targets"),
+        "y": _variable(("sample", *outputs), problem.y, "targets"),
         "weights": _variable(("sample",), problem.weights, "weights of samples in the loss"),
         "K_x": _variable(("sample", "sample_prime"), problem.input_kernel, "input kernel X X^T / D"),
-        "predictions": _variable(("replicate", "time", "sample"), solution.replicate_predictions, "network output f"),
+        "predictions": _variable(predicted, solution.replicate_predictions, "network output f"),
         "loss": _variable(("replicate", "time"), observables.loss(solution).replicates, "training loss"),
     }
 
 
 def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
     """Lazy kernels of the hidden layers, and the NTK."""
-    replicates, rows, points = solution.replicate_predictions.shape
-    pairs = (rows, points, rows, points)
+    replicates, rows, points = solution.replicate_predictions.shape[:3]
+    outputs = solution.problem.outputs
+    of_outputs = (points,) if outputs is None else (points, outputs)
+    sizes = {"Phi": (rows, points, rows, points), "G": (rows, *of_outputs, rows, *of_outputs)}
+    names = {"Phi": PAIRS, "G": PAIRS if outputs is None else PAIRS_OF_OUTPUTS}
     features, gradients = len(solution.feature_factors), len(solution.gradient_factors)
     found = {}
     for name, kind, depth in (("Phi", "feature", features - 1), ("G", "gradient", gradients - 1)):
         if depth > 0:
-            kernel = LazyKernel((replicates, depth, *pairs), _reader(solution, f"{kind}_kernel"))
+            kernel = LazyKernel((replicates, depth, *sizes[name]), _reader(solution, f"{kind}_kernel"))
             about = f"{kind} kernels of hidden layers"
-            found[name] = _variable(("replicate", "layer", *PAIRS), indexing.LazilyIndexedArray(kernel), about)
+            found[name] = _variable(("replicate", "layer", *names[name]), indexing.LazilyIndexedArray(kernel), about)
     if not solution.network.factorizes:
         if (recorded := solution.tangent_kernels) is not None:
-            kernels = np.broadcast_to(recorded, (replicates, rows, points, points))
-            dims = ("replicate", "time", "sample", "sample_prime")
+            kernels = recorded.reshape(*recorded.shape[:2], *of_outputs, *of_outputs)
+            kernels = np.broadcast_to(kernels, (replicates, rows, *kernels.shape[2:]))
+            dims = ("replicate", *(each for each in names["G"] if each != "time_prime"))
             found["NTK"] = _variable(dims, kernels, "neural tangent kernel at equal times")
     elif features and gradients:
-        kernel = LazyKernel((replicates, *pairs), _reader(solution, "ntk"))
-        found["NTK"] = _variable(("replicate", *PAIRS), indexing.LazilyIndexedArray(kernel), "neural tangent kernel")
+        kernel = LazyKernel((replicates, *sizes["G"]), _reader(solution, "ntk"))
+        about = "neural tangent kernel"
+        found["NTK"] = _variable(("replicate", *names["G"]), indexing.LazilyIndexedArray(kernel), about)
     return found
 
 
@@ -102,7 +110,8 @@ def _fields(solution: Solution) -> dict[str, xarray.Variable]:
     for name in next(iter(samples.values()), {}):
         stacked = np.stack([np.stack([samples[layer, step][name] for step in steps], axis=1) for layer in layers], 1)
         dims = ("replicate" if len(stacked) == len(solution.replicate_predictions) else "any_replicate", "layer")
-        found[name] = _variable((*dims, "recorded_step", "sample", "neuron"), stacked, f"samples of {FIELDS[name]}")
+        rows = "sample" if stacked.shape[3] == solution.problem.points else "sample_output"
+        found[name] = _variable((*dims, "recorded_step", rows, "neuron"), stacked, f"samples of {FIELDS[name]}")
     return found
 
 
@@ -132,12 +141,19 @@ class LazyKernel(BackendArray):
 
 
 def _reader(solution: Solution, quantity: str) -> Callable[..., np.ndarray]:
-    """What `LazyKernel` reads: (replicates, layers unless the NTK, times, samples, times', samples')."""
+    """What `LazyKernel` reads: (replicates, layers unless the NTK, times, samples, times', samples').
+
+    Kernels of several outputs have an axis of them after each of samples.
+    """
 
     def one(replicates: np.ndarray, layer: list[int], *pair: np.ndarray) -> np.ndarray:
-        t, mu, s, nu = pair
+        (t, mu, *c), (s, nu, *d) = pair[: len(pair) // 2], pair[len(pair) // 2 :]
         samples, places = np.unique(np.concatenate([mu, nu]), return_inverse=True)
         values = solution.restricted(samples, replicates).estimate(quantity, *layer, t=t, s=s).replicates
+        if c:
+            shape = len(samples), solution.problem.outputs or 1
+            values = values.reshape(*values.shape[:2], *shape, len(s), *shape)
+            return values[:, :, places[: len(mu)]][:, :, :, c[0]][..., places[len(mu) :], :][..., d[0]]
         return values[:, :, places[: len(mu)]][..., places[len(mu) :]]
 
     def read(replicates: np.ndarray, *others: np.ndarray) -> np.ndarray:

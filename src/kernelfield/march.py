@@ -20,12 +20,13 @@ from pydantic import Field, field_validator
 
 from kernelfield.engine.points import OutOfParticles, cubature, sobol
 from kernelfield.engine.series import coefficients
+from kernelfield.flow import FlowReplicate
 from kernelfield.layers import Setup
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Replicate, Step
+from kernelfield.replicate import Constants, Replicate, Schedule, Step
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
-from kernelfield.training import GradientDescent
+from kernelfield.training import SGD, GradientDescent, GradientFlow
 from kernelfield.validation import Spec
 
 Progress = Callable[[int, int], None]
@@ -100,14 +101,22 @@ class OnParticles(Spec):
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 
-    @property
-    def tracks_gradients(self) -> bool:
+    def tracks_gradients(self, problem: Problem) -> bool:
         """Whether gradient kernels are recorded."""
         return True
 
-    def step(self, network: Any) -> Step:
+    def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """One step of training, to be compiled."""
-        return Step(network.layers, self.tracks_gradients, network.factorizes)
+        flows = isinstance(training, GradientFlow)  # along velocities, by the gradients of every output
+        return Step(
+            network.layers,
+            problem.loss,
+            problem.outputs,
+            flows or self.tracks_gradients(problem),
+            network.factorizes,
+            flows or training.momentum > 0,
+            not flows and training.weight_decay > 0,
+        )
 
     def gamma0(self, network: Any) -> Any:
         """The number, or a formal variable."""
@@ -138,7 +147,7 @@ class OnParticles(Spec):
         Returns:
             Predictions and kernels by the names that `Solution` has for them.
         """
-        one, tolerances = np.ones((1, 1, problem.points, 1)), self.tolerances(network)
+        one, tolerances = readout_gradients(problem), self.tolerances(network)
         Phi, G = (
             [slim(factor, TIME_TOL * tol) for factor in factors]
             for factors, tol in zip((features, gradients), tolerances, strict=True)
@@ -146,7 +155,7 @@ class OnParticles(Spec):
         return {
             "replicate_predictions": predictions,
             "feature_factors": (problem.input_coordinates[None, None], *Phi),
-            "gradient_factors": (*G, one) if self.tracks_gradients else (),
+            "gradient_factors": (*G, one) if self.tracks_gradients(problem) else (),
             "tangent_kernels": tangents,
         }
 
@@ -165,21 +174,43 @@ class March(OnParticles):
             features move by O(gamma0).
         gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
             activations, whose gradients have a long tail of directions that matter little.
-        kernels: "all" tracks gradient kernels and the NTK; "features" back-propagates the error signal itself,
-            which needs fewer directions, and leaves gradient kernels out.
+        kernels: "all" tracks gradient kernels and the NTK of a network with one output; "features" back-propagates the
+            error signal itself, which needs fewer directions, and leaves gradient kernels out. Networks of several
+            outputs are solved in this way unless asked for "per_output", which tracks G and NTK of every output, at C
+            times the cost.
     """
 
-    kernels: Literal["all", "features"] = "all"
+    kernels: Literal["all", "features", "per_output"] = "all"
 
-    @property
-    def tracks_gradients(self) -> bool:
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, GradientFlow)
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
+
+    def tracks_gradients(self, problem: Problem) -> bool:
         """Whether gradient kernels are recorded."""
-        return self.kernels == "all"
+        return self.kernels == "per_output" or (self.kernels == "all" and problem.outputs is None)
+
+
+def readout_gradients(problem: Problem) -> np.ndarray:
+    """The factor of G^{L+1}: one; of several outputs (1, 1, P C, C), one for the same output and zero for others."""
+    return np.tile(np.eye(problem.outputs or 1), (problem.points, 1))[None, None]
 
 
 def first_capacity(points: int) -> int:
     """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
     return 32 + min(10 * points, 128 + 5 * points)
+
+
+def schedule(training: Any, problem: Problem) -> Schedule:
+    """When what is learned: a rule of gradient descent on a problem.
+
+    Args:
+        training: the rule.
+        problem: whose points are drawn.
+
+    Raises:
+        ValueError: the rule does not fit the problem.
+    """
+    return Schedule(training.rates(problem), training.batches(problem), training.updates_per_step(problem))
 
 
 class MarchRun:
@@ -190,12 +221,12 @@ class MarchRun:
         march: OnParticles,
         network: Any,
         problem: Problem,
-        training: GradientDescent,
+        training: Any,
         fields_at: Sequence[int],
     ) -> None:
         self.settings, self.network, self.problem, self.training = march, network, problem, training
         self.fields_at = fields_at
-        self.data = network.coordinates(problem)
+        self.data, self.step = network.coordinates(problem), march.step(network, problem, training)
         self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
         self.dtype = jnp.float32 if self.feature_tol >= SINGLE_PRECISION_TOL else jnp.float64
@@ -239,11 +270,9 @@ class MarchRun:
                 y=y,
                 weights=weights,
                 gamma0=jax.tree.map(jnp.asarray, gamma0),
-                eta=jnp.asarray(self.training.learning_rate),
-                last=jnp.asarray(self.training.steps),
-                limit=weights @ y**2 / 2 * DIVERGED
-                if weights @ y**2
-                else jnp.asarray(np.inf),  # rounding is not divergence
+                momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
+                weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
+                limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
             )
             setup = Setup(
                 gamma0=gamma0,
@@ -255,9 +284,14 @@ class MarchRun:
                 gradient_tol=self.gradient_tol,
                 coupling=self.settings.coupling,
                 dtype=self.dtype,
+                outputs=self.problem.outputs or 1,
+                momentum=self.step.momentum,
             )
-            step = self.settings.step(self.network)
-            return Replicate(step, constants, setup, first_capacity(step.orders * self.problem.points))
+            capacity = first_capacity(self.step.orders * self.problem.points)
+            if isinstance(self.training, GradientFlow):
+                replicate = FlowReplicate(self.step, constants, setup, Schedule(np.zeros(0)), capacity)
+                return replicate.start(self.training)
+            return Replicate(self.step, constants, setup, schedule(self.training, self.problem), capacity)
 
     def _diverged(self) -> Status:
         return Status(
@@ -291,10 +325,14 @@ class MarchRun:
                 "feature_tol": self.feature_tol,
                 "gradient_tol": self.gradient_tol,
                 "precision": np.dtype(self.dtype).name,
+                **({"steps_taken": [each.accepted for each in flows]} if (flows := self._flows()) else {}),
                 "seconds_compile": seconds_compile,
                 "seconds_run": time.perf_counter() - self.began - seconds_compile,
             },
         )
+
+    def _flows(self) -> list[FlowReplicate]:
+        return [each for each in self.replicates if isinstance(each, FlowReplicate)]
 
     def _records(self, name: Literal["f", "tangent"]) -> Any:
         """What every step recorded, (R, rows, ...); None if it did not."""
@@ -312,7 +350,7 @@ class MarchRun:
 
         Without unused capacity; Series have one more axis.
         """
-        factors, axes = [], 3 + (self.settings.step(self.network).orders > 1)  # steps, orders, samples | sites, k
+        factors, axes = [], 3 + (self.step.orders > 1)  # steps, orders, samples | sites, k
         for layer in range(self.network.hidden_layers):
             chunks = [
                 [np.asarray(coefficients(getattr(part, kind)[layer])) for part in each.records]
@@ -333,7 +371,7 @@ class MarchRun:
 
     def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
-        names = ("h", "z", "g") if self.settings.tracks_gradients else ("h",)
+        names = ("h", "z", "g") if self.step.plain else ("h",)
         particles = self.replicates[0].setup.particles
         gaussian = np.random.default_rng(self.settings.seed).standard_normal((particles, self.settings.particles))
         samples, value = {}, functools.partial(self.settings.values, self.network)

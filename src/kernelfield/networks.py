@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kernelfield import layers as kl
 from kernelfield.activations import Activation, activation
 from kernelfield.layers import Layer, Sequential
 from kernelfield.layers.base import Simple, Stateless, uses
 from kernelfield.layers.readout import Readout
+from kernelfield.layers.scaled import Multiplies, Scaled
 from kernelfield.layers.weights import Weights
 from kernelfield.problem import Problem, principal_coordinates
 from kernelfield.validation import Spec
@@ -24,7 +25,8 @@ def _known(choice: Any) -> Any:
     return choice
 
 
-Gamma0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Gamma0 = Positive
 Choice = Annotated[str | Callable[[Any], Any], AfterValidator(_known)]
 
 
@@ -69,9 +71,13 @@ class Architecture(Spec):
 
     @property
     def factorizes(self) -> bool:
-        """Whether the tangent kernel is sum_l G^{l+1} Phi^l, sample by sample: no sites, biases or shared weights."""
-        simple = (kl.Dense, kl.Activation, Readout)
-        return all(isinstance(each, simple) for each in uses(self.layers)) and not _shares(self.layers)
+        """Whether the tangent kernel is sum_l G^{l+1} Phi^l, sample by sample.
+
+        Not with sites, biases, shared weights, different widths, or scales that multiply weights in use.
+        """
+        every, simple = uses(self.layers), (kl.Dense, kl.Activation, Readout)
+        plain = all(each.gain * getattr(each, "width", 1) == 1 for each in every if isinstance(each, Scaled))
+        return plain and all(isinstance(each, simple) for each in every) and not _shares(self.layers)
 
     def inputs(self, problem: Problem) -> np.ndarray:
         """X as the first layer takes it: (P, D), or (P, *sites, C).
@@ -182,8 +188,12 @@ class MLP(_WithActivation):
         depth: number of hidden layers L >= 1.
         activation: "linear", "tanh", "relu", "erf", "gelu", "softplus", or any elementwise JAX function.
         gamma0: feature-learning strength > 0; gamma0 -> 0 is lazy, of order one and above is rich.
+        bias_scale: sigma_b, of trained biases of the hidden layers that start as N(0, sigma_b^2); no biases if None.
+        weight_scales: sigma_w of the L + 1 weights; one each by default.
+        scales_multiply: what they multiply: the "initialization" N(0, sigma_w^2), or the "weight" in use.
+        widths: of the L hidden layers, up to a common factor: N is the width of the last one.
 
-    Source: arXiv:2205.09653, section 2.
+    Source: arXiv:2205.09653, section 2; of widths, its appendix D.7.
 
     Example:
         >>> import kernelfield as kf
@@ -194,12 +204,34 @@ class MLP(_WithActivation):
     depth: int = Field(ge=1)
     activation: Choice = "tanh"
     gamma0: Gamma0 = 1.0
+    bias_scale: float | None = Field(default=None, ge=0)
+    weight_scales: list[Positive] | None = None
+    scales_multiply: Multiplies = "initialization"
+    widths: list[Positive] | None = None
+
+    @model_validator(mode="after")
+    def _every_layer(self) -> MLP:
+        for name, count in (("weight_scales", self.depth + 1), ("widths", self.depth)):
+            given = getattr(self, name)
+            if given is not None and len(given) != count:
+                raise ValueError(f"{name} must have {count} numbers for depth {self.depth}, got {len(given)}")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all weights start as N(0, 1), in layers of one width without biases."""
+        return self.bias_scale is self.weight_scales is self.widths is None
 
     @property
     def layers(self) -> Sequential:
-        """Dense and an Activation `depth` times, and the Readout."""
-        phi = kl.Activation(self.nonlinearity)
-        return Sequential([layer for _ in range(self.depth) for layer in (kl.Dense(), phi)] + [Readout()])
+        """Dense, Bias and an Activation `depth` times, and the Readout."""
+        phi, multiplies = kl.Activation(self.nonlinearity), self.scales_multiply
+        scales, widths = self.weight_scales or [1.0] * (self.depth + 1), self.widths or [1.0] * self.depth
+        layers: list[Layer] = []
+        for scale, width in zip(scales, widths, strict=False):
+            layers.append(kl.Dense(scale=scale, multiplies=multiplies, width=width / widths[-1]))
+            layers += [phi] if self.bias_scale is None else [kl.Bias(self.bias_scale), phi]
+        return Sequential([*layers, Readout(scale=scales[-1], multiplies=multiplies)])
 
 
 class CNN(_WithActivation):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kernelfield import losses
+from kernelfield.losses import Loss
 from kernelfield.validation import real_array
 
 ROUNDING = 1e-12  # of a sum of weights
@@ -14,15 +17,18 @@ ROUNDING = 1e-12  # of a sum of weights
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A training set for the mean squared error sum_mu w_mu (f_mu - y_mu)^2 / 2, with weights w that sum to one.
+    """A training set for the loss sum_mu w_mu loss(f_mu, y_mu), with weights w that sum to one.
 
     Inputs are used as given: neither centred nor scaled. Points of weight zero do not train: they are carried along,
     in predictions and in all kernels, as test points.
 
     Args:
         X: inputs, finite: (P, D), or with sites and C channels (P, positions, C) or (P, rows, columns, C).
-        y: targets (P,), finite.
+        y: targets, finite: (P,), or (P, C) for a network of C outputs.
         weights: of the points in the loss (P,), not negative; divided by their sum. Equal ones by default.
+        loss: "mse", |f - y|^2 / 2; "logistic", log(1 + exp(-y f)), and "hinge", max(0, 1 - y f), with targets -1 and 1;
+            "cross_entropy" of softmax(f), with labels 0, 1, ... or rows of probabilities, kept as such rows; or any JAX
+            function of the outputs and targets of one point that can be differentiated in the outputs.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
@@ -37,10 +43,13 @@ class Problem:
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray
+    loss: Loss
 
-    def __init__(self, X: Any, y: Any, weights: Any = None) -> None:
+    def __init__(self, X: Any, y: Any, weights: Any = None, loss: str | Loss | Callable[..., Any] = "mse") -> None:
         object.__setattr__(self, "X", real_array("X", X, dimensions=(2, 3, 4)))
-        object.__setattr__(self, "y", real_array("y", y, dimensions=1))
+        object.__setattr__(self, "loss", losses.loss(loss))
+        given_targets = losses.targets(self.loss.name, real_array("y", y, dimensions=(1, 2)))
+        object.__setattr__(self, "y", real_array("y", given_targets, dimensions=(1, 2)))
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must have the same length, got {len(self.X)} and {len(self.y)}")
         given = real_array("weights", np.ones(len(self.y)) if weights is None else weights, dimensions=1)
@@ -56,6 +65,16 @@ class Problem:
     def points(self) -> int:
         """Number of points P, those of weight zero included."""
         return self.X.shape[0]
+
+    @property
+    def outputs(self) -> int | None:
+        """Number of outputs C of the network; None for a single one without an axis of its own."""
+        return self.y.shape[1] if self.y.ndim == 2 else None
+
+    @property
+    def initial_loss(self) -> float:
+        """The loss at f = 0."""
+        return float(self.loss.measured(np.zeros(self.y.shape), self.y) @ self.weights)
 
     @property
     def dimensions(self) -> int:

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,17 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.basis import any_full, bases, completed, repeated
+from kernelfield.engine.infinite_matrix import decayed, each_side, moved, slowed
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
 from kernelfield.layers.base import traces
+from kernelfield.losses import LOSSES, Loss
+from kernelfield.training import Batches
 
+Tree = TypeVar("Tree")
+
+CHUNK = 64  # steps between two fetches, at most
 RECORD_BYTES = 2**26  # kernel factors kept on the device between two fetches
 NEARLY_FULL = 0.7  # bases this full are enlarged together with one that is full
 GROWTH = 1.5  # factor by which they are
@@ -31,9 +37,10 @@ class Record(NamedTuple):
     """One evaluation of the network.
 
     Attributes:
-        f: (P,).
-        features, gradients: coordinates F and G of hidden layers 1..L, (P, *sites, capacity) each.
-        tangent: the tangent kernel (P, P), where the factors do not give it.
+        f: (P,), or (P, C) of C outputs.
+        features, gradients: coordinates F and G of hidden layers 1..L, (P, *sites, capacity) each; gradients of every
+            output, where they are kept, (P C, *sites, capacity).
+        tangent: the tangent kernel (P, P) or (P C, P C), where the factors do not give it.
     """
 
     f: Fields
@@ -43,23 +50,25 @@ class Record(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """The data, y and weights (P,), gamma0, eta, the last step T, and the loss above which a run has diverged.
+    """The data, y and weights (P,), gamma0, momentum and weight decay, and the loss above which a run has diverged.
 
-    Data (P, *sites, k) are coordinates F_x with F_x F_x^T the input kernel, of every pair of sites.
+    Data (P, *sites, k) are coordinates F_x with F_x F_x^T the input kernel of every pair of sites; y is (P,) or (P, C).
     """
 
     data: Array
     y: Array
     weights: Array
     gamma0: Any
-    eta: Array
-    last: Array
+    momentum: Array
+    weight_decay: Array
     limit: Array
 
-    @property
-    def rate(self) -> Array:
-        """Learning rate of every point (P,)."""
-        return self.eta * self.weights
+
+class Pace(NamedTuple):
+    """The learning rate eta of a step, and whether it learns at all; or of several steps (n,)."""
+
+    eta: Array
+    learns: Array
 
 
 class Advance(NamedTuple):
@@ -74,49 +83,90 @@ class Advance(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of training on one replicate: forward, error signal, backward, update (none at the last step).
+    """One step of training on one replicate: forward, error signal, backward, update.
 
     Args:
         layers: of the network.
-        plain: back-propagate gradients g that do not carry the error signal Delta, which then enters the update;
-            else they carry it.
+        loss: whose error signal trains.
+        outputs: C; None for one output without an axis of its own.
+        plain: back-propagate gradients g of every output that do not carry the error signal Delta, which enters the
+            update; else they carry it, summed over outputs.
         factorizes: the tangent kernel follows from feature and gradient kernels; else it is recorded.
+        momentum, decays: whether there is momentum, and weight decay.
     """
 
     layers: Sequential
+    loss: Loss = LOSSES["mse"]
+    outputs: int | None = None
     plain: bool = True
     factorizes: bool = True
+    momentum: bool = False
+    decays: bool = False
+
+    orders: ClassVar[int] = 1  # of the power series that fields are
 
     def begin(self, state: Any, constants: Constants) -> Any:
         """What the first step starts from, given the layers' states at initialization."""
         return state
 
-    orders: ClassVar[int] = 1  # of the power series that fields are
+    @property
+    def rows(self) -> int:
+        """Rows of each point: one for every output whose gradients are kept apart."""
+        return self.outputs if self.outputs and self.plain else 1
 
-    def __call__(self, constants: Constants, state: Any, t: Array) -> tuple[Any, Record, tuple]:
-        """The state after step t, what was recorded, and the fields at activations."""
-        state, f, trace = self.layers.forward(state, Signal(constants.data, constants.data))
-        state, trace = self.descend(constants, state, trace, constants.y - f, t)
-        return state, self.recorded(f, trace), tuple(traces(trace, FieldTrace))
+    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Record, tuple]:
+        """The state after the step, what was recorded, and the fields at activations."""
+        state, f, trace = self.forward(constants, state)
+        state, trace = self.descend(constants, state, trace, self.loss.signal(f, constants.y), pace)
+        return state, self.recorded(state, f, trace), self.fields(trace)
 
-    def descend(self, constants: Constants, state: Any, trace: tuple, Delta: Fields, t: Array) -> tuple[Any, tuple]:
+    def forward(self, constants: Constants, state: Any) -> tuple[Any, Fields, tuple]:
+        """The state, f shaped as y, and the trace."""
+        data, first = jnp.repeat(constants.data, self.rows, axis=0), 0 if self.outputs is None else slice(None)
+        state, f, trace = self.layers.forward(state, Signal(data, data))
+        return state, linear(lambda values: values[:: self.rows, first], f), trace
+
+    def descend(self, constants: Constants, state: Any, trace: tuple, Delta: Fields, pace: Pace) -> tuple[Any, tuple]:
         """Backward and update, given the error signal; the state and the completed trace.
 
         Where a basis was full, nothing is learned: the step is going to be repeated.
         """
-        one = jnp.ones_like(constants.y)
-        chi, weight = (one, Delta) if self.plain else (Delta, one)
+        points, one = len(constants.y), jnp.ones_like(constants.weights)
+        if self.plain:
+            chi, weight = jnp.tile(jnp.eye(self.outputs or 1), (points, 1)), linear(jnp.ravel, Delta)
+        else:
+            chi, weight = linear(lambda values: values.reshape(points, -1), Delta), one
         state, _, trace = self.layers.backward(state, chi, trace)
-        learns = (t < constants.last) & ~any_full(state)
-        rate = jnp.where(learns, constants.rate, 0.0) * weight * constants.gamma0
+        learns = pace.learns & ~any_full(state)
+        if self.momentum:
+            left = jnp.where(learns, constants.momentum, 1.0)
+            state = each_side(lambda side: slowed(side, left), state)
+        if self.decays:
+            kept = jnp.where(learns, 1 - pace.eta * constants.weight_decay, 1.0)
+            state = each_side(lambda side: decayed(side, kept), state)
+        rate = jnp.where(learns, constants.weights * (1.0 if self.momentum else pace.eta), 0.0)
+        rate = jnp.repeat(rate, self.rows) * weight * constants.gamma0
         rate = linear(lambda values: values.astype(constants.data.dtype), rate)
-        return self.layers.update(state, trace, rate), trace
+        state = self.layers.update(state, trace, rate)
+        if self.momentum:
+            step = jnp.where(learns, pace.eta, 0.0)
+            state = each_side(lambda side: moved(side, step), state)
+        return state, trace
 
-    def recorded(self, f: Fields, trace: tuple) -> Record:
+    def recorded(self, state: Any, f: Fields, trace: tuple) -> Record:
         """The outputs, and the coordinates of features and gradients of every hidden layer."""
         weights = traces(trace, WeightTrace)
-        tangent = self.layers.tangent(trace, trace) if self.plain and not self.factorizes else None
-        return Record(f, tuple(each.F for each in weights[1:]), tuple(each.G for each in weights[:-1]), tangent)
+        tangent = self.layers.tangent(state, trace, trace) if self.plain and not self.factorizes else None
+        features = tuple(linear(lambda F: F[:: self.rows], each.F) for each in weights[1:])
+        return Record(f, features, tuple(each.G for each in weights[:-1]), tangent)
+
+    def fields(self, trace: tuple) -> tuple[FieldTrace, ...]:
+        """What passed the activations: h and phi of points, z and g of their rows."""
+
+        def points(field: Fields) -> Fields:
+            return linear(lambda values: values[:: self.rows], field)
+
+        return tuple(each._replace(h=points(each.h), phi=points(each.phi)) for each in traces(trace, FieldTrace))
 
 
 def blank(shapes: Any) -> Any:
@@ -124,30 +174,68 @@ def blank(shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def advance(step: Step, chunk: int, constants: Constants, state: Any, start: Array, stop: Array) -> Advance:
-    """March from step `start` to `stop` (at most `chunk` steps).
+def advance(
+    step: Step, chunk: int, constants: Constants, state: Any, paces: Pace, start: Array, stop: Array
+) -> Advance:
+    """March from step `start` to `stop` (at most `chunk` steps), whose paces are given from `start` on.
 
     Ends early at a step that a basis has no room for, which does not count, and after a step that diverged.
     """
     one = functools.partial(step, constants)
-    _, record, fields = jax.eval_shape(one, state, start)
+    _, record, fields = jax.eval_shape(one, state, at(paces, 0))
     records = blank(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape), leaf.dtype), record))
 
     def goes_on(now: Advance) -> Array:
         return (now.t < stop) & now.alive & ~any_full(now.state)
 
     def go(now: Advance) -> Advance:
-        state, record, fields = one(now.state, now.t)
-        loss, done = constants.weights @ (constants.y - leading(record.f)) ** 2 / 2, ~any_full(state)
+        state, record, fields = one(now.state, at(paces, now.t - start))
+        done = ~any_full(state)
         state = completed(state, done)
         records = jax.tree.map(
             lambda kept, new: lax.dynamic_update_index_in_dim(kept, new, now.t - start, 0),
             now.records,
             record,
         )
-        return Advance(state, now.t + done, (loss <= constants.limit) | ~done, records, fields)
+        return Advance(state, now.t + done, stays_low(step, constants, record.f) | ~done, records, fields)
 
     return lax.while_loop(goes_on, go, Advance(state, start, jnp.array(True), records, blank(fields)))
+
+
+class Descent(NamedTuple):
+    """The state of the march after `done` updates on batches."""
+
+    state: Any
+    done: Array
+    alive: Array
+
+
+def descend(
+    step: Step, constants: Constants, state: Any, batches: Batches, paces: Pace, begin: Array, end: Array
+) -> Descent:
+    """Updates `begin` to `end` of those given, each on the points of its batch alone; ends early as `advance` does."""
+
+    def goes_on(now: Descent) -> Array:
+        return (now.done < end) & now.alive & ~any_full(now.state)
+
+    def go(now: Descent) -> Descent:
+        rows, weights = at(batches, now.done)
+        batch = constants._replace(data=constants.data[rows], y=constants.y[rows], weights=weights)
+        state, record, _ = step(batch, now.state, at(paces, now.done))
+        done = ~any_full(state)
+        return Descent(completed(state, done), now.done + done, stays_low(step, batch, record.f) | ~done)
+
+    return lax.while_loop(goes_on, go, Descent(state, begin, jnp.array(True)))
+
+
+def stays_low(step: Step, constants: Constants, f: Fields) -> Array:
+    """Whether the loss is not so high that training has diverged."""
+    return constants.weights @ step.loss.values(leading(f), constants.y) <= constants.limit
+
+
+def at(tree: Tree, number: Any) -> Tree:
+    """Entry `number` of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 class Program(NamedTuple):
@@ -158,52 +246,94 @@ class Program(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(step: Step, signature: tuple) -> Program:
-    """For arguments of the shapes and dtypes in `signature` (a flattened tree), and as many steps as RECORD_BYTES."""
-    structure, leaves = signature
-    shapes = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    _, record, _ = jax.eval_shape(step, *shapes[:3])
+def _advancing(step: Step, most: int, signature: tuple) -> Program:
+    """For arguments as in `signature`, and as many steps as RECORD_BYTES."""
+    given = shapes(signature)
+    _, record, _ = jax.eval_shape(step, *given[:2], at(blank(given[2]), 0))
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(record))
-    chunk = max(1, min(64, RECORD_BYTES // row))
+    chunk = max(1, min(most, RECORD_BYTES // row))
     function = jax.jit(functools.partial(advance, step, chunk), donate_argnums=1)
-    return Program(function.lower(*shapes).compile(), chunk)
+    return Program(function.lower(*given).compile(), chunk)
+
+
+@functools.lru_cache(maxsize=64)
+def _descending(step: Step, signature: tuple) -> Callable[..., Descent]:
+    """`descend`, compiled for arguments as in `signature`."""
+    return jax.jit(functools.partial(descend, step), donate_argnums=1).lower(*shapes(signature)).compile()
+
+
+def _signature(arguments: tuple) -> tuple:
+    """Shapes and dtypes of arguments, a flattened tree."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def shapes(signature: tuple) -> Any:
+    """The arguments of a signature, as shapes and dtypes."""
+    structure, leaves = signature
+    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
 
 
 COMPILING = threading.Lock()
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every update (T,), and the batches that they learn from, so many between two rows.
+
+    Without batches an update learns from all points, and every one has a row.
+    """
+
+    rates: np.ndarray
+    batches: Batches | None = None
+    per_row: int = 1
+
+    def paces(self, start: int, learns: bool = True) -> Pace:
+        """Of CHUNK updates; those beyond the last one do not learn."""
+        eta = self.rates[start : start + CHUNK]
+        left_over = (0, CHUNK - len(eta))
+        return Pace(jnp.asarray(np.pad(eta, left_over)), jnp.asarray(np.pad(np.full(len(eta), learns), left_over)))
+
+    def drawn(self, start: int) -> Batches:
+        """Of CHUNK updates."""
+        assert self.batches is not None
+        several = (values[start : start + CHUNK] for values in self.batches)
+        rows, weights = (np.pad(values, [(0, CHUNK - len(values)), (0, 0)]) for values in several)
+        return jax.tree.map(jnp.asarray, Batches(rows, weights))
+
+
 class Replicate:
     """One scramble: its state on the device, and what its steps have recorded."""
 
-    def __init__(self, step: Step, constants: Constants, setup: Setup, capacity: int) -> None:
-        self.step, self.constants, self.setup = step, constants, setup
-        self.t, self.alive, self.full = 0, True, False
+    def __init__(self, step: Step, constants: Constants, setup: Setup, schedule: Schedule, capacity: int) -> None:
+        self.step, self.constants, self.setup, self.schedule = step, constants, setup, schedule
+        self.t, self.updates, self.alive, self.full = 0, 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.seconds_compile = 0.0
         self.state = self._initial_state(itertools.repeat(self._rounded(capacity)))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
-        """Advance to step `stop` unless the run diverges; `alive` tells."""
+        """Advance to row `stop` unless the run diverges; `alive` tells."""
         with jax.enable_x64(True):
             while self.t < stop and self.alive:
-                reached = self._advance(min([stop, *(t + 1 for t in fields_at if t >= self.t)]))
-                if reached and self.t - 1 in fields_at:
-                    self.fields[self.t - 1] = reached
+                if self.schedule.batches is not None and self.updates < self.t * self.schedule.per_row:
+                    self._descend(self.t * self.schedule.per_row)
+                else:
+                    reached = self._advance(min([stop, *(t + 1 for t in fields_at if t >= self.t)]))
+                    if reached and self.t - 1 in fields_at:
+                        self.fields[self.t - 1] = reached
                 if self.full:
                     self._enlarge()
 
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
-        """One compiled call; the fields at the last step done, or None if there was no room for any."""
-        arguments = self.constants, self.state, jnp.asarray(self.t), jnp.asarray(stop)
-        leaves, structure = jax.tree.flatten(arguments)
-        with COMPILING:
-            began = time.perf_counter()
-            signature = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-            program = _compiled(self.step, signature)
-            self.seconds_compile += time.perf_counter() - began
+        """One compiled call for the next rows; the fields at the last one, or None if there was no room for any."""
+        alone = self.schedule.batches is not None  # a row for itself, which learns nothing
+        paces = self.schedule.paces(self.t, learns=not alone)
+        arguments = self.constants, self.state, paces, jnp.asarray(self.t), jnp.asarray(stop)
+        program = self._compiled(functools.partial(_advancing, self.step, 1 if alone else CHUNK), arguments)
         stop = min(stop, self.t + program.chunk)
-        now = jax.block_until_ready(program.advance(*arguments[:3], jnp.asarray(stop)))
+        now = jax.block_until_ready(program.advance(*arguments[:4], jnp.asarray(stop)))
         self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.t) < stop
         done = int(now.t) - self.t - (not self.alive)  # a step that diverged is not kept
         self.t += done
@@ -211,6 +341,24 @@ class Replicate:
             return None
         self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records))
         return None if self.full else now.fields
+
+    def _descend(self, stop: int) -> None:
+        """One compiled call for updates on the next batches, before update `stop`."""
+        start, count = self.updates, min(CHUNK, stop - self.updates)
+        paces, batches = self.schedule.paces(start), self.schedule.drawn(start)
+        arguments = self.constants, self.state, batches, paces, jnp.asarray(0), jnp.asarray(count)
+        program = self._compiled(functools.partial(_descending, self.step), arguments)
+        now = jax.block_until_ready(program(*arguments))
+        self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.done) < count
+        self.updates += int(now.done)
+
+    def _compiled(self, program: Callable[[tuple], Any], arguments: tuple) -> Any:
+        """The program for these arguments; compilation takes turns, and its time is counted."""
+        with COMPILING:
+            began = time.perf_counter()
+            found = program(_signature(arguments))
+            self.seconds_compile += time.perf_counter() - began
+        return found
 
     def _initial_state(self, capacities: Iterator[int]) -> Any:
         setup = dataclasses.replace(self.setup, capacities=capacities, populations=[])

@@ -16,6 +16,7 @@ from kernelfield.training import Training
 from kernelfield.validation import Spec
 
 if TYPE_CHECKING:
+    from kernelfield.fixed_point import FixedPoint
     from kernelfield.networks import Architecture
 
 Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "not_converged"]
@@ -94,7 +95,7 @@ class Solution:
     gradient kernels 1..L+1 (L+1 is one). Negative times count from the end.
 
     Attributes:
-        replicate_predictions: (R, steps + 1, P), f of every replicate.
+        replicate_predictions: (R, steps + 1, P), or (R, steps + 1, P, C) of C outputs, f of every replicate.
         feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
             where nothing depends on replicate or time; large ones are kept as `TimeModes`. Empty if kernels were not
             tracked.
@@ -103,7 +104,7 @@ class Solution:
             (orders, k): then Phi(t, s) = sum_n F(t) diag(w_n) F(s)^T, and the NTK keeps products up to the same
             order. Empty for kernels F F^T.
         tangent_kernels: the NTK at equal times where Phi and G do not give it (see `Architecture.factorizes`),
-            (R, steps + 1, P, P), or (R, 1, P, P) if it does not move.
+            (R, steps + 1, P, P), or (R, 1, P, P) if it does not move; of C outputs (.., P C, P C).
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         exact: no sampling: standard errors are zero.
     """
@@ -156,10 +157,10 @@ class Solution:
         return self.replicate_predictions, False
 
     def _errors(self) -> tuple[np.ndarray, bool]:
-        return self.problem.y - self.replicate_predictions, False
+        return self.problem.loss.measured_signal(self.replicate_predictions, self.problem.y), False
 
     def _loss(self) -> tuple[np.ndarray, bool]:
-        return 0.5 * self._errors()[0] ** 2 @ self.problem.weights, False
+        return self.problem.loss.measured(self.replicate_predictions, self.problem.y) @ self.problem.weights, False
 
     def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
         return self._feature_series(layer, t, s).sum(axis=0), layer == 0
@@ -173,9 +174,15 @@ class Solution:
         total = np.zeros(())
         for layer in range(max(1, len(self.feature_factors))):
             Phi, G = self._feature_series(layer, t, s), self._gradient_series(layer + 1, t, s)
+            Phi = self._over_outputs(Phi, axis=2 + np.ndim(self.steps(t)))
             for order in range(len(Phi)):  # the same order for both, products beyond it left out
                 total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
         return total, False
+
+    def _over_outputs(self, kernel: np.ndarray, axis: int) -> np.ndarray:
+        """Rows (mu, c), the same for all c, of a kernel with samples on `axis` and on the last one."""
+        outputs = self.problem.outputs or 1
+        return kernel if outputs == 1 else kernel.repeat(outputs, axis).repeat(outputs, -1)
 
     def _recorded_ntk(self, t: Times, s: Times | None) -> np.ndarray:
         """Entries of `tangent_kernels`; with sites, biases or shared weights Phi and G do not give other ones."""
@@ -219,7 +226,7 @@ class Solution:
 
     @property
     def predictions(self) -> np.ndarray:
-        """f (steps + 1, P): row t is before update t; row 0 is zero."""
+        """f (steps + 1, P), or (steps + 1, P, C) of C outputs: row t is before update t; row 0 is zero."""
         return self.estimate("predictions").mean
 
     @property
@@ -229,7 +236,7 @@ class Solution:
 
     @property
     def errors(self) -> np.ndarray:
-        """Delta = y - f (steps + 1, P)."""
+        """The error signal Delta = -d loss / d f, for the mean squared error y - f, shaped as `predictions`."""
         return self.estimate("errors").mean
 
     @property
@@ -239,7 +246,7 @@ class Solution:
 
     @property
     def loss(self) -> np.ndarray:
-        """Training loss (steps + 1,): the mean of Delta_mu^2 / 2, weighted if the problem has weights."""
+        """Training loss (steps + 1,): the mean over points, weighted if the problem has weights."""
         return self.estimate("loss").mean
 
     @property
@@ -268,7 +275,10 @@ class Solution:
         return self.estimate("feature_kernel", layer, t, s).se
 
     def gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
-        """G^layer[t, mu; s, nu] = <g_mu(t) g_nu(s)>, layer 1..L+1 (L+1 is one); arguments as `feature_kernel`."""
+        """G^layer[t, mu; s, nu] = <g_mu(t) g_nu(s)>, layer 1..L+1 (L+1 is one); arguments as `feature_kernel`.
+
+        Of C outputs P C in place of P, with rows (mu, c): sample mu, the gradient of output c.
+        """
         return self.estimate("gradient_kernel", layer, t, s).mean
 
     def gradient_kernel_se(self, layer: int, t: Times = -1, s: Times | None = None) -> np.ndarray:
@@ -276,7 +286,10 @@ class Solution:
         return self.estimate("gradient_kernel", layer, t, s).se
 
     def ntk(self, t: Times = -1, s: Times | None = None) -> np.ndarray:
-        """Tangent kernel sum_{l=0..L} G^{l+1} Phi^l (elementwise); arguments as `feature_kernel`."""
+        """Tangent kernel sum_{l=0..L} G^{l+1} Phi^l (elementwise); arguments as `feature_kernel`.
+
+        Of C outputs P C in place of P, with rows (mu, c); Phi is then the same for all outputs.
+        """
         return self.estimate("ntk", t, s).mean
 
     def ntk_se(self, t: Times = -1, s: Times | None = None) -> np.ndarray:
@@ -315,8 +328,8 @@ class Solution:
 
     @property
     def times(self) -> np.ndarray:
-        """Training time of every row, learning rate times step."""
-        return self.training.learning_rate * np.arange(self.steps_done + 1)
+        """Training time of every row: the sum of learning rates so far."""
+        return self.training.times(self.problem)[: self.steps_done + 1]
 
     def fields(self, layer: int, t: int = -1) -> dict[str, np.ndarray]:
         """Samples of the activation distribution of a hidden layer at a recorded step.
@@ -337,6 +350,12 @@ class Solution:
             raise ValueError(f"fields were recorded at layers {layers} and steps {steps}, not at {key}")
         return {name: np.concatenate(list(values), axis=-1) for name, values in self.field_samples[key].items()}
 
+    def fixed_point(self) -> FixedPoint:
+        """The kernel predictor that training with weight decay ends at; see `kernelfield.fixed_point`."""
+        from kernelfield.fixed_point import fixed_point
+
+        return fixed_point(self)
+
     def restricted(self, samples: Any = None, replicates: Any = None) -> Solution:
         """The same run, looked at on some of its samples and replicates.
 
@@ -345,7 +364,8 @@ class Solution:
             replicates: their numbers (n,); all if None.
 
         Returns:
-            Solution of n points. Their weights are in proportion as before, or equal if all of them are zero.
+            Solution of n points, with all outputs. Their weights are in proportion as before, or equal if all of them
+            are zero.
 
         Example:
             >>> import numpy as np, kernelfield as kf
@@ -355,20 +375,27 @@ class Solution:
             >>> solution.restricted([0, 2]).feature_kernel(layer=1).shape
             (2, 2)
         """
-        columns, runs = (None if each is None else np.asarray(each) for each in (samples, replicates))
-        rows = np.arange(self.problem.points) if columns is None else columns
+        points, outputs = self.problem.points, self.problem.outputs or 1
+        runs = None if replicates is None else np.asarray(replicates)
+        rows = np.arange(points) if samples is None else np.asarray(samples)
+        of_outputs = (rows[:, None] * outputs + np.arange(outputs)).ravel()
+
+        def chosen(count: int) -> np.ndarray | None:
+            """Places on an axis of samples, or of samples and outputs; None for all."""
+            return None if samples is None else rows if count == points else of_outputs
+
+        def some(array: Any) -> Any:
+            kept = runs if array.shape[0] == len(self.replicate_predictions) else None
+            return restricted(array, chosen(array.shape[2]), kept)
 
         tangents = self.tangent_kernels
         if tangents is not None:
-            tangents = (tangents if runs is None or len(tangents) == 1 else tangents[runs])[..., rows, :][..., rows]
-
-        def some(array: Any) -> Any:
-            return restricted(array, columns, runs if array.shape[0] == len(self.replicate_predictions) else None)
-
+            columns = chosen(tangents.shape[2])
+            tangents = some(tangents) if columns is None else some(tangents)[..., columns]
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
         return replace(
             self,
-            problem=Problem(X, y, weights if weights.any() else None),
+            problem=Problem(X, y, weights if weights.any() else None, self.problem.loss),
             replicate_predictions=some(self.replicate_predictions),
             feature_factors=tuple(map(some, self.feature_factors)),
             gradient_factors=tuple(map(some, self.gradient_factors)),

@@ -11,12 +11,21 @@ from kernelfield.progress import bar
 from kernelfield.solution import Interrupted, Solution, SolveError, Status
 from kernelfield.training import GradientDescent, Training
 
+EXTRAS = {
+    "losses": "other losses than the mean squared error",
+    "outputs": "networks of several outputs",
+    "momentum": "gradient descent with momentum",
+    "weight_decay": "gradient descent with weight decay",
+    "schedule": "gradient descent with a schedule of learning rates",
+}
+
 
 class Method(Protocol):
     """A way to solve: the march, an approximation, or finite networks.
 
     A method for other training rules than GradientDescent names them in a class attribute `rules`, one that knows the
-    equations of some networks only names these in `networks`, and one that trains on mini-batches sets `mini_batches`.
+    equations of some networks only names these in `networks`, and what else than plain gradient descent on the mean
+    squared error of one output it takes is in `takes`, a set of names of `EXTRAS`.
     """
 
     def run(
@@ -78,15 +87,14 @@ def solve(
     if not isinstance(training, rules):
         known = " and ".join(rule.__name__ for rule in rules)
         raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
-    batch = getattr(training, "batch", None)
-    if batch is not None and not getattr(solver, "mini_batches", False):
-        raise ValueError(
-            f"{type(solver).__name__} trains on all points in every step, got batch={batch}: "
-            "only FiniteWidth trains on mini-batches"
-        )
+    for name in _extras(problem, training):
+        if name not in getattr(solver, "takes", ()):
+            raise ValueError(f"{type(solver).__name__} does not solve {EXTRAS[name]}: use March or FiniteWidth")
     kinds, kind = getattr(solver, "networks", None), type(network).__name__
     if kinds and kind not in kinds:
         raise ValueError(f"{type(solver).__name__} solves {' and '.join(kinds)}, not {kind}: use March")
+    if kinds and not network.is_plain:
+        raise ValueError(f"{type(solver).__name__} solves {kind} without biases, scales and widths: use March")
     with bar(type(solver).__name__, progress) as report:
         result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
@@ -94,3 +102,15 @@ def solve(
         raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
     assert solution is not None
     return solution
+
+
+def _extras(problem: Problem, training: Training) -> list[str]:
+    """What a run needs beyond plain gradient descent on the mean squared error of one output."""
+    needed = {
+        "losses": problem.loss.name != "mse",
+        "outputs": problem.outputs is not None,
+        "momentum": getattr(training, "momentum", 0) > 0,
+        "weight_decay": getattr(training, "weight_decay", 0) > 0,
+        "schedule": getattr(training, "schedule", "constant") != "constant",
+    }
+    return [name for name, needs in needed.items() if needs]

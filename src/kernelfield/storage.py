@@ -8,6 +8,10 @@ Factors of long runs are kept as modes in time, see `TimeModes`: then `Phi_facto
 sample, feature_rank_l), and `Phi_time_l` is C. Files of schemas 1 and 2 have no modes, and no weights
 of samples: all are equal. `NTK` (replicate, time, sample, sample_prime) is there where the factors do not give it,
 from schema 4 on.
+
+With several outputs, from schema 5 on, targets and predictions have a last dimension `output`, and gradients of every
+output have `sample_output` in place of `sample`, rows (sample, output) with the outputs of a sample side by side. The
+attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse".
 """
 
 from __future__ import annotations
@@ -25,15 +29,17 @@ import numpy as np
 
 from kernelfield.files import whole_file
 from kernelfield.layers import Sequential
+from kernelfield.losses import LOSSES
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import Factor, TimeModes
+from kernelfield.training import SGD, GradientDescent
 from kernelfield.validation import Spec, spec_class
 
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 4
+FORMAT, SCHEMA = "kernelfield.Solution", 5
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -41,6 +47,7 @@ INPUT_DIMS = {
     3: ("sample", "position", "channel"),
     4: ("sample", "row", "column", "channel"),
 }
+OUTPUT_DIMS = {1: (), 2: ("output",)}  # of targets
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
@@ -52,7 +59,7 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
         path: of the file; an existing one is replaced.
 
     Raises:
-        ValueError: for a custom activation function, which cannot be stored; nothing was written.
+        ValueError: for a custom activation, loss or schedule, which cannot be stored; nothing was written.
         FileNotFoundError: the folder does not exist.
 
     Example:
@@ -114,21 +121,27 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
 
     Returns:
         xarray.Dataset, with dimensions replicate, time, sample, dimension, feature_rank_l, gradient_rank_l
-        and neuron_l.
+        and neuron_l; of several outputs also output and sample_output.
 
     Raises:
-        ValueError: for a custom activation function, which cannot be stored.
+        ValueError: for a custom activation, loss or schedule, which cannot be stored.
     """
     import xarray
 
-    replicates, rows, _ = solution.replicate_predictions.shape
-    lead = (replicates, rows)
+    replicates, rows = lead = solution.replicate_predictions.shape[:2]
+    points, outputs = solution.problem.points, OUTPUT_DIMS[solution.problem.y.ndim]
+
+    def samples(count: int) -> str:
+        return "sample" if count == points else "sample_output"
+
     variables: dict[str, Any] = {
         "X": _variable(INPUT_DIMS[solution.problem.X.ndim], solution.problem.X, "inputs"),
-        "y": _variable(("sample",), solution.problem.y, "targets"),
+        "y": _variable(("sample", *outputs), solution.problem.y, "targets"),
         "weights": _variable(("sample",), solution.problem.weights, "weights of samples in the loss, their sum is one"),
         "predictions": _variable(
-            ("replicate", "time", "sample"), solution.replicate_predictions, "network output f, of replicates"
+            ("replicate", "time", "sample", *outputs),
+            solution.replicate_predictions,
+            "network output f, of replicates",
         ),
     }
     for symbol, (kind, first) in _KERNELS.items():
@@ -144,26 +157,27 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
                 )
                 variables[f"{symbol}_time_{layer}"] = _variable((leading[0], "time", leading[1]), factor.in_time, about)
                 factor, name = factor.modes, f"modes B of {name}"
-            variables[f"{symbol}_factor_{layer}"] = _variable((*leading, "sample", rank), factor, name)
+            variables[f"{symbol}_factor_{layer}"] = _variable((*leading, samples(factor.shape[2]), rank), factor, name)
             if weights:
                 name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
                 variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
     if solution.tangent_kernels is not None:
-        dims = (*_leading(lead, solution.tangent_kernels), "sample", "sample_prime")
+        of = samples(solution.tangent_kernels.shape[2])
+        dims = (*_leading(lead, solution.tangent_kernels), of, f"{of}_prime")
         variables["NTK"] = _variable(dims, solution.tangent_kernels, "neural tangent kernel at equal times")
-    for (layer, step), samples in solution.field_samples.items():
-        for name, values in samples.items():
+    for (layer, step), recorded in solution.field_samples.items():
+        for name, values in recorded.items():
             dims = (
                 "replicate" if len(values) == replicates else "any_replicate",
-                "sample",
+                samples(values.shape[1]),
                 f"neuron_{layer}",
             )
-            about = f"{FIELDS.get(name, name)} of layer {layer} before update {step}"
+            about = f"{FIELDS.get(name, name)} of layer {layer} at step {step}"
             variables[f"{name}_layer{layer}_step{step}"] = _variable(dims, values, about)
     steps = np.arange(rows)
     times = {
-        "time": _variable(("time",), solution.times, "training time, learning rate times step"),
-        "step": _variable(("time",), steps, "number of updates before this row", "steps"),
+        "time": _variable(("time",), solution.times, "training time, the sum of learning rates so far"),
+        "step": _variable(("time",), steps, about_steps(solution), "steps"),
     }
     return xarray.Dataset(variables, times, attributes(solution))
 
@@ -189,7 +203,9 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     settings = json.loads(data.attrs["settings"])
     return Solution(
         network=_restored(settings["network"]),
-        problem=Problem(*(data[name].values for name in ("X", "y", "weights") if name in data)),
+        problem=Problem(
+            *(data[name].values for name in ("X", "y", "weights") if name in data), loss=data.attrs.get("loss", "mse")
+        ),
         training=_restored(settings["training"]),
         method=_restored(settings["method"]),
         replicate_predictions=data["predictions"].values,
@@ -223,11 +239,32 @@ def settings_json(spec: Any) -> dict[str, Any]:
                 "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN or ResNet"
             )
         if callable(value):
-            raise ValueError(
-                f"{name} is a custom function, which cannot be stored: "
-                "save the arrays you need, or use an activation known by name"
-            )
+            known = "list its values" if name == "schedule" else "use an activation known by name"
+            raise ValueError(_not_stored(name, known))
     return {"class": type(spec).__name__, **spec.model_dump(mode="json")}
+
+
+def loss_name(problem: Problem) -> str:
+    """Name of the loss of a problem.
+
+    Args:
+        problem: whose loss.
+
+    Raises:
+        ValueError: it is a custom function.
+    """
+    if LOSSES.get(problem.loss.name) != problem.loss:
+        raise ValueError(_not_stored("loss", f"use one of {', '.join(LOSSES)}"))
+    return problem.loss.name
+
+
+def about_steps(solution: Solution) -> str:
+    """What the steps of a Solution count."""
+    return f"number of {'epochs' if isinstance(solution.training, SGD) else 'updates'} before this row"
+
+
+def _not_stored(name: str, otherwise: str) -> str:
+    return f"{name} is a custom function, which cannot be stored: save the arrays you need, or {otherwise}"
 
 
 def check_folder(path: Path) -> None:
@@ -261,7 +298,7 @@ def attributes(solution: Solution) -> dict[str, Any]:
         Texts and numbers by name.
 
     Raises:
-        ValueError: for a custom activation function, which cannot be stored.
+        ValueError: for a custom activation, loss or schedule, which cannot be stored.
     """
     parts = {"network": solution.network, "training": solution.training, "method": solution.method}
     libraries = {f"{name}_version": _version(name) for name in ("kernelfield", "jax", "numpy")}
@@ -269,6 +306,7 @@ def attributes(solution: Solution) -> dict[str, Any]:
         "format": FORMAT,
         "schema": SCHEMA,
         "settings": json.dumps({name: settings_json(spec) for name, spec in parts.items()}),
+        "loss": loss_name(solution.problem),
         "seed": getattr(solution.method, "seed", -1),
         "exact": json.dumps(bool(solution.exact)),
         "status": solution.status.code,
@@ -296,6 +334,10 @@ def _plain(value: Any) -> Any:
 def _restored(settings: dict[str, Any]) -> Any:
     values = dict(settings)
     cls: type[Spec] = spec_class(values.pop("class"))
+    if cls is GradientDescent and values.pop("batch", None) is not None:  # of schemas 1 to 4
+        raise ValueError("it was trained by GradientDescent(batch=...), which is SGD now: solve it again")
+    if cls is GradientDescent:
+        values.pop("seed", None)
     return cls(**values)
 
 

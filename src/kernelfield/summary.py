@@ -10,7 +10,13 @@ from rich.console import Group
 from rich.table import Table
 
 from kernelfield import observables
+from kernelfield.groups import by_target
+from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
+from kernelfield.training import SGD
+
+QUIET = ("scales_multiply", "momentum", "weight_decay", "schedule", "replacement")  # left out at their defaults
+MOST_CLASSES = 10  # more different targets are no classes
 
 
 def report(solution: Solution) -> Group:
@@ -52,6 +58,8 @@ def record(solution: Solution) -> dict[str, Any]:
         **{name: str(described(getattr(solution, name))) for name in ("network", "training", "method")},
         "points": solution.problem.points,
         "dimensions": solution.problem.dimensions,
+        "outputs": solution.problem.outputs,
+        "objective": solution.problem.loss.name,
         "status": solution.status.code,
         "message": solution.status.message,
         "steps": solution.steps_done,
@@ -62,8 +70,8 @@ def record(solution: Solution) -> dict[str, Any]:
 
 def _settings(solution: Solution) -> Table:
     out = Table(box=SIMPLE, show_header=False, pad_edge=False)
-    problem, info = solution.problem, solution.info
-    out.add_row("data", f"{problem.points} points in {problem.dimensions} dimensions")
+    info = solution.info
+    out.add_row("data", data(solution.problem))
     for name in ("network", "training", "method"):
         out.add_row(name, str(described(getattr(solution, name))))
     for key, name in (("feature_ranks", "feature ranks"), ("gradient_ranks", "gradient ranks")):
@@ -76,8 +84,19 @@ def _settings(solution: Solution) -> Table:
     return out
 
 
+def data(problem: Problem) -> str:
+    """What is learned, in a line: points, dimensions, and the loss and outputs if they are not the usual ones.
+
+    Args:
+        problem: what is learned.
+    """
+    several = f", {problem.outputs} outputs" if problem.outputs is not None else ""
+    loss = f", loss {problem.loss.name}" if problem.loss.name != "mse" else ""
+    return f"{problem.points} points in {problem.dimensions} dimensions{several}{loss}"
+
+
 def described(spec: Any) -> str:
-    """A settings object as it would be typed, without what is left to its defaults.
+    """A settings object as it would be typed, without options that are left to their defaults.
 
     Args:
         spec: network, training or method.
@@ -85,7 +104,9 @@ def described(spec: Any) -> str:
     Returns:
         "Name(argument=value, ...)".
     """
-    values = ", ".join(f"{name}={value!r}" for name, value in spec if value is not None)
+    fields = type(spec).model_fields
+    shown = {name: value for name, value in spec if not (name in QUIET and value == fields[name].default)}
+    values = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
     return f"{type(spec).__name__}({values})"
 
 
@@ -93,7 +114,8 @@ def _loss(solution: Solution) -> Table:
     out = Table(box=SIMPLE, pad_edge=False)
     loss = solution.estimate("loss")
     low, high = loss.interval()
-    for name in ("step", "training time", "loss", "standard error", "95 % interval"):
+    first = "epoch" if isinstance(solution.training, SGD) else "step"
+    for name in (first, "training time", "loss", "standard error", "95 % interval"):
         out.add_column(name, justify="right")
     for t in np.unique(np.linspace(0, solution.steps_done, 6).round().astype(int)):
         interval = f"{low[t]:.4g} .. {high[t]:.4g}" if np.isfinite(low[t]) else "one replicate"
@@ -141,9 +163,8 @@ def draw(solution: Solution) -> Any:
     loss.set_title(type(solution.method).__name__, fontsize=11)
     if kernels:
         layer = len(solution.feature_factors) - 1
-        order = np.argsort(-solution.problem.y, kind="stable")
-        counts = np.unique(-solution.problem.y, return_counts=True)[1].tolist()
-        groups = counts if len(counts) <= 10 else [len(order)]
+        by_class = by_target(solution.problem)
+        order, groups = by_class.order, by_class.most(MOST_CLASSES)
         panels = [solution.feature_kernel(layer, t)[np.ix_(order, order)] for t in (0, -1)]
         limit = max(float(np.abs(panel).max()) for panel in panels)
         images = [

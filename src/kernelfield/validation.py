@@ -23,7 +23,8 @@ class Spec(BaseModel):
 
 def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt name first
-    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    parts = [str(part) for place, part in enumerate(first["loc"]) if place == 0 or isinstance(part, int)]
+    name = ".".join(parts) or "settings"
     if first["type"] == "extra_forbidden":
         return f"{spec.__name__}: unknown argument '{name}'{suggestion(name, list(spec.model_fields))}"
     if first["type"] == "missing":

@@ -16,17 +16,17 @@ def nonlinear(x):
     return np.tanh(1.5 * x) + 0.3 * x
 
 
-def infinite(coupling):
+def infinite(coupling, scale=1.0):
     """Two steps of forward, backward, update on particles: fields above and below."""
 
     def side(seed):
         z = jnp.asarray(sobol(24 + POINTS, PARTICLES, np.random.SeedSequence(seed)))
-        return Side(empty_basis(24, PARTICLES, 1e-8, np.float64), z[None, POINTS:], z[None, POINTS:]), np.asarray(
-            z[:POINTS]
-        )
+        numbers = (jnp.asarray(each) for each in (scale, coupling, 1.0))
+        Z, basis = z[None, POINTS:], empty_basis(24, PARTICLES, 1e-8, np.float64)
+        return Side(basis, Z, scale * Z, *numbers), np.asarray(z[:POINTS])
 
     (below, u), (above, _) = side(1), side(2)
-    matrix = InfiniteMatrix(below, above, jnp.asarray(coupling))
+    matrix = InfiniteMatrix(below, above)
     phi, passed = nonlinear(u), []
     for _ in range(2):
         matrix, F = forward(matrix, jnp.asarray(phi))

@@ -176,7 +176,7 @@ def test_every_figure_that_takes_images_takes_settings():
 @pytest.fixture(scope="module")
 def convolutional():
     plan = figure4.Plan(
-        gammas=(1.0, 10.0), points=8, tests=8, channels=(8, 16), seeds=2, batch=4, steps=20,
+        gammas=(1.0, 10.0), points=8, tests=8, channels=(8, 16), seeds=2, batch=4, epochs=10,
         few=2, few_tests=2, few_steps=10, few_channels=(8, 64), few_rate=0.1, particles=512,
     )  # fmt: skip
     lines = []
@@ -227,9 +227,16 @@ def test_spread_of_curves_that_depend_on_gamma0_alone():
     assert across_channels == pytest.approx(0.1) and across_gamma0 == pytest.approx(3.0)
 
 
-def test_smoothing_takes_means_over_steps():
-    curve = Estimate(np.array([[0.0, 3.0, 0.0, 3.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
-    np.testing.assert_allclose(figure4.smoothed(curve, 3).replicates[:, 1:4], [[1, 2, 1], [1, 1, 1]])
+def test_marked_rows_have_both_ends():
+    assert figure4.marked(75) == [0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75] and figure4.marked(4) == [0, 1, 2, 3, 4]
+
+
+def test_a_curve_of_mini_batches_has_a_row_for_every_epoch(convolutional):
+    _, runs, _ = convolutional
+    for solution in runs.many.values():
+        assert isinstance(solution.training, kf.SGD) and len(solution.predictions) == 11
+        np.testing.assert_allclose(solution.times, 0.1 * 2 * np.arange(11))
+        assert figure4.recorded(solution) == list(range(11))
 
 
 def test_residual_networks_move_less_with_depth_when_branches_are_scaled():

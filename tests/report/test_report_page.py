@@ -76,7 +76,7 @@ def test_the_page_says_what_was_solved(page):
     solved_section = page.words("solved")
     assert "March(particles=64" in solved_section and "FiniteWidth(width=32" in solved_section
     assert "5 of 5" in solved_section and "seconds" in solved_section
-    assert "Checked: all results have the same inputs, targets, depth and learning rate." in solved_section
+    assert "Checked: all results have the same inputs, targets, loss, depth and training rule." in solved_section
 
 
 def test_numbers_of_the_comparison_are_those_of_compare(page, pair):
@@ -279,3 +279,20 @@ def test_nothing_is_written_if_the_page_cannot_be_made(pair, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"the folder .* for a\.html does not exist"):
         report.write(tmp_path / "none" / "a.html", pair)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_page_of_several_outputs_and_mini_batches(several_outputs):
+    page = Page(report.page({"infinite": several_outputs}))
+    header, movie = page.words("header"), page.data["movie"]
+    assert "4 points in 4 dimensions with 3 outputs (1 more ride along as test points)" in header
+    assert (
+        "by the loss cross_entropy by stochastic gradient descent, batches of 2, 3 epochs, learning rate 0.3" in header
+    )
+    assert "momentum 0.5, a cosine schedule" in header and "final test accuracy" in header
+    assert movie["unit"] == "epoch" and movie["targets"] == ["class 0", "class 1", "class 1", "class 2", "class 0"]
+    assert np.allclose(movie["times"], several_outputs.times)
+    order = [0, 1, 3, 2, 4]
+    NTK = np.einsum("mcnc->mn", several_outputs.ntk().reshape(5, 3, 5, 3))[np.ix_(order, order)] / 3
+    assert np.abs(kernels_of(movie, 0, "NTK")[-1] - NTK).max() <= 1e-4 * np.abs(NTK).max()
+    toml = next(text for name, text in page.elements.items() if "toml" in name or "[training]" in text)
+    assert parse(toml).training == several_outputs.training

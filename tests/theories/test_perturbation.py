@@ -11,7 +11,7 @@ import kernelfield as kf
 from kernelfield.engine.infinite_matrix import Side
 from kernelfield.engine.series import Variable
 from kernelfield.march import MarchRun, OnParticles
-from kernelfield.replicate import Step
+from kernelfield.replicate import Pace, Step
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
@@ -100,7 +100,7 @@ def full_theory(run, gamma0):
     def frozen(leaf):
         if isinstance(leaf, Side):
             tolerant = leaf.basis._replace(tol=jnp.asarray(1e6), scale=jnp.asarray(0.0))
-            return Side(tolerant, leaf.Z, leaf.W.coefficients[0])
+            return leaf._replace(basis=tolerant, W=leaf.W.coefficients[0])
         return jnp.asarray(sign * gamma0) if isinstance(leaf, Variable) else leaf
 
     replicate, found = run.replicates[0], []
@@ -110,7 +110,8 @@ def full_theory(run, gamma0):
             constants = replicate.constants._replace(gamma0=jnp.asarray(sign * gamma0))
             step, records = jax.jit(Step(run.network.layers)), []
             for t in range(TRAINING.steps + 1):
-                state, record, _ = step(constants, state, jnp.asarray(t))
+                pace = Pace(jnp.asarray(TRAINING.learning_rate), jnp.asarray(t < TRAINING.steps))
+                state, record, _ = step(constants, state, pace)
                 records.append(record)
             kinds = ([each.features for each in records], [each.gradients for each in records])
             factors = [np.concatenate(layer) for kind in kinds for layer in zip(*kind, strict=True)]

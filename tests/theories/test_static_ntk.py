@@ -103,7 +103,99 @@ def test_the_march_at_small_gamma0_approaches_it():
     assert gap < 0.02 * np.linalg.norm(truth.predictions)
 
 
-@pytest.mark.parametrize("method", [kf.March(), kf.FiniteWidth(width=8), kf.Perturbation(), kf.GradientIndependence()])
+@pytest.mark.parametrize("method", [kf.DeepLinear(), kf.Perturbation(), kf.GradientIndependence()])
 def test_methods_in_discrete_time_refuse_gradient_flow(method):
-    with pytest.raises(ValueError, match=rf"{type(method).__name__} solves GradientDescent, not GradientFlow"):
+    with pytest.raises(ValueError, match=rf"{type(method).__name__} solves GradientDescent.*, not GradientFlow"):
         kf.solve(kf.MLP(depth=1), PROBLEM, kf.GradientFlow(time=1.0), method)
+
+
+# --- other losses, several outputs, schedules
+
+SIGNS = np.sign(Y)
+WEIGHTS = [1, 2, 0, 1, 1]
+
+
+def stepped(ntk: np.ndarray, problem: kf.Problem, rates: np.ndarray) -> np.ndarray:
+    """f of every row, update by update."""
+    f = [np.zeros(problem.y.shape)]
+    for rate in rates:
+        pull = (problem.loss.measured_signal(f[-1], problem.y).T * problem.weights).T
+        f.append(f[-1] + rate * ntk @ pull)
+    return np.array(f)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        ("mse", np.stack([Y, Y[::-1]], axis=1)),
+        ("logistic", SIGNS),
+        ("logistic", np.stack([SIGNS, -SIGNS[::-1]], axis=1)),
+        ("hinge", SIGNS),
+        ("cross_entropy", [0, 1, 2, 1, 0]),
+        (lambda f, y: jnp.sum((f - y) ** 4), Y),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["constant", "cosine", [1.0, 0.5, 2.0] * 5])
+def test_updates_of_any_loss_and_schedule_are_exact(loss, y, schedule):
+    """Oracle: the update itself, in NumPy."""
+    problem = kf.Problem(X, y, WEIGHTS, loss=loss)
+    training = kf.GradientDescent(learning_rate=0.2, steps=15, schedule=schedule)
+    found, ntk = lazy("erf", training=training, problem=problem), lazy("erf").ntk(0)
+    with jax.enable_x64(True):
+        rates = training.rates(problem)
+    np.testing.assert_allclose(found.predictions, stepped(ntk, problem, rates), atol=1e-12)
+    assert found.loss[-1] < found.loss[0]
+
+
+@pytest.mark.parametrize("training", [DESCENT, kf.GradientFlow(time=6.0, steps=10)])
+def test_outputs_of_the_squared_error_learn_by_themselves(training):
+    columns = [Y, Y[::-1] ** 2, np.zeros(5)]
+    together = lazy(training=training, problem=kf.Problem(X, np.stack(columns, axis=1), WEIGHTS))
+    for output, y in enumerate(columns):
+        alone = lazy(training=training, problem=kf.Problem(X, y, WEIGHTS))
+        np.testing.assert_array_equal(together.predictions[..., output], alone.predictions)
+
+
+@pytest.mark.parametrize(("loss", "y"), [("logistic", SIGNS), ("cross_entropy", [0, 1, 2, 1, 0])])
+def test_flow_of_any_loss_is_the_limit_of_small_steps(loss, y):
+    """Richardson: the error of descent is linear in its rate, so that twice the finer less the coarser is near."""
+    problem, time = kf.Problem(X, y, WEIGHTS, loss=loss), 6.0
+    flow = lazy("erf", training=kf.GradientFlow(time=time, steps=4), problem=problem)
+    ntk = lazy("erf").ntk(0)
+    ends = [stepped(ntk, problem, np.full(steps, time / steps))[-1] for steps in (500, 1000)]
+    gaps = [np.abs(each - flow.predictions[-1]).max() for each in ends]
+    assert gaps[1] < 0.01 and gaps[0] / gaps[1] == pytest.approx(2, rel=0.02)
+    np.testing.assert_allclose(2 * ends[1] - ends[0], flow.predictions[-1], atol=1e-5)
+    assert flow.predictions.shape == (5, *problem.y.shape)
+
+
+def test_flow_of_the_squared_error_is_integrated_to_ten_digits():
+    """Oracle: its closed form, of the same loss under another name."""
+    training = kf.GradientFlow(time=6.0, steps=10)
+    integrated = lazy("erf", training=training, problem=kf.Problem(X, Y, loss=lambda f, y: (f - y) ** 2 / 2))
+    np.testing.assert_allclose(integrated.predictions, lazy("erf", training=training).predictions, atol=1e-8)
+
+
+def test_a_flow_that_blows_up_says_so(monkeypatch):
+    monkeypatch.setattr("kernelfield.theories.static_ntk.EVALUATIONS", 3000)
+    problem = kf.Problem(X, Y, loss=lambda f, y: -((1 + f**2) ** 2) - f)
+    with pytest.raises(kf.SolveError, match=r"not_converged: gradient flow could not be integrated .*try a shorter"):
+        lazy("erf", training=kf.GradientFlow(time=100.0), problem=problem)
+
+
+def test_several_outputs_leave_out_gradient_kernels_and_have_fields_of_the_error_signal():
+    """Oracle: with independent outputs <z z> = G^2 |Delta|^2 on the diagonal, to sampling noise."""
+    problem = kf.Problem(X, np.stack([Y, Y[::-1]], axis=1))
+    found, one = lazy("erf", problem=problem), lazy("erf")
+    np.testing.assert_array_equal(found.feature_kernel(2), one.feature_kernel(2))
+    assert found.gradient_factors == () and found.tangent_kernels is None
+    for t in (0, -1):
+        z, Delta = found.fields(1, t)["z"], found.errors[t]
+        exact = np.diag(one.gradient_kernel(2)) * (Delta**2).sum(axis=1)
+        np.testing.assert_allclose((z**2).mean(axis=1), exact, rtol=5 * np.sqrt(2 / 4096))
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.5}, {"weight_decay": 0.1}])
+def test_momentum_and_decay_are_refused(settings):
+    with pytest.raises(ValueError, match="StaticNTK does not solve gradient descent with"):
+        lazy(training=kf.GradientDescent(learning_rate=0.1, steps=3, **settings))

@@ -133,14 +133,19 @@ def sweep_gamma(
 
 
 def _alignments(points: Sequence[Point]) -> Table:
-    """Alignment of the tangent kernel over all times with each reference, against gamma0."""
-    out = Table(box=SIMPLE, pad_edge=False, caption="alignment of the NTK over all of training", caption_justify="left")
+    """Alignment of the tangent kernel, or of predictions, over all times with each reference, against gamma0."""
+    tracked = all(
+        any(row.name == "NTK" for row in each.rows) for point in points for each in point.comparisons.values()
+    )
+    quantity, name = ("NTK", "the NTK") if tracked else ("predictions", "predictions")
+    about = f"alignment of {name} over all of training"
+    out = Table(box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
     out.add_column("reference")
     out.add_column("method")
     for point in points:
         out.add_column(f"gamma0 = {point.gamma0:g}", justify="right")
     for reference, name in points[0].comparisons:
-        rows = [point.comparisons[reference, name].row("NTK") for point in points]
+        rows = [point.comparisons[reference, name].row(quantity) for point in points]
         out.add_row(reference, name, *(f"{row.alignment:.5f}" for row in rows))
     return out
 

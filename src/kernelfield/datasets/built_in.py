@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from kernelfield.datasets.images import check_classes, check_points, two_classes
+from kernelfield.datasets.images import check_classes, check_points, of_classes
 from kernelfield.problem import Problem
 
 
 def digits(
-    classes: Sequence[int] = (0, 1), points: int = 20, seed: int | None = None, *, images: bool = False, pool: int = 1
+    classes: Sequence[int] = (0, 1),
+    points: int = 20,
+    seed: int | None = None,
+    *,
+    images: bool = False,
+    pool: int = 1,
+    loss: str | Callable[..., Any] = "mse",
 ) -> Problem:
-    """Two classes of scikit-learn's 8 x 8 handwritten digits.
+    """Two or more classes of scikit-learn's 8 x 8 handwritten digits.
 
     Pixels / 16, minus their mean and divided by their standard deviation (two numbers, over all chosen images
-    and pixels). Images are ordered by class, half of each.
+    and pixels). Images are ordered by class, equally many of each.
 
     Args:
-        classes: two different digits; targets are +1 for the first and -1 for the second.
-        points: number of images P, even.
+        classes: different digits. Targets of two are +1 for the first and -1 for the second; of more, and for the loss
+            "cross_entropy", rows with a one at the place of the class and zeros.
+        points: number of images P, a multiple of the number of classes.
         seed: of the choice of images; the first ones of each class if None.
         images: whether rows and columns stay axes, with one channel.
         pool: 1, 2, 4 or 8: n x n pixels become one, their mean, before anything else.
+        loss: as `kernelfield.Problem` takes it.
 
     Returns:
-        Problem with X (points, (8 / pool)^2), or (points, 8 / pool, 8 / pool, 1) for images, and y (points,).
+        Problem with X (points, (8 / pool)^2), or (points, 8 / pool, 8 / pool, 1) for images, and y (points,) or
+        (points, classes).
 
     Raises:
         ValueError: for other classes, a number of points that cannot be had, or a pool that does not divide 8.
@@ -40,16 +49,17 @@ def digits(
         ((4, 64), [1.0, 1.0, -1.0, -1.0])
         >>> digits(points=4, images=True, pool=2).X.shape
         (4, 4, 4, 1)
+        >>> digits(classes=range(10), points=40, loss="cross_entropy").y.shape
+        (40, 10)
     """
     chosen = check_classes(classes, "digits")
     pictures, labels = _digits()
     rows = [np.flatnonzero(labels == digit) for digit in chosen]
-    check_points(points, 2 * min(len(each) for each in rows))
+    each_class = check_points(points, len(chosen), min(map(len, rows)))
     if seed is not None:
         rng = np.random.default_rng(seed)
         rows = [rng.permutation(each) for each in rows]
-    first, second = (pictures[each[: points // 2], None] / 16 for each in rows)
-    return two_classes(first, second, images=images, pool=pool)
+    return of_classes([pictures[each[:each_class], None] / 16 for each in rows], loss, images=images, pool=pool)
 
 
 @cache

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kernelfield.datasets.images import check_classes, check_points, two_classes
+from kernelfield.datasets.images import check_classes, check_points, of_classes
 from kernelfield.problem import Problem
 
 CIFAR_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR_FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")  # as the archives unpack
 CIFAR_SHAPE = (3, 32, 32)  # colours red, green, blue; rows; columns
 CIFAR_PIXELS = math.prod(CIFAR_SHAPE)
+CIFAR_EACH = 5_000  # images of each class in the training batches
 
 
 def cifar(
@@ -28,8 +29,9 @@ def cifar(
     images: bool = False,
     grey: bool = False,
     pool: int = 1,
+    loss: str | Callable[..., Any] = "mse",
 ) -> Problem:
-    """Two classes of CIFAR-10, from its own files on disk; nothing is downloaded.
+    """Two or more classes of CIFAR-10, from its own files on disk; nothing is downloaded.
 
     Pixels / 255, minus their mean and divided by their standard deviation (two numbers, over all chosen images
     and pixels). Images are ordered by class: the first ones of each in the training batches.
@@ -37,15 +39,17 @@ def cifar(
     Args:
         folder: with the training batches, Python's (data_batch_1, ...) or binary ones (data_batch_1.bin, ...), or
             with the folder in which the archive keeps them.
-        classes: two different ones of 0..9 (0 airplane, 1 automobile); targets are +1 for the first, -1 for the second.
-        points: number of images P, even.
+        classes: different ones of 0..9 (0 airplane, 1 automobile). Targets of two are +1 for the first and -1 for the
+            second; of more, and for the loss "cross_entropy", rows with a one at the place of the class and zeros.
+        points: number of images P, a multiple of the number of classes.
         images: whether rows, columns and colours stay axes; if not, all of red comes first, then green, then blue.
         grey: whether the three colours become one channel, their plain mean (weights 1/3, not those of luma).
         pool: a divisor of 32: n x n pixels of each colour become one, their mean, before they are standardized.
+        loss: as `kernelfield.Problem` takes it.
 
     Returns:
-        Problem with X (points, C (32 / pool)^2), or (points, 32 / pool, 32 / pool, C) for images, and y (points,);
-        C = 3 colours, or 1 if grey.
+        Problem with X (points, C (32 / pool)^2), or (points, 32 / pool, 32 / pool, C) for images, and y (points,) or
+        (points, classes); C = 3 colours, or 1 if grey.
 
     Raises:
         ValueError: for other classes, numbers of points or pools; a folder, batch or image that is missing; a damaged
@@ -59,7 +63,7 @@ def cifar(
         (40, 16, 16, 3)
     """
     chosen = check_classes(classes)
-    check_points(points, 10_000)
+    each_class = check_points(points, len(chosen), CIFAR_EACH)
     place, suffix = _cifar_batches(Path(folder))
     found: dict[int, list[np.ndarray]] = {label: [] for label in chosen}
     for name in CIFAR_BATCHES:
@@ -68,11 +72,11 @@ def cifar(
             raise ValueError(f"{path} is missing, and the batches before it do not hold {points} images of the classes")
         pixels, labels = _binary_batch(path) if suffix else _python_batch(path)
         for label, rows in found.items():
-            rows.extend(pixels[labels == label][: points // 2 - len(rows)])
-        if all(len(rows) == points // 2 for rows in found.values()):
-            first, second = (np.reshape(rows, (-1, *CIFAR_SHAPE)) / 255 for rows in found.values())
-            return two_classes(first, second, images=images, grey=grey, pool=pool)
-    raise ValueError(f"the five batches in {place} do not hold {points // 2} images of each of the classes {chosen}")
+            rows.extend(pixels[labels == label][: each_class - len(rows)])
+        if all(len(rows) == each_class for rows in found.values()):
+            pictures = [np.reshape(rows, (-1, *CIFAR_SHAPE)) / 255 for rows in found.values()]
+            return of_classes(pictures, loss, images=images, grey=grey, pool=pool)
+    raise ValueError(f"the five batches in {place} do not hold {each_class} images of each of the classes {chosen}")
 
 
 def _cifar_batches(folder: Path) -> tuple[Path, str]:

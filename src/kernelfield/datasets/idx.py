@@ -6,12 +6,13 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kernelfield.datasets.images import check_classes, check_points, two_classes
+from kernelfield.datasets.images import check_classes, check_points, of_classes
 from kernelfield.problem import Problem
 
 IMAGES, LABELS = ("train-images", 3), ("train-labels", 1)  # names and dimensions
@@ -26,8 +27,9 @@ def mnist(
     *,
     images: bool = False,
     pool: int = 1,
+    loss: str | Callable[..., Any] = "mse",
 ) -> Problem:
-    """Two classes of MNIST, from its own files on disk; nothing is downloaded.
+    """Two or more classes of MNIST, from its own files on disk; nothing is downloaded.
 
     Pixels / 255, minus their mean and divided by their standard deviation (two numbers, over all chosen images
     and pixels). Images are ordered by class: the first ones of each in the training set.
@@ -37,13 +39,16 @@ def mnist(
     Args:
         folder: with train-images-idx3-ubyte and train-labels-idx1-ubyte (or with a dot: train-images.idx3-ubyte),
             as they are or compressed (.gz), or with MNIST/raw, torchvision's folder of them.
-        classes: two different ones of 0..9; targets are +1 for the first, -1 for the second.
-        points: number of images P, even.
+        classes: different ones of 0..9. Targets of two are +1 for the first and -1 for the second; of more, and for
+            the loss "cross_entropy", rows with a one at the place of the class and zeros.
+        points: number of images P, a multiple of the number of classes.
         images: whether rows and columns stay axes, with one channel.
         pool: a divisor of 28: n x n pixels become one, their mean, before anything else.
+        loss: as `kernelfield.Problem` takes it.
 
     Returns:
-        Problem with X (points, (28 / pool)^2), or (points, 28 / pool, 28 / pool, 1) for images, and y (points,).
+        Problem with X (points, (28 / pool)^2), or (points, 28 / pool, 28 / pool, 1) for images, and y (points,) or
+        (points, classes).
 
     Raises:
         ValueError: for other classes, numbers of points or pools; a folder or file that is missing, or damaged.
@@ -63,12 +68,11 @@ def mnist(
     rows = [np.flatnonzero(labels == label) for label in chosen]
     if missing := [label for label, each in zip(chosen, rows, strict=True) if not len(each)]:
         raise ValueError(f"{label_file} holds no label {missing[0]}")
-    check_points(points, 2 * min(len(each) for each in rows))
+    each_class = check_points(points, len(chosen), min(map(len, rows)))
     pictures = _idx(image_file, IMAGES[1])
     if len(pictures) != len(labels):
         raise ValueError(f"{image_file} holds {len(pictures)} images, but {label_file} {len(labels)} labels")
-    first, second = (pictures[each[: points // 2], None] / 255 for each in rows)
-    return two_classes(first, second, images=images, pool=pool)
+    return of_classes([pictures[each[:each_class], None] / 255 for each in rows], loss, images=images, pool=pool)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:

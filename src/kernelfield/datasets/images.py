@@ -1,31 +1,41 @@
-"""What data sets of images share: two classes, pooling, and the choice between rows of numbers and images."""
+"""What data sets of images share: classes, pooling, and the choice between rows of numbers and images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from kernelfield.problem import Problem
 
 
-def two_classes(
-    first: np.ndarray, second: np.ndarray, *, images: bool = False, grey: bool = False, pool: int = 1
+def of_classes(
+    pictures: Sequence[np.ndarray],
+    loss: str | Callable[..., Any] = "mse",
+    *,
+    images: bool = False,
+    grey: bool = False,
+    pool: int = 1,
 ) -> Problem:
-    """A Problem of two classes: images of the first one with target +1, then those of the second with -1.
+    """A Problem of images of several classes, class by class.
 
     Args:
-        first, second: images of each class, (points / 2, channels, rows, columns).
+        pictures: of every class (n, channels, rows, columns).
+        loss: as `kernelfield.Problem` takes it.
         images, grey, pool: as `inputs` takes them.
 
     Returns:
-        Problem with X of `inputs` and y (points,).
+        Problem with X of `inputs`, and y (points,) of two classes, 1 for the first and -1 for the second, or rows of
+        zeros and a one at the place of the class (points, classes): of more classes, and for the loss "cross_entropy".
 
     Raises:
-        ValueError: from `inputs`.
+        ValueError: from `inputs`, or the loss is not defined for such targets.
     """
-    X = inputs(np.concatenate([first, second]), images=images, grey=grey, pool=pool)
-    return Problem(X, np.repeat([1.0, -1.0], [len(first), len(second)]))
+    X = inputs(np.concatenate(pictures), images=images, grey=grey, pool=pool)
+    labels = np.repeat(np.arange(len(pictures)), [len(each) for each in pictures])
+    two = len(pictures) == 2 and loss != "cross_entropy"
+    return Problem(X, 1.0 - 2.0 * labels if two else np.eye(len(pictures))[labels], loss=loss)
 
 
 def inputs(planes: np.ndarray, *, images: bool = False, grey: bool = False, pool: int = 1) -> np.ndarray:
@@ -95,33 +105,39 @@ def standardized(X: np.ndarray) -> np.ndarray:
 
 
 def check_classes(classes: Sequence[int], what: str = "labels") -> list[int]:
-    """Two different classes of 0..9, as a list.
+    """Different classes of 0..9, at least two, as a list.
 
     Args:
         classes: to check.
         what: they are called.
 
     Returns:
-        The two classes.
+        The classes.
 
     Raises:
         ValueError: if they are not that.
     """
     chosen = list(classes)
-    if len(set(chosen)) != 2 or len(chosen) != 2 or not set(chosen) <= set(range(10)):
-        raise ValueError(f"classes must be two different {what} of 0..9, got {chosen}")
+    if len(chosen) < 2 or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(10)):
+        raise ValueError(f"classes must be two or more different {what} of 0..9, got {chosen}")
     return chosen
 
 
-def check_points(points: int, most: int) -> None:
-    """Raise an error unless there can be that many images, half of them of each class.
+def check_points(points: int, classes: int, most: int) -> int:
+    """How many images of each class make so many in all.
 
     Args:
         points: to check.
-        most: images that there are.
+        classes: how many.
+        most: images that there are of each class.
+
+    Returns:
+        points / classes.
 
     Raises:
-        ValueError: if `points` is odd, too small or too large.
+        ValueError: if `points` is not a multiple of the number of classes, too small or too large.
     """
-    if points % 2 or not 2 <= points <= most:
-        raise ValueError(f"points must be an even number in 2..{most}, got {points}")
+    if points % classes or not classes <= points <= classes * most:
+        need = "an even number" if classes == 2 else f"a multiple of {classes}"
+        raise ValueError(f"points must be {need} in {classes}..{classes * most}, got {points}")
+    return points // classes

@@ -112,15 +112,18 @@ def _extend(basis: Basis, F: Array, x: Array, block: int) -> tuple[Basis, Array]
     residual = x - F @ basis.q
     correction = residual @ basis.q.T / x.shape[1]  # a second pass: orthogonal to rounding
     residual, F = residual - correction @ basis.q, F + correction
-    directions, loadings, fresh = _principal_directions(residual, MARGIN * basis.tol, block)
+    directions, loadings, fresh = _principal_directions(residual, basis.q, MARGIN * basis.tol, block)
     here = basis.size
     q = lax.dynamic_update_slice(basis.q, directions, (here, 0))
     old = lax.dynamic_slice(F, (0, here), loadings.shape)
     return basis._replace(q=q, size=here + fresh), lax.dynamic_update_slice(F, old + loadings, (0, here))
 
 
-def _principal_directions(residual: Array, cut: Array, most: int) -> tuple[Array, Array, Array]:
+def _principal_directions(residual: Array, q: Array, cut: Array, most: int) -> tuple[Array, Array, Array]:
     """The fewest principal directions, up to `most`, that leave no row of `residual` a variance above `cut`.
+
+    In double precision, whose tolerances are near rounding, weak directions are made orthogonal to `q` once more: the
+    rounding of strong rows is large beside them.
 
     Returns:
         directions (most, S), loadings (rows, most), both zero past the number kept, and that number.
@@ -133,6 +136,8 @@ def _principal_directions(residual: Array, cut: Array, most: int) -> tuple[Array
     kept = jnp.cumprod((left > cut) & (variance > RESOLVED * variance[0])).astype(jnp.float64)
     root = jnp.sqrt(jnp.maximum(variance, jnp.finfo(jnp.float64).tiny))
     directions = (axes / root * kept).T @ exact
+    if residual.dtype == jnp.float64:
+        directions = directions - directions @ q.T / residual.shape[1] @ q
     overlap = directions @ directions.T / residual.shape[1]  # the identity to rounding over the smallest variance
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
     directions = solve_triangular(triangle, directions, lower=True)
@@ -180,6 +185,17 @@ def repeated(tree: State) -> State:
         return basis._replace(q=np.where(known, basis.q, 0), size=basis.kept, full=np.zeros((), bool))
 
     return jax.tree.map(lambda leaf: undone(leaf) if isinstance(leaf, Basis) else leaf, tree, is_leaf=is_basis)
+
+
+def with_flags(tree: State, later: State) -> State:
+    """A tree of states that says which of its bases were full in a later one."""
+
+    def flagged(basis: Basis, other: Basis) -> Basis:
+        return basis._replace(full=other.full)
+
+    return jax.tree.map(
+        lambda leaf, other: flagged(leaf, other) if isinstance(leaf, Basis) else leaf, tree, later, is_leaf=is_basis
+    )
 
 
 def is_basis(leaf: object) -> bool:

@@ -13,19 +13,26 @@ and acts on few directions: the features phi and the gradients g that training v
 Z_u = W(0) q_a and Z_r = W(0)^T q_b are fresh Gaussian coordinates; the responses a, b are what is left of the
 fact that W(0) is one matrix. Forward and backward are the same operation seen from the two sides, `transmit`.
 
+W(0) may start with another variance than one, and shrinks with weight decay: a factor `scale` multiplies all that
+comes from it, of old and new directions alike. Momentum adds a `velocity` along which what is learned keeps moving.
+
 A convolution is n independent matrices, one for each place of its kernel, between the same two populations: they
 share their bases, and coordinates (rows, n k) address them all.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from kernelfield.engine.basis import Basis, block_size, represent
 from kernelfield.engine.series import Fields, coefficients, like, linear
+
+State = TypeVar("State")
 
 
 class Side(NamedTuple):
@@ -37,29 +44,34 @@ class Side(NamedTuple):
             directions.
         W: (same shape) their full images: Gaussian part, response and what was learned; as a Series in gamma0,
             only what was learned depends on gamma0.
+        scale: of W(0), here and now.
+        response: factor of responses: 0 for gradient independence (W(0) and its transpose unrelated), else 1, or with
+            populations of different width the root of (width of the other side / width of this side).
+        gain: factor of what is learned.
+        velocity: (same shape as W) the direction in which it moves; None without momentum.
     """
 
     basis: Basis
     Z: Array
     W: Fields
+    scale: Array
+    response: Array
+    gain: Array
+    velocity: Fields | None = None
 
 
 class InfiniteMatrix(NamedTuple):
-    """Both sides; `coupling` is 1, or 0 for gradient independence (W(0) and W(0)^T unrelated).
-
-    Matrices that act on data have no side below: data are their own coordinates, and do not respond.
-    """
+    """Both sides. Matrices that act on data have none below: data are their own coordinates, and do not respond."""
 
     below: Side | None
     above: Side
-    coupling: Array
 
 
 def forward(matrix: InfiniteMatrix, phi: Fields) -> tuple[InfiniteMatrix, Fields]:
     """The matrix, extended to know W on the features phi (..., S), and their coordinates F; then h = F W_F."""
     if matrix.below is None:
         return matrix, phi
-    below, above, F = transmit(matrix.below, matrix.above, matrix.coupling, phi)
+    below, above, F = transmit(matrix.below, matrix.above, phi)
     return matrix._replace(below=below, above=above), F
 
 
@@ -68,11 +80,11 @@ def backward(matrix: InfiniteMatrix, g: Fields) -> tuple[InfiniteMatrix, Fields]
     if matrix.below is None:
         basis, G = represent(matrix.above.basis, g)
         return matrix._replace(above=matrix.above._replace(basis=basis)), G
-    above, below, G = transmit(matrix.above, matrix.below, matrix.coupling, g)
+    above, below, G = transmit(matrix.above, matrix.below, g)
     return matrix._replace(below=below, above=above), G
 
 
-def transmit(sender: Side, receiver: Side, coupling: Array, x: Fields) -> tuple[Side, Side, Fields]:
+def transmit(sender: Side, receiver: Side, x: Fields) -> tuple[Side, Side, Fields]:
     """Send x (..., S) from one side to the other.
 
     A direction met for the first time is born on the receiver at once, with a Gaussian image and with its
@@ -92,7 +104,8 @@ def transmit(sender: Side, receiver: Side, coupling: Array, x: Fields) -> tuple[
         response = born @ sender.Z.reshape(-1, particles).T / particles
         responded = response.reshape(block, len(sender.Z), -1) @ receiver.basis.q
         gaussian = lax.dynamic_slice_in_dim(receiver.Z, start, block, axis=1)
-        return start + block, with_rows(W, gaussian + coupling * jnp.moveaxis(responded, 0, 1), start)
+        images = receiver.scale * (gaussian + receiver.response * jnp.moveaxis(responded, 0, 1))
+        return start + block, with_rows(W, images, start)
 
     _, W = lax.while_loop(lambda now: now[0] < basis.size, bear, (known, receiver.W))
     return sender._replace(basis=basis), receiver._replace(W=W), coordinates
@@ -111,6 +124,34 @@ def image(W: Fields, coordinates: Fields) -> Fields:
 
 
 def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields) -> Side:
-    """One step of gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1)."""
-    learned = (rate * coordinates).T @ x
-    return side._replace(W=side.W + linear(lambda values: values.reshape(side.Z.shape), learned))
+    """Gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity."""
+    learned = side.gain * ((rate * coordinates).T @ x)
+    learned = linear(lambda values: values.reshape(side.Z.shape), learned)
+    if side.velocity is None:
+        return side._replace(W=side.W + learned)
+    return side._replace(velocity=side.velocity + learned)
+
+
+def decayed(side: Side, kept: Array) -> Side:
+    """After weight decay, which leaves the part `kept` of everything."""
+    kept = kept.astype(side.Z.dtype)
+    return side._replace(W=side.W * kept, scale=side.scale * kept)
+
+
+def slowed(side: Side, momentum: Array) -> Side:
+    """With the part `momentum` of its velocity left."""
+    assert side.velocity is not None
+    return side._replace(velocity=side.velocity * momentum.astype(side.Z.dtype))
+
+
+def moved(side: Side, rate: Array) -> Side:
+    """After one step along its velocity."""
+    assert side.velocity is not None
+    return side._replace(W=side.W + side.velocity * rate.astype(side.Z.dtype))
+
+
+def each_side(change: Callable[[Side], Side], tree: State) -> State:
+    """A tree of states with every side changed."""
+    return jax.tree.map(
+        lambda leaf: change(leaf) if isinstance(leaf, Side) else leaf, tree, is_leaf=lambda leaf: isinstance(leaf, Side)
+    )

@@ -14,11 +14,12 @@ from scipy.stats import t as student_t
 
 from kernelfield.compare import compare
 from kernelfield.datasets import cifar, digits
+from kernelfield.groups import by_target
 from kernelfield.observables import Kernel
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution
 from kernelfield.solve import Method, solve
-from kernelfield.training import GradientDescent
+from kernelfield.training import Training
 
 Say = Callable[[str], None]
 ROUND = [figure * 10.0**power for power in range(-4, 5) for figure in (1, 2, 5)]  # ticks of logarithmic colour bars
@@ -59,7 +60,7 @@ def timed(
     say: Say,
     network: Any,
     problem: Problem,
-    training: GradientDescent,
+    training: Training,
     method: Method,
     fields_at: Sequence[int] = (0, -1),
 ) -> Solution:
@@ -255,8 +256,8 @@ def sample_rows(
     """
     from kernelfield import plotting
 
-    order = np.argsort(-problem.y, kind="stable")
-    groups = np.unique(-problem.y, return_counts=True)[1].tolist()
+    by_class = by_target(problem)
+    order, groups = by_class.order, by_class.counts
     sorted_rows = {name: [kernel[np.ix_(order, order)] for kernel in row] for name, row in rows.items()}
 
     def draw(axes: Any, kernel: np.ndarray, bounds: tuple[float, float], title: str) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
 
 from kernelfield import observables
 from kernelfield.datasets import cifar, digits
@@ -22,11 +21,11 @@ from kernelfield.march import March
 from kernelfield.networks import CNN
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
-from kernelfield.training import GradientDescent
+from kernelfield.training import SGD, GradientDescent
 
 COLOURS = {1.0: "#2a6f97", 5.0: "#e09f3e", 10.0: "#9b2226"}  # of every gamma0
 FEATURE_TOL = 1e-3  # of the theory, and at most 1e-4 gamma0^2: ReLU would need many more directions for less
-MARKED = 10  # steps at which fields are recorded, and dots drawn
+MARKED = 10  # rows at which fields are recorded, and dots drawn, about
 MARKS = ("--", "-")  # channel counts, small and large
 
 
@@ -40,7 +39,7 @@ class Plan:
         depth: convolutions.
         channels: N, two of them.
         seeds: networks of each.
-        batch, rate, steps: of gradient descent.
+        batch, rate, epochs: of stochastic gradient descent.
         few, few_tests, few_rate, few_steps: the same of the small problem, without batches.
         few_channels: N of its networks.
         particles: of the theory.
@@ -54,7 +53,7 @@ class Plan:
     seeds: int = 8
     batch: int = 20
     rate: float = 0.1
-    steps: int = 600
+    epochs: int = 75
     few: int = 4
     few_tests: int = 4
     few_rate: float = 0.05
@@ -64,7 +63,7 @@ class Plan:
 
 
 QUICK = Plan(
-    points=40, tests=40, channels=(16, 64), seeds=4, steps=200,
+    points=40, tests=40, channels=(16, 64), seeds=4, epochs=100,
     few_tests=2, few_steps=20, few_rate=0.1, few_channels=(32, 128), particles=512,
 )  # fmt: skip
 
@@ -135,9 +134,9 @@ def run(plan: Plan, settings: Settings, say: Say) -> Runs:
     """
     many, few, theory = {}, {}, {}
     problem, small = images(settings, plan.points, plan.tests), images(settings, plan.few, plan.few_tests)
-    training = GradientDescent(learning_rate=plan.rate, steps=plan.steps, batch=plan.batch)
+    training = SGD(learning_rate=plan.rate, batch_size=plan.batch, epochs=plan.epochs)
     few_training = GradientDescent(learning_rate=plan.few_rate, steps=plan.few_steps)
-    at, few_at = (range(0, steps + 1, steps // MARKED) for steps in (plan.steps, plan.few_steps))
+    at, few_at = (marked(rows) for rows in (plan.epochs, plan.few_steps))
     for gamma0 in plan.gammas:
         network, name = CNN(depth=plan.depth, activation="relu", gamma0=gamma0), f"gamma0 = {gamma0:g}"
         for N in plan.channels:
@@ -152,6 +151,15 @@ def run(plan: Plan, settings: Settings, say: Say) -> Runs:
     return Runs(many, few, theory)
 
 
+def marked(last: int) -> list[int]:
+    """About MARKED rows of 0..last, equally spaced, with both ends.
+
+    Args:
+        last: number of the last row.
+    """
+    return np.unique(np.linspace(0, last, MARKED + 1).round().astype(int)).tolist()
+
+
 def test_error(solution: Solution) -> Estimate:
     """Share of test images on the wrong side.
 
@@ -159,7 +167,7 @@ def test_error(solution: Solution) -> Estimate:
         solution: of a problem with test points.
 
     Returns:
-        Estimate (steps + 1,).
+        Estimate (rows,).
     """
     right = observables.accuracy(solution, points="test")
     return Estimate(1 - right.replicates, right.exact)
@@ -172,7 +180,7 @@ def margin(solution: Solution) -> Estimate:
         solution: of a problem with test points.
 
     Returns:
-        Estimate (steps + 1,).
+        Estimate (rows,).
     """
     tests = solution.problem.weights == 0
     predictions = solution.estimate("predictions").replicates[..., tests]
@@ -218,19 +226,6 @@ def times(solution: Solution, curve: Estimate) -> np.ndarray:
     return solution.times if every else solution.times[recorded(solution)]
 
 
-def smoothed(curve: Estimate, steps: int) -> Estimate:
-    """A curve's running mean over some steps: batches make single steps noisy.
-
-    Args:
-        curve: (steps + 1,).
-        steps: of an epoch.
-
-    Returns:
-        Estimate of the same shape.
-    """
-    return Estimate(uniform_filter1d(curve.replicates, steps, axis=1, mode="nearest"), curve.exact)
-
-
 def spread(curves: Mapping[tuple[float, int], np.ndarray]) -> tuple[float, float]:
     """How far apart curves are, rms over time and over pairs of networks.
 
@@ -269,8 +264,6 @@ def drawn(plan: Plan, runs: Runs, settings: Settings, say: Say) -> Any:
         say(f"{_plain(name)}: apart by {told}")
         for (gamma0, channels), curve in curves.items():
             solution, label = runs.many[gamma0, channels], f"$\\gamma_0$ = {gamma0:g}, N = {channels}"
-            if len(curve.mean) == len(solution.times):
-                curve = smoothed(curve, plan.points // plan.batch)
             _band(axes, solution, curve, COLOURS[gamma0], label, MARKS[plan.channels.index(channels)])
         axes.set(xlabel=r"training time $\eta t$", ylabel=name)
         heading(axes, letter, name)
@@ -281,7 +274,7 @@ def drawn(plan: Plan, runs: Runs, settings: Settings, say: Say) -> Any:
             for channels, mark in zip(plan.few_channels, "so", strict=True):
                 found = runs.few[gamma0, channels]
                 curve, label = measure(found), f"N = {channels}" if gamma0 == plan.gammas[-1] else ""
-                at = slice(None, None, max(1, (len(curve.mean) - 1) // MARKED))
+                at = marked(len(curve.mean) - 1)
                 looks: dict[str, Any] = {"fmt": mark, "ms": 4.5, "mfc": "white" if mark == "s" else COLOURS[gamma0]}
                 axes.errorbar(
                     times(found, curve)[at], curve.mean[at], curve.se[at], color=COLOURS[gamma0], label=label, **looks
@@ -296,7 +289,7 @@ def drawn(plan: Plan, runs: Runs, settings: Settings, say: Say) -> Any:
     panels[1, 0].legend(fontsize=8, frameon=False)
     data = "digits 4 and 9" if settings.cifar is None else "CIFAR-10 airplanes and automobiles, grey"
     about = f"{data}, 4 x 4 pixels; {plan.depth} convolutions, ReLU"
-    top = f"top: {plan.points} images in batches of {plan.batch}, $\\eta$ = {plan.rate:g}, means over epochs"
+    top = f"top: {plan.points} images in batches of {plan.batch}, $\\eta$ = {plan.rate:g}, {plan.epochs} epochs"
     bottom = f"bottom: {plan.few} images, {plan.few_tests} to test, $\\eta$ = {plan.few_rate:g}"
     caption(out, f"{about}; {top}; {bottom}")
     return out

@@ -6,7 +6,7 @@ A layer object holds only settings. On particles its state is a pytree of arrays
     forward(state, signal)        what goes up
     backward(state, chi, trace)   what goes down: chi is the pregradient that reached the layer
     update(state, trace, rate)    one step of gradient descent
-    tangent(trace, other)         its part of the tangent kernel
+    tangent(state, trace, other)  its part of the tangent kernel
 
 Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed.
 Fields are arrays (P, *sites, S): samples, then the sites of an image if there are any, then particles. All
@@ -28,8 +28,8 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.basis import Basis, empty_basis
-from kernelfield.engine.infinite_matrix import Side
-from kernelfield.engine.points import Lane, PointSet, Population
+from kernelfield.engine.infinite_matrix import Side, each_side
+from kernelfield.engine.points import PointSet, Population
 from kernelfield.engine.series import Fields, leading, linear
 
 State = Any
@@ -67,11 +67,15 @@ class FieldTrace(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Where fields live: their population (None for data), their sites, and for data the number of channels."""
+    """Where fields live: their population (None for data), their sites, for data the number of channels.
+
+    `width` is that of the population, relative to the last one's.
+    """
 
     population: Any  # Population | None, for data
     sites: Sites = ()
     channels: int = 0
+    width: float = 1.0
 
 
 @dataclass
@@ -87,6 +91,8 @@ class Setup:
         feature_tol, gradient_tol: variance that may stay outside a basis, relative to the mean square.
         coupling: 1, or 0 for gradient independence.
         dtype: of fields on particles.
+        outputs: of the network.
+        momentum: whether what is learned has a velocity.
         populations: what the layers asked for; coordinates are dealt once all have asked.
     """
 
@@ -99,6 +105,8 @@ class Setup:
     gradient_tol: float
     coupling: float
     dtype: Any
+    outputs: int = 1
+    momentum: bool = False
     populations: list[Population] = field(default_factory=list)
 
     def population(self) -> Population:
@@ -111,27 +119,35 @@ class Setup:
         """An empty basis."""
         return empty_basis(next(self.capacities), self.particles, tol, self.dtype)
 
-    def side(self, basis: Basis, population: Population, images: int | Basis, matrices: int = 1) -> Side:
+    def side(
+        self,
+        basis: Basis,
+        population: Population,
+        images: int | Basis,
+        matrices: int = 1,
+        scale: float = 1.0,
+        response: float = 1.0,
+        gain: float = 1.0,
+    ) -> Side:
         """One side of n matrices: `images` of a fixed number of directions, or of those of the other side's basis.
 
-        Z and W hold a `Lane` until `dealt` puts its coordinates there: at initialization W = Z.
+        Z holds a `Lane` until `dealt` puts its coordinates there, and in W what they are at initialization.
         """
         grows = isinstance(images, Basis)
         lane: Any = population.itself.lane(matrices, images.q.shape[0] if grows else images, grows)
-        return Side(basis, lane, lane)
+        factors = (jnp.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
+        return Side(basis, lane, None, *factors)
 
     def dealt(self, state: State) -> State:
         """`state` with the coordinates of every lane in its place."""
-        dealt = {
-            lane: rows.astype(self.dtype)
-            for population in self.populations
-            for lane, rows in population.coordinates().items()
-        }
-        return jax.tree.map(
-            lambda leaf: jnp.array(dealt[leaf]) if isinstance(leaf, Lane) else leaf,
-            state,
-            is_leaf=lambda leaf: isinstance(leaf, Lane),
-        )
+        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates().items()}
+
+        def filled(side: Side) -> Side:
+            lane: Any = side.Z
+            Z = jnp.array(coordinates[lane].astype(self.dtype))
+            return side._replace(Z=Z, W=side.scale * Z, velocity=jnp.zeros_like(Z) if self.momentum else None)
+
+        return each_side(filled, state)
 
 
 class Layer(Protocol):
@@ -158,7 +174,7 @@ class Layer(Protocol):
         """The state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
         ...
 
-    def tangent(self, trace: Any, other: Any) -> Fields:
+    def tangent(self, state: State, trace: Any, other: Any) -> Fields:
         """Products of the gradients of f with respect to the layer's weights, sample by sample (P, P)."""
         ...
 
@@ -194,7 +210,7 @@ class Stateless(Simple):
     def update(self, state: None, trace: Any, rate: Fields) -> None:
         """Nothing to learn."""
 
-    def tangent(self, trace: Any, other: Any) -> float:
+    def tangent(self, state: None, trace: Any, other: Any) -> float:
         """No weights."""
         return 0.0
 

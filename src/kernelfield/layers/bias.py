@@ -17,6 +17,13 @@ from kernelfield.layers import lazy
 from kernelfield.layers.base import Setup, Signal, Simple, Space, Tape, flat, in_rows, products
 
 
+class BiasState(NamedTuple):
+    """The side of b seen from its population, b = side.W, and the population's width relative to the last one's."""
+
+    side: Side
+    width: Array
+
+
 class BiasTrace(NamedTuple):
     """Gradients g (P, *sites, S) that reached a bias and their coordinates G."""
 
@@ -34,33 +41,35 @@ class Bias(Simple):
 
     scale: float = 0.0
 
-    def init(self, setup: Setup, below: Space) -> tuple[Side, Space]:
+    def init(self, setup: Setup, below: Space) -> tuple[BiasState, Space]:
         """One Gaussian coordinate."""
-        return setup.side(setup.basis(setup.gradient_tol), below.population, images=1), below
+        side = setup.side(setup.basis(setup.gradient_tol), below.population, images=1, scale=self.scale)
+        return BiasState(side, jnp.asarray(below.width, setup.dtype)), below
 
-    def forward(self, state: Side, signal: Signal) -> tuple[Side, Signal, BiasTrace]:
-        """h + sigma_b Z + m, and u + sigma_b Z."""
-        scaled, axes = self.scale * state.Z[0, 0], leading(signal.value).ndim - 1
-        b = linear(lambda each: each.reshape(*[1] * axes, -1), state.W - state.Z + self.scale * state.Z)
-        return state, Signal(signal.value + b, signal.gaussian + scaled), BiasTrace()
+    def forward(self, state: BiasState, signal: Signal) -> tuple[BiasState, Signal, BiasTrace]:
+        """h + b and u + sigma_b Z."""
+        side, axes = state.side, leading(signal.value).ndim - 1
+        b = linear(lambda each: each.reshape(*[1] * axes, -1), side.W)
+        return state, Signal(signal.value + b, signal.gaussian + side.scale * side.Z[0, 0]), BiasTrace()
 
-    def backward(self, state: Side, chi: Fields, trace: BiasTrace) -> tuple[Side, Fields, BiasTrace]:
+    def backward(self, state: BiasState, chi: Fields, trace: BiasTrace) -> tuple[BiasState, Fields, BiasTrace]:
         """What came goes down."""
-        basis, G = represent(state.basis, chi)
-        return state._replace(basis=basis), chi, BiasTrace(chi, G)
+        basis, G = represent(state.side.basis, chi)
+        return state._replace(side=state.side._replace(basis=basis)), chi, BiasTrace(chi, G)
 
-    def update(self, state: Side, trace: BiasTrace, rate: Fields) -> Side:
-        """m += sum_mu rate_mu g_mu, summed over sites."""
+    def update(self, state: BiasState, trace: BiasTrace, rate: Fields) -> BiasState:
+        """b += sum_mu rate_mu g_mu, summed over sites."""
         rows = flat(trace.g)
         count = len(leading(rows))
-        return learn(state, in_rows(rate, count), jnp.ones((count, 1), state.Z.dtype), rows)
+        ones = jnp.ones((count, 1), state.side.Z.dtype)
+        return state._replace(side=learn(state.side, in_rows(rate, count), ones, rows))
 
-    def tangent(self, trace: BiasTrace, other: BiasTrace) -> Fields:
+    def tangent(self, state: BiasState, trace: BiasTrace, other: BiasTrace) -> Fields:
         """G, summed over pairs of sites."""
         samples = len(leading(trace.G))
         one, two = (flat(each.G) for each in (trace, other))
         ones = jnp.ones((len(leading(one)), 1), leading(one).dtype)
-        return products((ones, one), (ones, two), samples)
+        return products((ones, one), (ones, two), samples) * state.width
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, None]:
         """sigma_b^2 more."""

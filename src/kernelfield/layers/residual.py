@@ -36,6 +36,8 @@ class Residual:
         state, above = self.branch.init(setup, below)
         if above.sites != below.sites:
             raise ValueError(f"the branch of a Residual must keep its sites {below.sites}, it makes {above.sites}")
+        if above.width != below.width:
+            raise ValueError(f"the branch of a Residual must keep its width {below.width:g}, it makes {above.width:g}")
         below.population.join(above.population)
         return state, below
 
@@ -54,9 +56,9 @@ class Residual:
         """That of the branch."""
         return self.branch.update(state, trace, rate)
 
-    def tangent(self, trace: Any, other: Any) -> Fields:
+    def tangent(self, state: Any, trace: Any, other: Any) -> Fields:
         """That of the branch, whose gradients know the scale."""
-        return self.branch.tangent(trace, other)
+        return self.branch.tangent(state, trace, other)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
         """The sum: a branch that ends in weights is independent of what it is added to."""

@@ -81,10 +81,10 @@ class Sequential:
             states[place] = layer.update(states[place], passed, rate)
         return tuple(states)
 
-    def tangent(self, trace: tuple, other: tuple) -> Fields:
+    def tangent(self, state: tuple, trace: tuple, other: tuple) -> Fields:
         """The sum over all pairs of uses of each layer."""
         return sum(
-            layer.tangent(one, two)
+            layer.tangent(state[place], one, two)
             for place, layer, one in zip(self.state_of, self.layers, trace, strict=True)
             for again, two in zip(self.state_of, other, strict=True)
             if place == again
@@ -129,6 +129,6 @@ class Sequential:
 
 def _reused(first: Space, again: Space) -> None:
     """Weights used again: what they act on is the population that they act on already."""
-    if first.population is None or again.population is None or first.sites != again.sites:
+    if first.population is None or again.population is None or first[1:] != again[1:]:
         raise ValueError("a layer that is used twice must act on a hidden layer of the same sites each time")
     first.population.join(again.population)

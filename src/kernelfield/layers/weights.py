@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -18,7 +17,6 @@ from kernelfield.layers import lazy
 from kernelfield.layers.base import (
     Setup,
     Signal,
-    Simple,
     Sites,
     Space,
     Tape,
@@ -29,11 +27,25 @@ from kernelfield.layers.base import (
     sites_of,
 )
 from kernelfield.layers.lazy import LazyWeights
+from kernelfield.layers.scaled import Scaled
 from kernelfield.layers.wiring import Padding, Wiring, all_to_one, convolution, gathered, spread
 
 
-class Weights(Simple):
-    """h_a = n^{-1/2} sum_j W_j phi_{a + j} / sqrt(N): n infinite matrices, wired between sites."""
+@dataclass(frozen=True, kw_only=True)
+class Weights(Scaled):
+    """h_a = n^{-1/2} sum_j W_j phi_{a + j} / sqrt(N): n infinite matrices, wired between sites.
+
+    Args:
+        scale, multiplies: see `Scaled`.
+        width: of the layer that the weights make, relative to that of the last hidden layer.
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.width > 0:
+            raise ValueError(f"width must be above 0, got {self.width}")
 
     def wiring(self, sites: Sites) -> Wiring:
         """How sites below are wired to sites above."""
@@ -41,24 +53,40 @@ class Weights(Simple):
 
     def init(self, setup: Setup, below: Space) -> tuple[InfiniteMatrix, Space]:
         """Infinite matrices from `below` to a new population."""
-        wiring, above = self.wiring(below.sites), setup.population()
+        wiring, above, ratio = self.wiring(below.sites), setup.population(), self.width / below.width
         lower = setup.basis(setup.feature_tol) if below.population else None
         upper = setup.basis(setup.gradient_tol)
         matrix = InfiniteMatrix(
-            below=lower and setup.side(lower, below.population, upper, wiring.places),
-            above=setup.side(upper, above, lower or below.channels, wiring.places),
-            coupling=jnp.asarray(setup.coupling, setup.dtype),
+            below=lower
+            and setup.side(
+                lower,
+                below.population,
+                upper,
+                wiring.places,
+                scale=self.scale * math.sqrt(ratio),
+                response=math.sqrt(ratio),
+                gain=self.gain * ratio,
+            ),
+            above=setup.side(
+                upper,
+                above,
+                lower or below.channels,
+                wiring.places,
+                scale=self.scale,
+                response=1 / math.sqrt(ratio),
+                gain=self.gain,
+            ),
         )
-        return matrix, Space(above, wiring.above)
+        return matrix, Space(above, wiring.above, width=self.width)
 
     def forward(self, state: InfiniteMatrix, signal: Any) -> tuple[InfiniteMatrix, Signal, WeightTrace]:
-        """h = F W_F and u = F Z_u, F gathered from the sites that each site sees."""
+        """h = F W_F and u = scale F Z_u, F gathered from the sites that each site sees."""
         phi = signal.value
         wiring, samples = self.wiring(sites_of(phi)), len(leading(phi))
         state, F = infinite_matrix.forward(state, phi)
         seen = gathered(F, wiring.up)
         h, u = (spread(image(W, seen), samples, wiring.above) for W in (state.above.W, state.above.Z))
-        return state, Signal(h, u), WeightTrace(phi=phi, F=F)
+        return state, Signal(h, state.above.scale * u), WeightTrace(phi=phi, F=F)
 
     def backward(
         self, state: InfiniteMatrix, chi: Fields, trace: WeightTrace
@@ -85,41 +113,49 @@ class Weights(Simple):
             below=state.below and learned(state.below, trace.G, wiring.down, trace.phi),
         )
 
-    def tangent(self, trace: WeightTrace, other: WeightTrace) -> Fields:
+    def tangent(self, state: InfiniteMatrix, trace: WeightTrace, other: WeightTrace) -> Fields:
         """G^{l+1} Phi^l, summed over pairs of sites above."""
         up = self.wiring(sites_of(trace.F)).up
         one, two = ((gathered(each.F, up), flat(each.G)) for each in (trace, other))
-        return products(one, two, len(leading(trace.F)))
+        return products(one, two, len(leading(trace.F))) * (self.gain * self.width)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
-        """<h_a h_b> = n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
+        """<h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
         wiring = self.wiring(lazy.sites_of(kernel))
         h = lazy.mean_over_places(kernel, wiring.up, wiring.above)
-        return h, LazyWeights(phi=kernel, h=h)
+        return self.scale**2 * h, LazyWeights(phi=kernel, h=h)
 
     def lazy_backward(self, kernel: np.ndarray, trace: LazyWeights) -> tuple[np.ndarray, np.ndarray, LazyWeights]:
-        """<z_a z_b> = n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b> over sites."""
+        """<z_a z_b> = scale^2 n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b>.
+
+        Kernels that go down are sums over neurons, which widths do not change, not means.
+        """
         wiring = self.wiring(lazy.sites_of(trace.phi))
-        z = lazy.mean_over_places(kernel, wiring.down, wiring.below)
-        return z, lazy.summed(kernel * trace.h), trace._replace(g=kernel)
+        z = self.scale**2 * lazy.mean_over_places(kernel, wiring.down, wiring.below)
+        return z, self.gain * lazy.summed(kernel * trace.h), trace._replace(g=kernel / self.width)
 
 
 @dataclass(frozen=True)
 class Dense(Weights):
-    """Fully connected: h = W phi / sqrt(N), and with sites n^{-1/2} sum_a W_a phi_a / sqrt(N), without sites above."""
+    """Fully connected: h = W phi / sqrt(N), and with sites n^{-1/2} sum_a W_a phi_a / sqrt(N), without sites above.
+
+    Args:
+        scale, multiplies, width: see `Weights`.
+    """
 
     def wiring(self, sites: Sites) -> Wiring:
         """Every site has its own weights."""
         return all_to_one(sites)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """W (width, inputs) from N(0, 1)."""
-        return jax.random.normal(key, (width, math.prod(shape))), (width,)
+        """W (neurons, inputs)."""
+        weights = self.drawn(key, (neurons := round(self.width * width), math.prod(shape)))
+        return weights, (neurons,)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """W x / sqrt(inputs)."""
         x = tape("in", x).reshape(len(x), -1)
-        return tape("out", x @ params.T / jnp.sqrt(x.shape[1]))
+        return tape("out", self.multiplied(x @ params.T / jnp.sqrt(x.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -130,6 +166,7 @@ class Conv(Weights):
         kernel: sites of its window along each axis; a window of even size reaches further up.
         stride: between outputs, of which there are ceil(sites / stride) along each axis.
         padding: "zero": what is outside adds nothing; "circular": the other end follows.
+        scale, multiplies, width: see `Weights`.
     """
 
     kernel: int = 3
@@ -137,6 +174,7 @@ class Conv(Weights):
     padding: Padding = "zero"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kernel < 1 or self.stride < 1:
             raise ValueError(f"kernel and stride must be at least 1, got {self.kernel} and {self.stride}")
         if self.padding not in ("zero", "circular"):
@@ -149,10 +187,10 @@ class Conv(Weights):
         return convolution(sites, (self.kernel,) * len(sites), self.stride, self.padding)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """W (places channels, width) from N(0, 1)."""
+        """W (places channels, neurons)."""
         *sites, channels = shape
-        weights = jax.random.normal(key, (self.kernel ** len(sites) * channels, width))
-        return weights, (*self.wiring(tuple(sites)).above, width)
+        weights = self.drawn(key, (self.kernel ** len(sites) * channels, neurons := round(self.width * width)))
+        return weights, (*self.wiring(tuple(sites)).above, neurons)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """The convolution / sqrt(n channels)."""
@@ -164,4 +202,4 @@ class Conv(Weights):
             last = x.shape[axis] - self.kernel + 1
             shifted = [lax.slice_in_dim(x, j, j + last, self.stride, axis) for j in range(self.kernel)]
             x = jnp.concatenate(shifted, axis=-1)
-        return tape("out", x @ params / math.sqrt(len(params)))
+        return tape("out", self.multiplied(x @ params / math.sqrt(len(params))))

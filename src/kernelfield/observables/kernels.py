@@ -19,6 +19,9 @@ def kernel_alignment(
 ) -> Estimate:
     """Alignment of a kernel with the targets, A(K, y y^T) = y^T K y / (|K| |y|^2), between -1 and 1.
 
+    Of C outputs it is A(K, Y Y^T) with the targets Y (P, C), and for a kernel between outputs too, whose rows are
+    (sample, output), A(K, y y^T) with the vector y of all entries of Y.
+
     Args:
         solution: what to measure.
         kernel: "Phi", "G" or "NTK".
@@ -32,8 +35,8 @@ def kernel_alignment(
     Raises:
         ValueError: for a kernel, layer, step or points that are not there.
     """
-    y = solution.problem.y[samples(solution, points)]
-    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(K, y))
+    Y = _targets(solution, points)
+    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(K, Y))
 
 
 def centred_alignment(
@@ -41,7 +44,7 @@ def centred_alignment(
 ) -> Estimate:
     """Centred kernel alignment (CKA) with the targets: `kernel_alignment` of kernel and targets less their means.
 
-    With H = 1 - 1 1^T / P, it is A(H K H, H y y^T H).
+    With H = 1 - 1 1^T / P, it is A(H K H, H y y^T H). Means are over samples, those of every output apart.
 
     Args:
         solution: what to measure.
@@ -58,12 +61,15 @@ def centred_alignment(
 
     Source: Kornblith et al., ICML 2019, arXiv:1905.00414; with y y^T: Cortes et al., JMLR 13 (2012).
     """
-    y = solution.problem.y[samples(solution, points)]
+    Y = _targets(solution, points)
 
     def centred(K: np.ndarray) -> np.ndarray:
-        return K - K.mean(axis=1, keepdims=True) - K.mean(axis=2, keepdims=True) + K.mean(axis=(1, 2), keepdims=True)
+        K = K.reshape(len(K), len(Y), -1, len(Y), K.shape[-1] // len(Y))  # samples and outputs, twice
+        K = K - K.mean(axis=1, keepdims=True)
+        K = K - K.mean(axis=3, keepdims=True)
+        return K.reshape(len(K), len(Y) * K.shape[2], -1)
 
-    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(centred(K), y - y.mean()))
+    return _over_time(solution, kernel, layer, t, points, lambda K: _alignment(centred(K), Y - Y.mean(axis=0)))
 
 
 def kernel_movement(
@@ -95,7 +101,7 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
     """Eigenvalues of the tangent kernel divided by the number of points, largest first.
 
     A mode of the errors of equally weighted points with eigenvalue la decays as exp(-la tau), as long as the kernel
-    rests; tau is training time.
+    rests; tau is training time. Of C outputs the same holds for the mean squared error, of P C modes.
 
     Args:
         solution: what to measure.
@@ -103,14 +109,16 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
         points: "train", "test" or "all".
 
     Returns:
-        Estimate (times, P), or (P,) for a single step.
+        Estimate (times, P), or (P,) for a single step; P C of C outputs.
 
     Raises:
         ValueError: the run did not track gradient kernels; for a step or points that are not there.
     """
 
+    count = np.count_nonzero(samples(solution, points))
+
     def eigenvalues(K: np.ndarray) -> np.ndarray:
-        return np.linalg.eigvalsh(K)[:, ::-1] / K.shape[-1]
+        return np.linalg.eigvalsh(K)[:, ::-1] / count
 
     with threadpool_limits(1, "blas"):  # threads wait for each other in small factorizations
         return _over_time(solution, "NTK", None, t, points, eigenvalues)
@@ -142,7 +150,7 @@ def effective_rank(
 
 
 def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None, points: Points = "train") -> Estimate:
-    """A kernel between all pairs of times, averaged over samples: (1/P) sum_mu K[t, mu; s, mu].
+    """A kernel between all pairs of times, averaged over samples (and outputs): (1/P) sum_mu K[t, mu; s, mu].
 
     Args:
         solution: what to measure.
@@ -160,7 +168,8 @@ def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None
     count, total, exact = chosen.problem.points, np.zeros(()), False
     for sample in range(count):
         estimate = _kernel(chosen.restricted([sample]), kernel, layer, every)
-        total, exact = total + estimate.replicates[:, :, 0, :, 0] / count, estimate.exact
+        values = estimate.replicates  # one sample, of one output or several
+        total, exact = total + np.einsum("rtcsc->rts", values) / values.shape[-1] / count, estimate.exact
     return Estimate(total, exact)
 
 
@@ -189,13 +198,16 @@ def cosine_alignment(
         Estimate (times,), or of a number for a single step; 0 where one of the kernels vanishes.
 
     Raises:
-        ValueError: the two have different points; for a kernel, layer, step or points that are not there.
+        ValueError: the two have different points or outputs; for a kernel, layer, step or points that are not there.
     """
     if solution.problem.points != reference.problem.points:
         counts = solution.problem.points, reference.problem.points
         raise ValueError("cosine_alignment needs solutions of the same points, got {} and {}".format(*counts))
     times = list(range(min(solution.steps_done, reference.steps_done) + 1)) if t is None else t
     (ours, exact), (theirs, _) = (_kernels(on(side, points), kernel, layer, times) for side in (solution, reference))
+    if ours[0].shape[1:] != theirs[0].shape[1:]:
+        outputs = solution.problem.outputs, reference.problem.outputs
+        raise ValueError("cosine_alignment needs kernels of the same outputs, got {} and {}".format(*outputs))
     values = [_cosine(K, other.mean(axis=0)) for K, other in zip(ours, theirs, strict=True)]
     return _estimate(values, exact, times)
 
@@ -246,8 +258,16 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _alignment(K: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _ratio(np.einsum("m,rmn,n->r", y, K, y), _norm(K) * (y @ y))
+def _targets(solution: Solution, points: Points) -> np.ndarray:
+    """Y (P, C), C = 1 for a single output."""
+    y = solution.problem.y[samples(solution, points)]
+    return y.reshape(len(y), -1)
+
+
+def _alignment(K: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """A(K, Y Y^T) of kernels K (R, P, P), or A(K, y y^T) of kernels (R, P C, P C) with all entries y of Y."""
+    Y = Y if K.shape[-1] == len(Y) else Y.reshape(-1, 1)
+    return _ratio(np.einsum("mc,rmn,nc->r", Y, K, Y, optimize=True), _norm(K) * np.linalg.norm(Y.T @ Y))
 
 
 def _cosine(K: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from kernelfield.solution import Estimate, Solution
 
 
 def loss(solution: Solution, points: Points = "train") -> Estimate:
-    """Mean squared error against step: the weighted mean of Delta_mu^2 / 2 (equal weights on test points).
+    """The loss against step: its weighted mean over points (equal weights on test points).
+
+    Of the problem's own loss; for the mean squared error of |Delta_mu|^2 / 2.
 
     Args:
         solution: what to measure.
@@ -32,26 +34,36 @@ def loss(solution: Solution, points: Points = "train") -> Estimate:
     """
     rows, weights = samples(solution, points), solution.problem.weights
     weights = weights[rows] if weights[rows].any() and points != "all" else np.ones(rows.sum())
-    squares = solution.estimate("errors").replicates[..., rows] ** 2
-    return Estimate(squares @ (weights / weights.sum()) / 2, solution.exact)
+    problem, f = solution.problem, solution.replicate_predictions[:, :, rows]
+    return Estimate(problem.loss.measured(f, problem.y[rows]) @ (weights / weights.sum()), solution.exact)
 
 
 def accuracy(solution: Solution, points: Points = "train") -> Estimate:
-    """Share of points whose prediction has the sign of its target, against step; an output of zero is half right.
+    """Share of points whose class is predicted, against step.
+
+    The class is the sign of a single output, and the largest one of several outputs. Ties count in part: an output of
+    zero is half right, and C equal outputs are right by 1 / C.
 
     Args:
-        solution: of a problem with two classes, targets of one sign each.
+        solution: of a problem with two classes, targets of one sign each, or rows of targets whose largest entry is the
+            class.
         points: "train", "test" or "all".
 
     Returns:
         Estimate (steps + 1,), between 0 and 1.
 
     Raises:
-        ValueError: there are no such points, or a target is zero.
+        ValueError: there are no such points, or the targets are not those of classes.
     """
     rows = samples(solution, points)
-    y = solution.problem.y[rows]
-    if not y.all():
-        raise ValueError("accuracy needs targets that are not zero, whose sign is the class")
-    right = (1 + np.sign(solution.replicate_predictions[..., rows]) * np.sign(y)) / 2
+    y, f = solution.problem.y[rows], solution.replicate_predictions[:, :, rows]
+    if (solution.problem.outputs or 1) == 1:
+        if not y.all():
+            raise ValueError("accuracy needs targets that are not zero, whose sign is the class")
+        right = ((1 + np.sign(f) * np.sign(y)) / 2).reshape(*f.shape[:2], len(y))
+    else:
+        if (np.count_nonzero(y == y.max(axis=1, keepdims=True), axis=1) > 1).any():
+            raise ValueError("accuracy needs rows of targets with one largest entry, which is the class")
+        largest = f == f.max(axis=-1, keepdims=True)
+        right = largest[:, :, np.arange(len(y)), y.argmax(axis=1)] / largest.sum(axis=-1)
     return Estimate(right.mean(axis=-1), solution.exact)

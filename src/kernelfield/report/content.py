@@ -69,6 +69,8 @@ def content(
         "sections": {key: name for key, name in SECTIONS.items() if not missing.get(key)},
         "results": shown,
         "warnings": words.warnings(shown),
+        "outputs": main.solution.problem.outputs,
+        "unit": main.unit,
         "numbers": words.numbers(shown, compared),
         "settings": words.settings(shown),
         "charts": drawn,
@@ -104,7 +106,12 @@ def _absent(main: Result, movie: Any, sampled: Any) -> list[str]:
     if movie is None:
         out.append('Kernels were not tracked in this run: solve with kernels = "all" to see them.')
     elif not main.solution.gradient_factors:
-        out.append('Gradient kernels and the tangent kernel were not tracked in this run: solve with kernels = "all".')
+        kernels = "all" if main.solution.problem.outputs is None else "per_output"
+        out.append(
+            f'Gradient kernels and the tangent kernel were not tracked in this run: solve with kernels = "{kernels}".'
+        )
+    elif main.solution.problem.outputs is not None:
+        out.append("Gradient kernels and the tangent kernel are shown between samples, as means over outputs.")
     if sampled is None:
         out.append("No samples of activations were recorded in this run.")
     return out

@@ -27,7 +27,7 @@ def loss_chart(results: Sequence[Result]) -> Chart:
     Returns:
         Chart with a logarithmic axis.
     """
-    axes, keys, shown = plot(_last(results), "loss", log=True, height=340), [], []
+    axes, keys, shown = plot(_last(results), "loss", log=True, height=340, unit=results[0].unit), [], []
     tests = bool((results[0].solution.problem.weights == 0).any())
     for result in results:
         steps = result.steps
@@ -82,9 +82,10 @@ def spectrum_chart(results: Sequence[Result]) -> Chart | None:
     """
     if ("NTK", None) not in results[0].kernels:
         return None
-    axes, shown, keys = plot(_last(results), "eigenvalue", log=True), [], []
+    axes, shown, keys = plot(_last(results), "eigenvalue", log=True, unit=results[0].unit), [], []
     count = _eigenvalues_to_show(results[0])
-    trained = int((results[0].solution.problem.weights > 0).sum())
+    problem = results[0].solution.problem
+    trained = int((problem.weights > 0).sum()) * (problem.outputs or 1)
     shades = [Viridis256[int(place)] for place in np.linspace(20, 205, count)]
     for result in results:
         if ("NTK", None) not in result.kernels:
@@ -118,7 +119,7 @@ def _kernel_charts(
         kernels = [kernel for kernel in results[0].kernels if kernel[0] in kinds]
         if not kernels:
             continue
-        axes, shown = plot(_last(results), ylabel), []
+        axes, shown = plot(_last(results), ylabel, unit=results[0].unit), []
         for result in results:
             steps = result.kernel_steps
             for kernel, layer in (each for each in kernels if each in result.kernels):

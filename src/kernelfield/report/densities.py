@@ -26,9 +26,9 @@ def densities(results: Sequence[Result]) -> tuple[list[Chart], dict[str, Any]] |
         results: the main one first.
 
     Returns:
-        Charts of the last recorded step, and JSON values: "steps", "fields" (name -> what it is), "layers", and
-        "curves" (field -> layer -> "range", "top" and step -> columns of every source); None if the main result
-        recorded no fields.
+        Charts of the last recorded step, and JSON values: "steps", "unit" of them, "fields" (name -> what it is),
+        "layers", and "curves" (field -> layer -> "range", "top" and step -> columns of every source); None if the main
+        result recorded no fields.
     """
     recorded = results[0].solution.field_samples
     if not recorded:
@@ -38,7 +38,13 @@ def densities(results: Sequence[Result]) -> tuple[list[Chart], dict[str, Any]] |
     fields = [name for name in FIELDS if all(name in recorded[layer, steps[-1]] for layer in layers)]
     curves = {field: {layer: _curves(results, field, layer, steps) for layer in layers} for field in fields}
     charts = [_chart(results, layer, curves[fields[0]][layer], steps[-1]) for layer in layers]
-    data = {"steps": steps, "fields": {name: FIELDS[name] for name in fields}, "layers": layers, "curves": curves}
+    data = {
+        "steps": steps,
+        "unit": results[0].unit,
+        "fields": {name: FIELDS[name] for name in fields},
+        "layers": layers,
+        "curves": curves,
+    }
     return charts, data
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.report.result import Result, Samples, plain, samples, thinned
+from kernelfield.report.result import Result, Samples, samples, thinned
 from kernelfield.report.style import symbol
 
 MOST_STEPS, FEWEST_STEPS = 40, 12
@@ -28,9 +28,9 @@ def frames(results: Sequence[Result]) -> dict[str, Any] | None:
         results: the main result first.
 
     Returns:
-        JSON values: "steps", "samples", "targets", "labels", "counts" (of samples with equal targets), "rows" (kind,
-        title, limit of the colours, panels) and "results" (name, frames of each panel); None if the main result
-        tracked no kernels.
+        JSON values: "steps", "times", "unit" of the steps, "samples", "targets", "labels", "counts" (of samples with
+        equal targets), "rows" (kind, title, limit of the colours, panels) and "results" (name, frames of each panel);
+        None if the main result tracked no kernels.
     """
     main = results[0]
     if not main.kernels:
@@ -42,14 +42,14 @@ def frames(results: Sequence[Result]) -> dict[str, Any] | None:
         reached = [int(step) for step in steps if step <= result.solution.steps_done]
         panels = {_key(*kernel): _encoded(result, kernel, reached) for kernel in result.kernels}
         found.append({"name": result.name, "colour": result.colour, "reached": len(reached), "panels": panels})
-    y, problem = main.solution.problem.y, main.solution.problem
     return {
         "steps": steps.tolist(),
-        "rate": main.solution.training.learning_rate,
+        "times": main.solution.times[steps].tolist(),
+        "unit": main.unit,
         "thinned": len(steps) < main.solution.steps_done + 1,
         "samples": shown.rows.tolist(),
-        "points": problem.points,
-        "targets": [plain(float(y[row])) for row in shown.rows],
+        "points": main.solution.problem.points,
+        "targets": list(shown.targets),
         "labels": list(shown.labels),
         "counts": list(shown.counts),
         "rows": [row for kind in ROWS if (row := _row(kind, main, found))],
@@ -76,14 +76,12 @@ def _size(results: Sequence[Result]) -> tuple[np.ndarray, Samples]:
 
 def _restricted(result: Result, shown: Samples) -> Result:
     """The result with kernels of the shown samples alone."""
-    parts = ("feature_factors", "gradient_factors")
-    fewer = {part: tuple(factor[:, :, shown.rows] for factor in getattr(result.solution, part)) for part in parts}
-    return replace(result, solution=replace(result.solution, **fewer))
+    return replace(result, solution=result.solution.restricted(shown.rows))
 
 
 def _encoded(result: Result, kernel: Any, steps: Sequence[int]) -> dict[str, Any]:
     """Frames of one kernel: largest size of an entry, and all entries in units of it; one frame if it rests."""
-    means = np.stack([result.kernel_at(*kernel, t=step).mean for step in (steps[:1] if result.rests else steps)])
+    means = np.stack([result.sample_kernel(*kernel, t=step) for step in (steps[:1] if result.rests else steps)])
     values = means[:, *np.tril_indices(means.shape[1])]
     if (values == values[:1]).all():
         values = values[:1]

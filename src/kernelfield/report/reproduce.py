@@ -14,6 +14,7 @@ import numpy as np
 
 from kernelfield.config import METHODS, Config, Data, DigitsData, GaussianData, TableData
 from kernelfield.datasets.images import pooled
+from kernelfield.losses import LOSSES
 from kernelfield.problem import Problem
 from kernelfield.report.result import Result
 
@@ -74,9 +75,11 @@ def data_source(problem: Problem) -> Source:
         >>> source.data.classes, source.data.points, source.data.seed
         ((3, 8), 6, 7)
     """
-    shape = f"inputs X {' x '.join(map(str, problem.X.shape))} and targets y ({problem.points})"
-    equal = len(np.unique(problem.weights)) == 1
-    found = (_digits(problem) or _gaussian(problem)) if equal else None
+    sizes = (" x ".join(map(str, array.shape)) for array in (problem.X, problem.y))
+    shape = "inputs X {} and targets y {}".format(*sizes)
+    equal, loss = len(np.unique(problem.weights)) == 1, problem.loss.name
+    known = LOSSES.get(loss) == problem.loss
+    found = (_digits(problem) or _gaussian(problem)) if equal and known else None
     if found is not None:
         name = "scikit-learn's digits" if isinstance(found, DigitsData) else "the built-in Gaussian data"
         sentence = f"The data were recognized as {name}: made again from the section [data], they agree in every bit."
@@ -87,7 +90,9 @@ def data_source(problem: Problem) -> Source:
     )
     if not equal:
         sentence += " Weights of the points (zero for test points) are in the result too, but not in this file."
-    return Source(TableData(source="table", path=DATA_FILE), sentence, False)
+    if not known:
+        sentence += f" No configuration file can hold the loss {loss}, which is a custom function."
+    return Source(TableData(path=DATA_FILE, loss=loss if known else "mse"), sentence, False)
 
 
 def recipes(results: Sequence[Result], source: Source, files: Mapping[str, str]) -> list[Recipe]:
@@ -152,6 +157,8 @@ def file_versions(path: str | os.PathLike[str]) -> dict[str, str]:
 def _recipe(name: str, config: Config, members: Sequence[tuple[Result, str]], files: Mapping[str, str]) -> Recipe:
     if any(callable(value) for _, value in config.network):
         return Recipe(name, None, [], ["The activation is a custom function, which no configuration file can hold."])
+    if callable(getattr(config.training, "schedule", None)):
+        return Recipe(name, None, [], ["The schedule is a custom function, which no configuration file can hold."])
     out = Recipe(name, config.to_toml().strip() + "\n")
     for result, section in members:
         if section not in METHODS:
@@ -168,20 +175,21 @@ def _digits(problem: Problem) -> DigitsData | None:
     """The settings that make these data, if they are digits: the images are looked up, and the seed is tried."""
     sizes = [(pool, 8 // pool) for pool in (1, 2, 4)]
     shapes = {shape: pool for pool, side in sizes for shape in ((side * side,), (side, side, 1))}
-    pool = shapes.get(problem.X.shape[1:])
-    if pool is None or problem.points % 2 or sorted(set(problem.y)) != [-1.0, 1.0]:
+    pool, classes = shapes.get(problem.X.shape[1:]), problem.outputs or 2
+    if pool is None or problem.points % classes:
         return None
     from sklearn.datasets import load_digits  # lazy: takes a second to import
 
     table: Any = load_digits()
     known = _without_scale(pooled(table.images[:, None], pool))
-    apart = [np.abs(known - row).max(axis=1) for row in _without_scale(problem.X[[0, problem.points // 2]])]
-    first, second = (int(table.target[each.argmin()]) for each in apart)
-    if max(each.min() for each in apart) > SAME_IMAGE or first == second:
+    firsts = problem.X[:: problem.points // classes]
+    apart = [np.abs(known - row).max(axis=1) for row in _without_scale(firsts)]
+    found = tuple(int(table.target[each.argmin()]) for each in apart)
+    if max(each.min() for each in apart) > SAME_IMAGE or len(set(found)) < len(found):
         return None
-    shape = {"points": problem.points, "images": problem.X.ndim > 2, "pool": pool}
+    shape = {"points": problem.points, "images": problem.X.ndim > 2, "pool": pool, "loss": problem.loss.name}
     for seed in (None, *range(SEEDS)):
-        settings = DigitsData(classes=(first, second), seed=seed, **shape)
+        settings = DigitsData(classes=found, seed=seed, **shape)
         if _same(settings, problem):
             return settings
     return None
@@ -195,10 +203,11 @@ def _without_scale(pictures: np.ndarray) -> np.ndarray:
 
 
 def _gaussian(problem: Problem) -> GaussianData | None:
-    if problem.X.ndim > 2:
+    if problem.X.ndim > 2 or problem.outputs is not None:
         return None
     for seed in range(max(1, min(SEEDS, MOST_TRIED // problem.X.size))):
-        settings = GaussianData(source="gaussian", points=problem.points, dimensions=problem.dimensions, seed=seed)
+        shape = {"points": problem.points, "dimensions": problem.dimensions, "loss": problem.loss.name}
+        settings = GaussianData(source="gaussian", seed=seed, **shape)
         if _same(settings, problem):
             return settings
     return None

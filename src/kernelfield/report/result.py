@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 
 from kernelfield.finite import FiniteWidth
+from kernelfield.groups import by_target
 from kernelfield.observables import Kernel
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
+from kernelfield.training import SGD
 
 COLOURS = ("#c8374d", "#2a78b5", "#b97a10", "#2f8f6b", "#6a4c93", "#5c6670")
 MOST_LINE_STEPS, FEW_LINE_STEPS = 200, 60  # of a curve; few where kernels are large
@@ -67,6 +69,11 @@ class Result:
         return [*found, ("NTK", None)] if self.solution.tracks_ntk else found
 
     @property
+    def unit(self) -> str:
+        """What its steps are: "step" or "epoch"."""
+        return "epoch" if isinstance(self.solution.training, SGD) else "step"
+
+    @property
     def rests(self) -> bool:
         """Whether its kernels do not depend on time."""
         factors = (*self.solution.feature_factors, *self.solution.gradient_factors)
@@ -104,6 +111,13 @@ class Result:
         names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
         return self.solution.estimate(names[kernel], *([] if layer is None else [layer]), t=t)
 
+    def sample_kernel(self, kernel: Kernel, layer: int | None, t: int) -> np.ndarray:
+        """The mean of a kernel at one step between samples (P, P): of one between outputs, its mean over equal ones."""
+        values, points = self.kernel_at(kernel, layer, t).mean, self.solution.problem.points
+        outputs = len(values) // points
+        blocks = values.reshape(points, outputs, points, outputs)
+        return values if outputs == 1 else np.einsum("mcnc->mn", blocks) / outputs
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -113,11 +127,13 @@ class Samples:
         rows: of the problem.
         labels: of the groups of equal targets; empty where there are too many groups.
         counts: how many of the shown samples each group has.
+        targets: of every shown sample, "y = 1" or "class 0".
     """
 
     rows: np.ndarray
     labels: tuple[str, ...]
     counts: tuple[int, ...]
+    targets: tuple[str, ...]
 
 
 def samples(problem: Problem, most: int) -> Samples:
@@ -130,17 +146,17 @@ def samples(problem: Problem, most: int) -> Samples:
     Returns:
         Samples.
     """
-    y, tests = problem.y, problem.weights == 0
-    rows = np.lexsort((-y, tests))
+    by_class, tests = by_target(problem), problem.weights == 0
+    rows = np.lexsort((by_class.of_sample, tests))
     rows = rows[thinned(len(rows), most)]
-    groups: dict[tuple[bool, float], int] = {}
-    for row in rows:
-        key = bool(tests[row]), float(y[row])
-        groups[key] = groups.get(key, 0) + 1
-    if len(groups) > min(MOST_CLASSES, len(rows) / 2):
-        return Samples(rows, (), (len(rows),))
-    names = (f"{'test, ' if test else ''}y = {plain(target)}".replace(" ", NO_BREAK) for test, target in groups)
-    return Samples(rows, tuple(names), tuple(groups.values()))
+    targets = tuple(by_class.names[by_class.of_sample[row]] for row in rows)
+    groups: dict[str, int] = {}
+    for row, target in zip(rows, targets, strict=True):
+        name = f"{'test, ' if tests[row] else ''}{target}".replace(" ", NO_BREAK)
+        groups[name] = groups.get(name, 0) + 1
+    if len(groups) > min(MOST_CLASSES * (1 + tests.any()), len(rows) / 2):
+        return Samples(rows, (), (len(rows),), targets)
+    return Samples(rows, tuple(groups), tuple(groups.values()), targets)
 
 
 def results(solutions: Mapping[str, Solution]) -> list[Result]:

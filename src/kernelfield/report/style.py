@@ -20,7 +20,7 @@ LAYERS = ("#3b4cc0", "#1f968b", "#d08b00", "#c2417c", "#7d5ba6", "#4f772d", "#8c
 DASHES = {"line": "solid", "dots": "solid", "dashes": "6 4"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROOM_FOR_BARS = 0.15  # of the range of means: how far error bars may widen it
-TOOLTIP = f"<div style='font: 13px sans-serif; color: {INK}'><b>@label</b><br>step @step: @text</div>"
+TOOLTIP = f"<div style='font: 13px sans-serif; color: {INK}'><b>@label</b><br>@unit @step: @text</div>"
 NOW = "now"  # name of the line in every plot over time that moves with the slider
 
 THEME = Theme(
@@ -86,7 +86,7 @@ class Chart:
     note: str = ""
 
 
-def plot(last_step: int, ylabel: str, height: int = 300, log: bool = False) -> Any:
+def plot(last_step: int, ylabel: str, height: int = 300, log: bool = False, unit: str = "step") -> Any:
     """An empty plot over the steps of training, with the line that moves with the slider.
 
     Args:
@@ -94,13 +94,14 @@ def plot(last_step: int, ylabel: str, height: int = 300, log: bool = False) -> A
         ylabel: of the vertical axis.
         height: in CSS pixels; the width is that of the page.
         log: a logarithmic vertical axis.
+        unit: "step" or "epoch".
 
     Returns:
         Bokeh figure.
     """
     room = 0.02 * max(1, last_step)
     out = bare(ylabel, height, (-room, max(1, last_step) + room), log)
-    out.xaxis.axis_label = "gradient-descent step"
+    out.xaxis.axis_label = "gradient-descent step" if unit == "step" else unit
     out.add_layout(
         Span(name=NOW, location=last_step, dimension="height", line_color="#b6bec6", line_width=1.5, level="underlay")
     )
@@ -151,7 +152,9 @@ def curve(
     if isinstance(axes.yaxis[0], LogAxis):
         mean, high = (np.where(each > 0, each, np.nan) for each in (mean, high))
         low = np.where(low > 0, low, np.minimum(mean, high) * 1e-3)  # down to the end of the axis
-    columns = {"step": steps, "mean": mean, "text": texts, "label": [label] * len(steps)}
+    unit = axes.xaxis[0].axis_label.rpartition(" ")[2]
+    labels, units = ([text] * len(steps) for text in (label, unit))
+    columns = {"step": steps, "mean": mean, "text": texts, "label": labels, "unit": units}
     source = ColumnDataSource(columns)
     if bars.any():
         _interval(axes, steps[bars], low[bars], high[bars], colour, style)

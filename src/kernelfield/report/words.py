@@ -13,9 +13,9 @@ from kernelfield.compare import Comparison, Row
 from kernelfield.networks import MLP
 from kernelfield.report.result import NO_BREAK, Result, between, plain, with_error
 from kernelfield.report.style import symbol
-from kernelfield.solution import Estimate
-from kernelfield.summary import described
-from kernelfield.training import GradientDescent, GradientFlow
+from kernelfield.solution import Estimate, Solution
+from kernelfield.summary import data, described
+from kernelfield.training import SGD, GradientDescent, GradientFlow
 
 STATUS = {
     "ok": "finished",
@@ -53,9 +53,12 @@ def lead(results: Sequence[Result]) -> str:
     network: Any = main.network
     tests = int((main.problem.weights == 0).sum())
     beside = f" ({tests} more ride along as test points)" if tests else ""
-    data = f"{_count(main.problem.points - tests, 'point')} in {_count(main.problem.dimensions, 'dimension')}{beside}"
+    several = f" with {_count(main.problem.outputs, 'output')}" if main.problem.outputs is not None else ""
+    loss = f" by the loss {main.problem.loss.name}" if main.problem.loss.name != "mse" else ""
+    about = f"{_count(main.problem.points - tests, 'point')} in {_count(main.problem.dimensions, 'dimension')}"
+    about += f"{several}{beside}{loss}"
     first = (
-        f"{_network(network)} (gamma0{NO_BREAK}={NO_BREAK}{network.gamma0:g}) learned {data} {_rule(main.training)}."
+        f"{_network(network)} (gamma0{NO_BREAK}={NO_BREAK}{network.gamma0:g}) learned {about} {_rule(main.training)}."
     )
     named = [_method(each) + (f" ({each.name})" if len(results) > 1 else "") for each in results]
     second = f"Shown is {named[0]}" + (f", beside {_listed(named[1:])}." if len(results) > 1 else ".")
@@ -67,12 +70,12 @@ def settings(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
     rows = [
         (
             "data",
-            [f"{r.solution.problem.points} points in {r.solution.problem.dimensions} dimensions" for r in results],
+            [data(r.solution.problem) for r in results],
         ),
         *((part, [described(getattr(r.solution, part)) for r in results]) for part in ("network", "training")),
         ("method", [described(r.solution.method) for r in results]),
         ("status", [str(r.solution.status) for r in results]),
-        ("steps", [f"{r.solution.steps_done} of {r.solution.training.steps}" for r in results]),
+        (f"{results[0].unit}s", [f"{r.solution.steps_done} of {r.solution.training.steps}" for r in results]),
         ("replicates", [_replicates(r) for r in results]),
         ("ranks of features", [_ranks(r, "feature_ranks") for r in results]),
         ("ranks of gradients", [_ranks(r, "gradient_ranks") for r in results]),
@@ -92,6 +95,12 @@ def numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, Compa
         test = observables.loss(main, "test")
         last = Estimate(test.replicates[:, -1], test.exact)
         out.append(Number("final test loss", plain(float(last.mean), 4), _interval(last)))
+    if main.problem.outputs is not None and main.problem.outputs > 1 and _classes(main):
+        for points in ("train", "test") if (main.problem.weights == 0).any() else ("train",):
+            right = observables.accuracy(main, points)
+            last = Estimate(100 * right.replicates[:, -1], right.exact)
+            name = "training" if points == "train" else "test"
+            out.append(Number(f"final {name} accuracy", f"{plain(float(last.mean))} %", _interval(last)))
     if main.feature_factors:
         layer = len(main.feature_factors) - 1
         moved = observables.kernel_movement(main, "Phi", layer, t=-1)
@@ -107,6 +116,12 @@ def numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, Compa
         value = f"{with_error(100 * row.error, 100 * row.error_se)} %"
         out.append(Number(f"predictions of {result.name} differ by", value, note))
     return out
+
+
+def _classes(solution: Solution) -> bool:
+    """Whether every row of targets has one largest entry."""
+    y = solution.problem.y
+    return bool((np.count_nonzero(y == y.max(axis=1, keepdims=True), axis=1) == 1).all())
 
 
 def verdict(comparison: Comparison) -> str:
@@ -175,7 +190,7 @@ def warnings(results: Sequence[Result]) -> list[tuple[str, str]]:
     return [
         (
             f"{r.name}: {STATUS.get(r.solution.status.code, r.solution.status.code)} after "
-            f"{r.solution.steps_done} of {_count(r.solution.training.steps, 'step')}",
+            f"{r.solution.steps_done} of {_count(r.solution.training.steps, r.unit)}",
             f"{r.solution.status.message[:1].upper()}{r.solution.status.message[1:]}.",
         )
         for r in results
@@ -193,10 +208,23 @@ def _network(network: Any) -> str:
 
 def _rule(training: Any) -> str:
     if isinstance(training, GradientDescent):
-        return f"in {_count(training.steps, 'step')} of gradient descent with learning rate {training.learning_rate:g}"
+        return f"in {_count(training.steps, 'step')} of gradient descent with {_listed(_options(training))}"
+    if isinstance(training, SGD):
+        drawn = " drawn with replacement" if training.replacement else ""
+        batches = f"batches of {training.batch_size}{drawn}, {_count(training.epochs, 'epoch')}"
+        return f"by stochastic gradient descent, {batches}, {', '.join(_options(training))}"
     if isinstance(training, GradientFlow):
         return f"by gradient flow over a training time of {training.time:g}"
     return f"by {described(training)}"
+
+
+def _options(training: GradientDescent | SGD) -> list[str]:
+    """Learning rate, and momentum, decay and schedule if there are any, in words."""
+    schedule, out = training.schedule, [f"learning rate {training.learning_rate:g}"]
+    out += [f"momentum {training.momentum:g}"] * (training.momentum > 0)
+    out += [f"weight decay {training.weight_decay:g}"] * (training.weight_decay > 0)
+    named = f"a {schedule} schedule" if isinstance(schedule, str) else "a schedule of its own"
+    return out if schedule == "constant" else [*out, named]
 
 
 def _method(result: Result) -> str:

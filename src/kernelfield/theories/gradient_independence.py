@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from kernelfield.engine.basis import any_full
-from kernelfield.layers import FieldTrace, Signal, WeightTrace
+from kernelfield.layers import FieldTrace, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.layers.bias import BiasTrace
 from kernelfield.march import OnParticles
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Record, Step, blank
+from kernelfield.replicate import Constants, Pace, Record, Step, blank
 from kernelfield.solution import Solution, Status
 from kernelfield.theories.deep_linear import DeepLinear, LinearRun
 from kernelfield.training import GradientDescent
@@ -63,22 +63,26 @@ class GradientIndependence(OnParticles):
         progress: Callable[[int, int], None],
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        if not (network.is_linear and isinstance(network, MLP)):
+        plain = isinstance(network, MLP) and network.is_plain and problem.loss.name == "mse" and training.plain
+        if not (network.is_linear and plain):
             return super().run(network, problem, training, fields_at, progress)
         equations = LinearRun(DeepLinear(seed=self.seed), network, problem, training, coupling=0.0)
         solution = equations.solve(fields_at, progress)
         info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>
         return dataclasses.replace(solution, method=self, info=info)
 
-    def step(self, network: Any) -> Step:
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "schedule"})
+
+    def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """A step that adds up the predictions."""
-        return IncrementalStep(network.layers, factorizes=network.factorizes)
+        return IncrementalStep(network.layers, problem.loss, factorizes=network.factorizes)
 
 
 class Memory(NamedTuple):
-    """The step before: its output f (P,) and its trace."""
+    """The step before: its output f (P,), learning rates times error signals (P,), and its trace."""
 
     f: Array
+    moved: Array
     trace: tuple
 
 
@@ -90,23 +94,25 @@ class IncrementalStep(Step):
         """Nothing came before: an output of zero and a trace of zeros add nothing."""
 
         def sweep(state: Any) -> tuple:
-            state, _, trace = self.layers.forward(state, Signal(constants.data, constants.data))
-            return self.layers.backward(state, jnp.ones_like(constants.y), trace)[2]
+            state, _, trace = self.forward(constants, state)
+            return self.layers.backward(state, jnp.ones((len(constants.y), 1)), trace)[2]
 
-        return state, Memory(jnp.zeros_like(constants.y), blank(jax.eval_shape(sweep, state)))
+        f, moved = (jnp.zeros_like(constants.y) for _ in range(2))  # not one array, which could not be given away twice
+        return state, Memory(f, moved, blank(jax.eval_shape(sweep, state)))
 
-    def __call__(self, constants: Constants, state: Any, t: Array) -> tuple[Any, Record, tuple]:
+    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Record, tuple]:
         """As `Step`, with the output from its increments."""
         state, before = state
-        state, _, trace = self.layers.forward(state, Signal(constants.data, constants.data))
-        moved = constants.rate * (constants.y - before.f)
-        f = before.f + self.tangent(before.trace, trace) @ moved + curvature(before.trace, trace) / constants.gamma0
-        state, trace = self.descend(constants, state, trace, constants.y - f, t)
-        repeats = any_full(state)
-        memory = jax.tree.map(lambda old, new: jnp.where(repeats, old, new), before, Memory(f, trace))
-        return (state, memory), self.recorded(f, trace), tuple(traces(trace, FieldTrace))
+        state, _, trace = self.forward(constants, state)
+        learned = self.tangent(state, before.trace, trace) @ before.moved
+        f = before.f + learned + curvature(before.trace, trace) / constants.gamma0
+        Delta = self.loss.signal(f, constants.y)
+        state, trace = self.descend(constants, state, trace, Delta, pace)
+        memory, repeats = Memory(f, pace.eta * constants.weights * Delta, trace), any_full(state)
+        memory = jax.tree.map(lambda old, new: jnp.where(repeats, old, new), before, memory)
+        return (state, memory), self.recorded(state, f, trace), self.fields(trace)
 
-    def tangent(self, before: tuple, now: tuple) -> Array:
+    def tangent(self, state: Any, before: tuple, now: tuple) -> Array:
         """The tangent kernel (P, P) between features of now and before, for the gradients of before."""
         kinds = (WeightTrace, BiasTrace)
 
@@ -114,7 +120,7 @@ class IncrementalStep(Step):
             return new._replace(G=old.G) if isinstance(old, kinds) else new
 
         features = jax.tree.map(mixed, before, now, is_leaf=lambda leaf: isinstance(leaf, kinds))
-        return self.layers.tangent(features, before)
+        return self.layers.tangent(state, features, before)
 
 
 def curvature(before: tuple, now: tuple) -> Array:

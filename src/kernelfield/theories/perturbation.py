@@ -56,7 +56,7 @@ class Perturbation(OnParticles):
         progress: Callable[[int, int], None],
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        if network.is_linear and isinstance(network, MLP):
+        if network.is_linear and isinstance(network, MLP) and network.is_plain:
             solved = closed_form(network, problem, training)
             return Solution(network, problem, training, self, **solved, exact=True)
         if not network.smooth:
@@ -69,7 +69,7 @@ class Perturbation(OnParticles):
         feature_tol = self.feature_tol or 1e-5
         return feature_tol, self.gradient_tol or min(3 * feature_tol, 0.1)
 
-    def step(self, network: Any) -> Step:
+    def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """A step on power series."""
         return SeriesStep(network.layers)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
+from scipy.integrate import solve_ivp
 
 from kernelfield.gaussian_averages import NotConverged
+from kernelfield.layers import Activation
 from kernelfield.layers.base import traces as traces_of
+from kernelfield.layers.base import uses
 from kernelfield.layers.lazy import LazyField, LazyWeights, over_sites, sites_of
+from kernelfield.layers.weights import Weights
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.training import GradientDescent, GradientFlow, Training
@@ -18,6 +25,12 @@ from kernelfield.validation import Spec
 
 NEURONS = 4096  # samples of the fields
 SLOWEST = 1e-12  # modes that decay so much slower than the fastest do not decay
+FLOW = {"method": "LSODA", "rtol": 1e-10, "atol": 1e-12}
+EVALUATIONS = 50_000  # of the velocity of a flow, at most: one that blows up would take them for ever
+
+
+class FlowFailed(ArithmeticError):
+    """Gradient flow could not be integrated to the end."""
 
 
 class StaticNTK(Spec):
@@ -28,11 +41,15 @@ class StaticNTK(Spec):
     weights that are used more than once have none here. Gaussian averages in closed form where it is known, otherwise
     by quadrature to 1e-10.
 
+    All C outputs have the same kernel, and those of different outputs are independent: gradient kernels and the NTK
+    are left out then, and the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
+
     Args:
         seed: of the samples of the fields.
 
-    Source: arXiv:2205.09653, section 4 and references there. Delta(t) = (1 - eta NTK / P)^t y for gradient
-    descent, exp(-NTK time / P) y for gradient flow.
+    Source: arXiv:2205.09653, section 4 and references there. For the mean squared error at a constant learning rate
+    Delta(t) = (1 - eta NTK / P)^t y for gradient descent, exp(-NTK time / P) y for gradient flow; else
+    f(t + 1) = f(t) + eta_t NTK Delta(t) / P step by step, and df/dt = NTK Delta / P integrated to 1e-10.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -45,6 +62,7 @@ class StaticNTK(Spec):
     seed: int = Field(default=0, ge=0)
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, GradientFlow)
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "schedule"})
 
     def run(
         self,
@@ -64,30 +82,42 @@ class StaticNTK(Spec):
                 f"averages of the activation {names} came to {error.change:.0e} only, as they do "
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
+        try:
+            f = predictions(initial.ntk, problem, training)
+        except FlowFailed as error:
+            return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
+        one = problem.outputs is None
         return Solution(
             network=network,
             problem=problem,
             training=training,
             method=self,
-            replicate_predictions=(problem.y - errors(initial.ntk, problem, training))[None],
+            replicate_predictions=f[None],
             feature_factors=tuple(factor(kernel)[None, None] for kernel in initial.Phi),
-            gradient_factors=tuple(factor(kernel)[None, None] for kernel in initial.G),
-            tangent_kernels=None if network.factorizes else initial.ntk[None, None],
-            field_samples=self._fields(network, initial.fields, fields_at),
+            gradient_factors=tuple(factor(kernel)[None, None] for kernel in initial.G) if one else (),
+            tangent_kernels=initial.ntk[None, None] if one and not network.factorizes else None,
+            field_samples=self._fields(network, initial.fields, problem, f, fields_at),
             exact=True,
         )
 
     def _fields(
-        self, network: Any, fields: Sequence[LazyField], fields_at: Sequence[int]
+        self, network: Any, fields: Sequence[LazyField], problem: Problem, f: np.ndarray, fields_at: Sequence[int]
     ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Gaussian h and z, independent of each other, at every step the same; sites of a neuron as neurons."""
         rng, samples = np.random.default_rng(self.seed), {}
         for layer, (each, phi) in enumerate(zip(fields, network.nonlinearities, strict=True), start=1):
             count = max(1, NEURONS // int(np.prod(sites_of(each.h))))
-            roots = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (each.h, each.z))
-            h, z = ((root @ rng.standard_normal((root.shape[1], count))).reshape(len(each.h), -1) for root in roots)
-            g = np.asarray(phi.dphi(h)) * z
-            samples.update({(layer, step): {"h": h[None], "z": z[None], "g": g[None]} for step in fields_at})
+            h_root, z_root = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (each.h, each.z))
+            h, *zs = (
+                (root @ rng.standard_normal((root.shape[1], count))).reshape(len(each.h), -1)
+                for root in (h_root, *[z_root] * (problem.outputs or 1))
+            )
+            slope = np.asarray(phi.dphi(h))
+            for step in fields_at:
+                z = zs[0]
+                if problem.outputs is not None:
+                    z = np.einsum("pc,cpn->pn", problem.loss.measured_signal(f[step], problem.y), np.stack(zs))
+                samples[layer, step] = {"h": h[None], "z": z[None], "g": (slope * z)[None]}
         return samples
 
 
@@ -120,23 +150,82 @@ def initial_kernels(network: Any, problem: Problem) -> Initial:
     _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
     weights = traces_of(traces, LazyWeights)
     Phi = [over_sites(each.phi) / np.prod(sites_of(each.phi)) for each in weights]
-    return Initial(Phi, [over_sites(each.g) for each in weights], ntk, traces_of(traces, LazyField))
+    fields, width = [], 1.0
+    for each in uses(network.layers):
+        if isinstance(each, Weights):
+            width = each.width
+        elif isinstance(each, Activation):
+            field = traces_of(traces, LazyField)[len(fields)]
+            fields.append(field._replace(z=field.z / width))
+    return Initial(Phi, [over_sites(each.g) for each in weights], ntk, fields)
+
+
+def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
+    """f (steps + 1, P) or (steps + 1, P, outputs) under a tangent kernel that does not change.
+
+    Raises:
+        FlowFailed: the flow could not be integrated.
+    """
+    constant = getattr(training, "schedule", "constant") == "constant"
+    if problem.loss.name == "mse" and constant:
+        return problem.y - errors(ntk, problem, training)
+    with jax.enable_x64(True):
+        shape, y = problem.y.shape, jnp.asarray(problem.y)
+        learns = jnp.asarray(ntk * problem.weights)
+
+        @jax.jit
+        def velocity(f: jax.Array) -> jax.Array:
+            return (learns @ problem.loss.signal(f.reshape(shape), y)).reshape(f.shape)
+
+        if isinstance(training, GradientFlow):
+            return _flow(velocity, jax.jit(jax.jacfwd(velocity)), y.size, training.times(problem)).reshape(-1, *shape)
+        f = [np.zeros(shape)]
+        for rate in training.rates(problem):
+            f.append(f[-1] + rate * np.asarray(velocity(f[-1])))
+        return np.stack(f)
+
+
+def _flow(velocity: Callable, slopes: Callable, numbers: int, times: np.ndarray) -> np.ndarray:
+    """f (times, numbers) from f = 0, with df/dt = velocity(f), whose Jacobian is slopes(f)."""
+    count = 0
+
+    def moves(_: float, f: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        moved = np.asarray(velocity(f))
+        if count > EVALUATIONS or not np.isfinite(moved).all():
+            raise FlowFailed(f"stopped after {count} evaluations")
+        return moved
+
+    with warnings.catch_warnings(record=True):  # of what is also in the result
+        found = solve_ivp(
+            moves, (0.0, times[-1]), np.zeros(numbers), t_eval=times, jac=lambda _, f: np.asarray(slopes(f)), **FLOW
+        )
+    if not found.success:
+        raise FlowFailed(found.message.rstrip("."))
+    return found.y.T
 
 
 def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """Delta (steps + 1, P) under a tangent kernel that does not change.
+    """y - f (steps + 1, P) or (steps + 1, P, outputs), output by output, for the mean squared error.
 
     With weights w, e = w^1/2 Delta decays in the modes of w^1/2 NTK w^1/2, and f = eta sum_{s<t} NTK w^1/2 e(s).
     """
     root, eta, trains = np.sqrt(problem.weights), training.learning_rate, problem.weights > 0
     rates, modes = np.linalg.eigh(root[:, None] * ntk * root)
-    times, start = np.arange(training.steps + 1)[:, None], modes.T @ (root * problem.y)
+    times = np.arange(training.steps + 1)[:, None]
     left = (np.exp(-eta * rates) if isinstance(training, GradientFlow) else 1 - eta * rates) ** times
     moves = rates > SLOWEST * rates[-1]
     summed = np.where(moves, (1 - left) / np.where(moves, rates, 1), eta * times)
-    Delta = problem.y - summed * start @ (ntk @ (root[:, None] * modes)).T
-    Delta[:, trains] = left * start @ modes[trains].T / root[trains]  # without cancellation
-    return Delta
+
+    def column(y: np.ndarray) -> np.ndarray:
+        start = modes.T @ (root * y)
+        Delta = y - summed * start @ (ntk @ (root[:, None] * modes)).T
+        Delta[:, trains] = left * start @ modes[trains].T / root[trains]  # without cancellation
+        return Delta
+
+    columns = problem.y.reshape(problem.points, -1).T
+    return np.stack([column(y) for y in columns], axis=-1).reshape(-1, *problem.y.shape)
 
 
 def factor(kernel: np.ndarray) -> np.ndarray:

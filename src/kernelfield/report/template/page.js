@@ -100,7 +100,7 @@
         const place = (at, start, length) => Math.min(size - 1, Math.max(0, Math.floor(((at - start) / length) * size)));
         const row = place(event.clientY, box.top, box.height), column = place(event.clientX, box.left, box.width);
         const entry = value(row, column);
-        const who = (at) => `sample ${movie.samples[at]} (y = ${movie.targets[at]})`;
+        const who = (at) => `sample ${movie.samples[at]} (${movie.targets[at]})`;
         const number = Number.isNaN(entry) ? "no value" : proper(entry, 4);
         const name = movie.results.length > 1 ? `${result().name}: ` : "";
         readout.textContent = canvas.title = `${name}${canvas.dataset.name} of ${who(row)} and ${who(column)} = ${number}`;
@@ -112,8 +112,8 @@
 
     const show = () => {
       const step = movie.steps[Number(slider.value)];
-      told.textContent = `step ${step} of ${movie.steps[movie.steps.length - 1]}`;
-      told.title = `training time ${proper(step * movie.rate, 4)}`;
+      told.textContent = `${movie.unit} ${step} of ${movie.steps[movie.steps.length - 1]}`;
+      told.title = `training time ${proper(movie.times[Number(slider.value)], 4)}`;
       slider.setAttribute("aria-valuetext", told.textContent);
       for (const draw of canvases) draw();
       for (const each of Bokeh.documents) {
@@ -166,7 +166,7 @@
     const recorded = document.getElementById("recorded");
     if (recorded.matches("input")) {
       const told = document.getElementById("recorded-step");
-      const tell = () => { told.textContent = `step ${found.steps[at]}`; };
+      const tell = () => { told.textContent = `${found.unit} ${found.steps[at]}`; };
       recorded.addEventListener("input", () => { at = Number(recorded.value); tell(); show(); });
       tell();
     } else {
