@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Record, Updates, begun, compiled
+from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Recorded, Updates, begun, compiled
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
@@ -213,7 +213,7 @@ class _Run:
 
         return jax.tree.map(chunk, self.updates)
 
-    def _keep(self, records: Record, reached: int) -> None:
+    def _keep(self, records: Recorded, reached: int) -> None:
         """Fetch what the steps since `self.t` recorded, seeds first."""
         if reached > self.t:
             count = reached - self.t

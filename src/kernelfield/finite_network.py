@@ -55,7 +55,7 @@ class Weights(NamedTuple):
     velocity: Any = None
 
 
-class Record(NamedTuple):
+class Recorded(NamedTuple):
     """f, features and gradients g of hidden layers 1..L, (P, *sites, N) each, and the tangent kernel (P, P).
 
     f is (P,) or (P, outputs); gradients of every output have rows (sample, output), P C of them, as the tangent kernel.
@@ -73,7 +73,7 @@ class Advance(NamedTuple):
     weights: Weights
     t: Array
     alive: Array
-    records: Record
+    records: Recorded
 
 
 class Passed(NamedTuple):
@@ -170,12 +170,12 @@ class Finite:
 
     def step(
         self, kernels: Kernels, constants: Constants, weights: Weights, t: Array, updates: Updates
-    ) -> tuple[Weights, Record]:
+    ) -> tuple[Weights, Recorded]:
         """Record all points, then update: once on all of them, which shares the forward pass, or batch after batch."""
         output, passed, pullback = self.pulled(weights.params, constants.X)
         f = output / constants.gamma0
         weights = weights._replace(f0=jnp.where(t == 0, f, weights.f0))
-        record = Record(f - weights.f0)
+        record = Recorded(f - weights.f0)
         if kernels != "none":
             record = record._replace(features=tuple(passed["in"][1:]))
         if self.tracks_gradients(kernels):

@@ -25,7 +25,7 @@ from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
 from kernelfield.training import Batches
 
-Tree = TypeVar("Tree")
+State = TypeVar("State")
 
 CHUNK = 64  # steps between two fetches, at most
 RECORD_BYTES = 2**26  # kernel factors kept on the device between two fetches
@@ -233,7 +233,7 @@ def stays_low(step: Step, constants: Constants, f: Fields) -> Array:
     return constants.weights @ step.loss.values(leading(f), constants.y) <= constants.limit
 
 
-def at(tree: Tree, number: Any) -> Tree:
+def at(tree: State, number: Any) -> State:
     """Entry `number` of every leaf."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
