@@ -20,9 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--tests", type=int, default=200)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--particles", type=int, default=4096)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--width", type=int, default=2048)
     given = parser.parse_args()
     each, total = given.points // 10, given.points + given.tests
     data = digits(classes=tuple(range(10)), points=total, loss="cross_entropy")
@@ -32,11 +32,11 @@ def main() -> None:
         "| gamma0 | method | loss | train % | test % | steps s | compilation s |\n|---|---|---|---|---|---|---|",
         flush=True,
     )
-    for gamma0, rate in ((2.0, 2.0), (0.2, 4.0)):
+    for gamma0, rate in ((2.0, 1.5), (0.2, 10.0)):
         network = kf.MLP(depth=2, activation="tanh", gamma0=gamma0)
-        rule = kf.SGD(learning_rate=rate, batch_size=50, epochs=given.epochs, momentum=0.5, schedule="cosine")
+        rule = kf.SGD(learning_rate=rate, batch_size=50, epochs=given.epochs, schedule="cosine")
         methods = {
-            "March": kf.March(particles=given.particles, replicates=2, feature_tol=1e-3, gradient_tol=1e-2),
+            "March": kf.March(particles=given.particles, replicates=2, feature_tol=1e-2, gradient_tol=1e-1),
             f"FiniteWidth, N = {given.width}": kf.FiniteWidth(width=given.width, seeds=4, kernels="none"),
         }
         for name, method in methods.items():

@@ -89,12 +89,21 @@ def test_every_status_code_is_explained():
 
 
 def solved(
-    method=None, y=(1.0, -1.0), rate=0.1, X=None, layers=None, loss="mse", training=None, schedule="constant", **network
+    method=None,
+    y=(1.0, -1.0),
+    rate=0.1,
+    X=None,
+    layers=None,
+    loss="mse",
+    training=None,
+    schedule="constant",
+    stream=None,
+    **network,
 ):
     network = {"depth": 1, "activation": "linear", **network}
     network = network.pop("kind", kf.MLP)(**network) if layers is None else kf.Network(layers=layers)
     training = training or kf.GradientDescent(learning_rate=rate, steps=3, schedule=schedule)
-    problem = kf.Problem(np.eye(len(y)) if X is None else X, y, loss=loss)
+    problem = kf.Problem(np.eye(len(y)) if X is None else X, y, loss=loss, stream=stream)
     return kf.solve(network, problem, training, method, progress=False)
 
 
@@ -103,6 +112,7 @@ def batches(size):
 
 
 SEQUENCES, LINEAR, WEIGHTS = np.ones((2, 5, 1)), Activation("linear"), Dense()
+FRESH = np.ones((5, 2)), np.ones(5)
 TIED = [Dense(), LINEAR, WEIGHTS, LINEAR, WEIGHTS, Readout()]
 BRANCH = Sequential([LINEAR, WEIGHTS])
 
@@ -137,6 +147,10 @@ WRONG = {
     "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
     "no batches": lambda folder: solved(kf.StaticNTK(), training=batches(1)),
     "large batch": lambda folder: solved(training=batches(3)),
+    "unused stream": lambda folder: solved(stream=FRESH),
+    "short stream": lambda folder: solved(
+        training=kf.OnlineSGD(learning_rate=0.1, batch_size=2, steps=3), stream=FRESH
+    ),
     "short schedule": lambda folder: solved(schedule=[1.0]),
     "one output": lambda folder: solved(kf.GradientIndependence(), y=np.eye(2)),
     "not plain": lambda folder: solved(kf.DeepLinear(), bias_scale=0.1),

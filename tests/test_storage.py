@@ -218,7 +218,7 @@ def test_loading_names_the_file_and_what_is_wrong(small_solution, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("schema", 99, "has schema 99; this version reads schemas 1 to 5"),
+        ("schema", 99, "has schema 99; this version reads schemas 1 to 6"),
         ("settings", "{}", "is damaged: 'network' is missing"),
         ("settings", "{", "cannot be restored"),
         ("settings", '{"network": {"class": "MLQ"}}', "'MLQ' is unknown"),

@@ -29,7 +29,7 @@ from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
-from kernelfield.training import SGD, GradientDescent, GradientFlow
+from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 
 __all__ = [
     "CNN",
@@ -45,6 +45,7 @@ __all__ = [
     "Interrupted",
     "March",
     "Network",
+    "OnlineSGD",
     "Perturbation",
     "Problem",
     "ResNet",

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from kernelfield.progress import Report, bar
 from kernelfield.solution import Estimate, Solution
 from kernelfield.time_modes import at_times
-from kernelfield.training import SGD, Descent
+from kernelfield.training import SGD, Descent, OnlineSGD
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
 When = Literal["all", "final"]
@@ -217,6 +217,10 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
         if not np.array_equal(one, other):
             raise ValueError(f"{name} must be the same in both solutions, got values up to {_apart(one, other)} apart")
     sides = solution, reference
+    streams = [side.problem.stream for side in sides]
+    arrays = [[] if stream is None else [stream.X, stream.y] for stream in streams]
+    if len(arrays[0]) != len(arrays[1]) or not all(map(np.array_equal, *arrays)):
+        raise ValueError("stream must be the same in both solutions")
     if solution.problem.loss != reference.problem.loss:
         names = [side.problem.loss.name for side in sides]
         raise ValueError("loss must be the same in both solutions, got {} and {}".format(*names))
@@ -237,6 +241,8 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
 
 def _batches(solution: Solution) -> str:
     training = solution.training
+    if isinstance(training, OnlineSGD):
+        return f"fresh points, {training.batch_size} in an update and {training.every} updates in a row"
     if not isinstance(training, SGD) or training.batches(solution.problem) is None:
         return "all points"
     drawn = " with replacement" if training.replacement else ""
@@ -255,7 +261,7 @@ def _schedule(solution: Solution) -> str:
     training = solution.training
     schedule = getattr(training, "schedule", "constant")
     name = f"'{schedule}'" if isinstance(schedule, str) else "another one"
-    return f"{name} over {training.steps} {'epochs' if isinstance(training, SGD) else 'steps'}"
+    return f"{name} over {training.steps} {training.unit}s"
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> str:

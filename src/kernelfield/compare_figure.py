@@ -13,7 +13,6 @@ from kernelfield.finite import FiniteWidth
 from kernelfield.groups import by_target
 from kernelfield.observables import two_time_kernel
 from kernelfield.solution import Solution
-from kernelfield.training import SGD
 
 HEADING: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
 MOST_BEYOND = 1.5  # colour scales end at so many times the largest entry of the reference
@@ -179,7 +178,7 @@ def _draw_two_time_kernels(
 
 
 def _unit(solutions: Mapping[str, Solution]) -> str:
-    return "epoch" if any(isinstance(each.training, SGD) for each in solutions.values()) else "step"
+    return "epoch" if any(each.training.unit == "epoch" for each in solutions.values()) else "step"
 
 
 def _finish(figure: Any, places: Any, names: Iterable[str], colours: Mapping[str, str], text: str) -> None:

@@ -2,7 +2,8 @@
 
     [data]        source = "digits", "cifar", "mnist", "table" (a .csv or .npz file) or "gaussian", and its arguments
     [network]     kind = "MLP", and its arguments
-    [training]    kind = "GradientDescent", "SGD" or "GradientFlow", and its arguments
+    [training]    kind = "GradientDescent", "SGD", "OnlineSGD" or "GradientFlow", and its arguments
+    [stream]      fresh points for OnlineSGD, as [data]; optional
     [march]       arguments of March       (`kernelfield solve`)
     [finite]      arguments of FiniteWidth (`kernelfield train`)
 
@@ -255,6 +256,7 @@ class Config:
         training: how it learns.
         methods: the settings of every method that the file has a section for, by its name.
         folder: that of the file, which paths are relative to.
+        stream: where the points that train come from, if not from `data`.
     """
 
     data: Data
@@ -262,6 +264,7 @@ class Config:
     training: Any
     methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
+    stream: Data | None = None
 
     def problem(self) -> Problem:
         """Inputs and targets.
@@ -270,10 +273,16 @@ class Config:
             ValueError: naming what is wrong with the data.
             FileNotFoundError: a data file does not exist.
         """
+        observed = self._made("data")
+        if self.stream is None:
+            return observed
+        return Problem(observed.X, observed.y, loss=observed.loss, stream=self._made("stream"))
+
+    def _made(self, section: Literal["data", "stream"]) -> Problem:
         try:
-            return self.data.problem(self.folder)
+            return getattr(self, section).problem(self.folder)
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"[data] {error}") from None
+            raise type(error)(f"[{section}] {error}") from None
 
     def method(self, name: str, **replaced: Any) -> Any:
         """The settings of a method: its section, or defaults (with particles, replicates and seed of [march]).
@@ -298,7 +307,8 @@ class Config:
     def to_toml(self) -> str:
         """The file that `read` turns into this."""
         text = []
-        for name, spec in {**{name: getattr(self, name) for name in _REQUIRED}, **self.methods}.items():
+        streams = {} if self.stream is None else {"stream": self.stream}
+        for name, spec in {**{name: getattr(self, name) for name in _REQUIRED}, **streams, **self.methods}.items():
             kind = {"kind": type(spec).__name__} if name in ("network", "training") else {}
             values = {**kind, **spec.model_dump(mode="json", exclude_none=True)}
             text += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
@@ -371,7 +381,7 @@ def parse(text: str, folder: Path | None = None) -> Config:
         sections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not valid TOML: {error}") from None
-    known = [*_REQUIRED, *METHODS]
+    known = [*_REQUIRED, "stream", *METHODS]
     for name, section in sections.items():
         if name not in known:
             raise ValueError(f"unknown section [{name}]{suggestion(name, known)}")
@@ -386,6 +396,7 @@ def parse(text: str, folder: Path | None = None) -> Config:
         training=_section("training", sections["training"]),
         methods={name: _section(name, sections[name]) for name in METHODS if name in sections},
         folder=folder or Path(),
+        stream=_section("stream", sections["stream"]) if "stream" in sections else None,
     )
 
 
@@ -399,7 +410,7 @@ def _section(name: str, values: dict[str, Any]) -> Any:
 
 def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
     """The class that a section names (and takes out of `values`, if it is not an argument)."""
-    if section == "data":
+    if section in ("data", "stream"):
         source = values.get("source")
         if source not in _DATA:
             raise ValueError(f"source must be one of {', '.join(_DATA)}, got {source!r}")

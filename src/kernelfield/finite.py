@@ -21,7 +21,7 @@ from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
-from kernelfield.training import SGD, GradientDescent, GradientFlow, Training
+from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD, Training
 from kernelfield.validation import Spec
 
 Progress = Callable[[int, int], None]
@@ -69,7 +69,7 @@ class FiniteWidth(Spec):
     kernels: Kernels = "all"
     precision: Literal["float32", "float64"] = "float32"
 
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, GradientFlow)
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
     def run(
@@ -118,6 +118,7 @@ class _Run:
             (0.0, 0.0) if isinstance(training, GradientFlow) else (training.momentum, training.weight_decay)
         )
         self.rule = momentum > 0, decay > 0
+        stream = problem.stream
         highest = DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf
         real = functools.partial(jnp.asarray, dtype=method.precision)
         self.constants = Constants(
@@ -129,6 +130,7 @@ class _Run:
             limit=real(highest),
             momentum=real(momentum) if self.rule[0] else None,
             weight_decay=real(decay) if self.rule[1] else None,
+            stream=None if stream is None else (real(network.inputs(stream)), real(stream.y)),
         )
         self.updates = _updates(problem, training)
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
@@ -161,10 +163,11 @@ class _Run:
 
     def _batch(self) -> int:
         """Seeds that train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
-        begin = functools.partial(begun, self.finite, self.rule[0], f0=self.constants.y)
+        stream_y = None if self.constants.stream is None else self.constants.stream[1]
+        begin = functools.partial(begun, self.finite, self.rule[0], y=self.constants.y, stream_y=stream_y)
         all_weights = jax.eval_shape(begin, jnp.zeros(1, jnp.uint32))
         weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), all_weights)
-        numbers = 3 * _size(weights.params) + _size(weights.velocity)
+        numbers = 3 * _size(weights.params) + _size(weights.velocity) + _size(weights.stream_f0)
         step = functools.partial(self.finite.step, self.method.kernels, self.constants)
         updates = jax.tree.map(lambda values: values[0], self._next())
         _, record = jax.eval_shape(step, weights, self.constants.last, updates)
@@ -176,10 +179,17 @@ class _Run:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
         self.t, self.records, self.fields = 0, [], {}
         began = time.perf_counter()
-        method, batches = self.method, self.updates.rows
+        method, batches, stream = self.method, self.updates.rows, self.problem.stream
         sizes = None if batches is None else batches.shape[1:]
         programs = compiled(
-            self.finite, method.kernels, self.problem.points, len(seeds), method.precision, self.rule, sizes
+            self.finite,
+            method.kernels,
+            self.problem.points,
+            len(seeds),
+            method.precision,
+            self.rule,
+            sizes,
+            stream and stream.points,
         )
         compiled_at = time.perf_counter()
         self.seconds["compile"] += compiled_at - began
@@ -294,7 +304,7 @@ def _updates(problem: Problem, training: Training) -> Updates:
     """The updates between rows (T, U); of gradient flow one, over the time between them."""
     if isinstance(training, GradientFlow):
         return Updates(np.full((training.steps, 1), training.learning_rate))
-    batches = training.batches(problem) if isinstance(training, SGD) else None
+    batches = training.batches(problem)
     eta = training.rates(problem).reshape(training.steps, -1)
     return Updates(eta) if batches is None else Updates(eta, *(each.reshape(*eta.shape, -1) for each in batches))
 

@@ -17,13 +17,15 @@ from kernelfield.losses import Loss
 
 Kernels = Literal["all", "per_output", "features", "none"]
 CHUNK = 32  # rows recorded on the device between two fetches, at most
+STREAMED = 256  # points of a stream whose first outputs are computed at once
 OTHER_OUTPUTS = 2**31 - 1  # of the key of a network: its layers have 0, 1, ...
 
 
 class Constants(NamedTuple):
     """X (P, D) or (P, *sites, C), y (P,) or (P, outputs), weights (P,), gamma0, last row T, and the highest loss.
 
-    A run whose loss exceeds it has diverged. Momentum and weight decay are None where there is none.
+    A run whose loss exceeds it has diverged. Momentum and weight decay are None where there is none, and so is the
+    stream (X, y) that batches are of, if not of the points above.
     """
 
     X: Array
@@ -34,6 +36,7 @@ class Constants(NamedTuple):
     limit: Array
     momentum: Array | None = None
     weight_decay: Array | None = None
+    stream: tuple[Array, Array] | None = None
 
 
 class Updates(NamedTuple):
@@ -48,11 +51,15 @@ class Updates(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """One network in training: parameters, its output at initialization f0, and what moves weights with momentum."""
+    """One network in training: parameters, its output at initialization f0, and what moves weights with momentum.
+
+    `stream_f0` is the output at initialization of the points of a stream.
+    """
 
     params: Any
     f0: Array
     velocity: Any = None
+    stream_f0: Array | None = None
 
 
 class Recorded(NamedTuple):
@@ -175,6 +182,8 @@ class Finite:
         output, passed, pullback = self.pulled(weights.params, constants.X)
         f = output / constants.gamma0
         weights = weights._replace(f0=jnp.where(t == 0, f, weights.f0))
+        if constants.stream is not None:
+            weights = weights._replace(stream_f0=self.first_outputs(constants, constants.stream[0], weights, t))
         record = Recorded(f - weights.f0)
         if kernels != "none":
             record = record._replace(features=tuple(passed["in"][1:]))
@@ -189,14 +198,26 @@ class Finite:
         descent, _ = pullback(self.toward(record.f, constants.y, constants.weights))
         return self.moved(constants, weights, updates.eta[0], descent), record
 
+    def first_outputs(self, constants: Constants, X: Array, weights: Weights, t: Array) -> Array:
+        """f of all points X of the stream at initialization, computed at row 0, a few points at once."""
+
+        def one(x: Array) -> Array:
+            return self.apply(weights.params, x[None])[0][0] / constants.gamma0
+
+        def every(_: Array) -> Array:
+            return lax.map(one, X, batch_size=STREAMED)
+
+        return lax.cond(t == 0, every, lambda known: known, weights.stream_f0)
+
     def epoch(self, constants: Constants, weights: Weights, count: Array, updates: Updates) -> Weights:
         """The first `count` updates, each of which touches the points of its batch alone."""
+        X, y = constants.stream or (constants.X, constants.y)
 
         def update(place: Array, weights: Weights) -> Weights:
             eta, rows, shares = (values[place] for values in updates)
-            f, back = jax.vjp(lambda params: self.apply(params, constants.X[rows])[0], weights.params)
-            change = f / constants.gamma0 - weights.f0[rows]
-            (descent,) = back(self.toward(change, constants.y[rows], shares))
+            f, back = jax.vjp(lambda params: self.apply(params, X[rows])[0], weights.params)
+            f0 = weights.f0 if weights.stream_f0 is None else weights.stream_f0
+            (descent,) = back(self.toward(f / constants.gamma0 - f0[rows], y[rows], shares))
             return self.moved(constants, weights, eta, descent)
 
         return lax.fori_loop(0, count, update, weights)
@@ -318,11 +339,12 @@ class Programs(NamedTuple):
     fields: Callable[..., list[dict[str, Array]]]
 
 
-def begun(finite: Finite, momentum: bool, seeds: Array, f0: Array) -> Weights:
-    """The networks of `seeds` (R,) at initialization; f0 (P,) or (P, outputs) is known once they ran."""
+def begun(finite: Finite, momentum: bool, seeds: Array, y: Array, stream_y: Array | None = None) -> Weights:
+    """The networks of `seeds` (R,) at initialization; f0, shaped as y (and the stream's), is known once they ran."""
     params = lax.map(finite.init, seeds)
     velocity = jax.tree.map(jnp.zeros_like, params) if momentum else None
-    return Weights(params, jnp.zeros((len(seeds), *f0.shape), f0.dtype), velocity)
+    f0, stream_f0 = jax.tree.map(lambda of: jnp.zeros((len(seeds), *of.shape), of.dtype), (y, stream_y))
+    return Weights(params, f0, velocity, stream_f0)
 
 
 @functools.lru_cache(maxsize=32)
@@ -334,25 +356,30 @@ def compiled(
     precision: str,
     rule: tuple[bool, bool] = (False, False),
     batches: tuple[int, int] | None = None,
+    fresh: int | None = None,
 ) -> Programs:
     """Everything that `seeds` networks at once need, compiled (under the x64 setting of `precision`).
 
-    They learn with momentum and weight decay if `rule` says so, from batches of (updates between rows, size); from
-    all points if None.
+    They learn with momentum and weight decay if `rule` says so, from batches of (updates between rows, size) of a
+    stream of `fresh` points, or of the `points`; from all of these if None.
     """
     real, whole = jnp.dtype(precision), jnp.asarray(0).dtype
 
     def like(*shape: int, dtype: Any = real) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    y = like(points) if finite.outputs is None else like(points, finite.outputs)
+    outputs = () if finite.outputs is None else (finite.outputs,)
+    y = like(points, *outputs)
+    stream = None if fresh is None else (like(fresh, *finite.inputs), like(fresh, *outputs))
     momentum, decay = (like() if has else None for has in rule)
     data = like(points, *finite.inputs), y, like(points)
-    constants = Constants(*data, like(), like(dtype=whole), like(), momentum, decay)
+    constants = Constants(*data, like(), like(dtype=whole), like(), momentum, decay, stream)
     updates = Updates(like(CHUNK, 1))
     if batches is not None:
         updates = Updates(like(CHUNK, batches[0]), like(CHUNK, *batches, dtype=jnp.int32), like(CHUNK, *batches))
-    init = jax.jit(lambda numbers: begun(finite, rule[0], numbers, y)).lower(like(seeds, dtype=jnp.uint32))
+    init = jax.jit(lambda numbers: begun(finite, rule[0], numbers, y, stream and stream[1])).lower(
+        like(seeds, dtype=jnp.uint32)
+    )
     weights, step = init.out_info, like(dtype=whole)
     advance = jax.jit(functools.partial(finite.advance, kernels), donate_argnums=1)
     fields = jax.jit(jax.vmap(finite.fields, in_axes=(None, 0, None))).lower(constants, weights, step)

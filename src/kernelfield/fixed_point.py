@@ -48,6 +48,8 @@ def fixed_point(solution: Solution) -> FixedPoint:
     decay = getattr(solution.training, "weight_decay", 0.0) * (1 - getattr(solution.training, "momentum", 0.0))
     if not decay:
         raise ValueError("a fixed point as a kernel predictor needs training with weight_decay above 0")
+    if solution.problem.stream is not None:
+        raise ValueError("a fixed point as a kernel predictor needs the same points in every update, not a stream")
     problem, readout = solution.problem, uses(solution.network.layers)[-1]
     K = getattr(readout, "gain", 1.0) * solution.feature_kernel(solution.network.hidden_layers)
     trains, f = problem.weights > 0, solution.predictions[-1]

@@ -26,7 +26,7 @@ from kernelfield.problem import Problem
 from kernelfield.replicate import Constants, Replicate, Schedule, Step
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
-from kernelfield.training import SGD, GradientDescent, GradientFlow
+from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.validation import Spec
 
 Progress = Callable[[int, int], None]
@@ -182,7 +182,7 @@ class March(OnParticles):
 
     kernels: Literal["all", "features", "per_output"] = "all"
 
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, GradientFlow)
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
     def tracks_gradients(self, problem: Problem) -> bool:
@@ -263,12 +263,12 @@ class MarchRun:
 
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):
-            y, weights = jnp.asarray(self.problem.y), jnp.asarray(self.problem.weights)
+            data, fresh = np.split(self.data, [self.problem.points])
             gamma0 = self.settings.gamma0(self.network)
             constants = Constants(
-                data=jnp.asarray(self.data, self.dtype),
-                y=y,
-                weights=weights,
+                data=jnp.asarray(data, self.dtype),
+                y=jnp.asarray(self.problem.y),
+                weights=jnp.asarray(self.problem.weights),
                 gamma0=jax.tree.map(jnp.asarray, gamma0),
                 momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
                 weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
@@ -291,7 +291,10 @@ class MarchRun:
             if isinstance(self.training, GradientFlow):
                 replicate = FlowReplicate(self.step, constants, setup, Schedule(np.zeros(0)), capacity)
                 return replicate.start(self.training)
-            return Replicate(self.step, constants, setup, schedule(self.training, self.problem), capacity)
+            drawn_from, stream = None, self.problem.stream
+            if stream is not None:
+                drawn_from = constants._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.y))
+            return Replicate(self.step, constants, setup, schedule(self.training, self.problem), capacity, drawn_from)
 
     def _diverged(self) -> Status:
         return Status(

@@ -95,8 +95,11 @@ class Architecture(Spec):
         return problem.X
 
     def coordinates(self, problem: Problem) -> np.ndarray:
-        """`inputs` in their own principal axes, (P, k) or (P, *sites, k): all that infinite width knows of them."""
-        X = self.inputs(problem)
+        """`inputs` in their own principal axes, (P, k) or (P, *sites, k): all that infinite width knows of them.
+
+        Points of a stream follow those that are observed.
+        """
+        X = np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
         rows = principal_coordinates(X.reshape(-1, X.shape[-1]))
         return rows.reshape(*X.shape[:-1], -1)
 

@@ -29,6 +29,8 @@ class Problem:
         loss: "mse", |f - y|^2 / 2; "logistic", log(1 + exp(-y f)), and "hinge", max(0, 1 - y f), with targets -1 and 1;
             "cross_entropy" of softmax(f), with labels 0, 1, ... or rows of probabilities, kept as such rows; or any JAX
             function of the outputs and targets of one point that can be differentiated in the outputs.
+        stream: fresh points (X, y) that train, each once, by `kernelfield.OnlineSGD`: the points above are then only
+            observed, and the loss that is reported is theirs. Kept as a Problem.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
@@ -44,12 +46,23 @@ class Problem:
     y: np.ndarray
     weights: np.ndarray
     loss: Loss
+    stream: Problem | None
 
-    def __init__(self, X: Any, y: Any, weights: Any = None, loss: str | Loss | Callable[..., Any] = "mse") -> None:
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        weights: Any = None,
+        loss: str | Loss | Callable[..., Any] = "mse",
+        stream: tuple[Any, Any] | Problem | None = None,
+    ) -> None:
         object.__setattr__(self, "X", real_array("X", X, dimensions=(2, 3, 4)))
         object.__setattr__(self, "loss", losses.loss(loss))
-        given_targets = losses.targets(self.loss.name, real_array("y", y, dimensions=(1, 2)))
-        object.__setattr__(self, "y", real_array("y", given_targets, dimensions=(1, 2)))
+        y = real_array("y", y, dimensions=(1, 2))
+        fresh = None if stream is None else _fresh(stream, self.X, y)
+        every = losses.targets(self.loss.name, y if fresh is None else np.concatenate([y, fresh[1]]))  # of all classes
+        object.__setattr__(self, "y", real_array("y", every[: len(y)], dimensions=(1, 2)))
+        object.__setattr__(self, "stream", fresh and Problem(fresh[0], every[len(y) :], loss=self.loss))
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must have the same length, got {len(self.X)} and {len(self.y)}")
         given = real_array("weights", np.ones(len(self.y)) if weights is None else weights, dimensions=1)
@@ -91,6 +104,21 @@ class Problem:
     def input_coordinates(self) -> np.ndarray:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
         return principal_coordinates(self.X.reshape(self.points, -1))
+
+
+def _fresh(stream: Any, *observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a stream, shaped as those that are observed."""
+    pair = (stream.X, stream.y) if isinstance(stream, Problem) else stream
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"stream must be a pair (X, y), got {type(stream).__name__}")
+    X, y = (real_array(f"{name} of the stream", each, (1, 2, 3, 4)) for name, each in zip("Xy", pair, strict=True))
+    for name, each, other in zip("Xy", (X, y), observed, strict=True):
+        if each.shape[1:] != other.shape[1:]:
+            raise ValueError(
+                f"{name} of the stream must be shaped as {name}, {other.shape} but for the number of points, "
+                f"got {each.shape}"
+            )
+    return X, y
 
 
 def principal_coordinates(rows: np.ndarray) -> np.ndarray:

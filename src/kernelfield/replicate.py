@@ -303,10 +303,28 @@ class Schedule:
 
 
 class Replicate:
-    """One scramble: its state on the device, and what its steps have recorded."""
+    """One scramble: its state on the device, and what its steps have recorded.
 
-    def __init__(self, step: Step, constants: Constants, setup: Setup, schedule: Schedule, capacity: int) -> None:
+    Args:
+        step: of training.
+        constants: of the points that rows are of.
+        setup: of the initial state.
+        schedule: of the updates.
+        capacity: of bases, to begin with.
+        drawn_from: constants of the points that batches are of, if these are others.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        constants: Constants,
+        setup: Setup,
+        schedule: Schedule,
+        capacity: int,
+        drawn_from: Constants | None = None,
+    ) -> None:
         self.step, self.constants, self.setup, self.schedule = step, constants, setup, schedule
+        self.drawn_from = drawn_from or constants
         self.t, self.updates, self.alive, self.full = 0, 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
@@ -346,7 +364,7 @@ class Replicate:
         """One compiled call for updates on the next batches, before update `stop`."""
         start, count = self.updates, min(CHUNK, stop - self.updates)
         paces, batches = self.schedule.paces(start), self.schedule.drawn(start)
-        arguments = self.constants, self.state, batches, paces, jnp.asarray(0), jnp.asarray(count)
+        arguments = self.drawn_from, self.state, batches, paces, jnp.asarray(0), jnp.asarray(count)
         program = self._compiled(functools.partial(_descending, self.step), arguments)
         now = jax.block_until_ready(program(*arguments))
         self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.done) < count

@@ -395,7 +395,7 @@ class Solution:
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
         return replace(
             self,
-            problem=Problem(X, y, weights if weights.any() else None, self.problem.loss),
+            problem=Problem(X, y, weights if weights.any() else None, self.problem.loss, self.problem.stream),
             replicate_predictions=some(self.replicate_predictions),
             feature_factors=tuple(map(some, self.feature_factors)),
             gradient_factors=tuple(map(some, self.gradient_factors)),

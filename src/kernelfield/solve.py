@@ -9,7 +9,7 @@ from kernelfield.march import March
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
 from kernelfield.solution import Interrupted, Solution, SolveError, Status
-from kernelfield.training import GradientDescent, Training
+from kernelfield.training import GradientDescent, OnlineSGD, Training
 
 EXTRAS = {
     "losses": "other losses than the mean squared error",
@@ -87,6 +87,9 @@ def solve(
     if not isinstance(training, rules):
         known = " and ".join(rule.__name__ for rule in rules)
         raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
+    if isinstance(training, OnlineSGD) != (problem.stream is not None):
+        missing = "" if problem.stream is not None else ": give it Problem(X, y, stream=(X, y))"
+        raise ValueError(f"OnlineSGD trains on the stream of a Problem, and no other rule does{missing}")
     for name in _extras(problem, training):
         if name not in getattr(solver, "takes", ()):
             raise ValueError(f"{type(solver).__name__} does not solve {EXTRAS[name]}: use March or FiniteWidth")

@@ -11,7 +11,8 @@ from schema 4 on.
 
 With several outputs, from schema 5 on, targets and predictions have a last dimension `output`, and gradients of every
 output have `sample_output` in place of `sample`, rows (sample, output) with the outputs of a sample side by side. The
-attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse".
+attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse". The stream of a problem, where there is
+one, is in `X_stream` and `y_stream`, from schema 6 on.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from kernelfield.losses import LOSSES
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import Factor, TimeModes
-from kernelfield.training import SGD, GradientDescent
+from kernelfield.training import GradientDescent
 from kernelfield.validation import Spec, spec_class
 
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 5
+FORMAT, SCHEMA = "kernelfield.Solution", 6
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -144,6 +145,10 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
             "network output f, of replicates",
         ),
     }
+    if (stream := solution.problem.stream) is not None:
+        each = ("stream_sample", *INPUT_DIMS[stream.X.ndim][1:])
+        variables["X_stream"] = _variable(each, stream.X, "inputs of the stream")
+        variables["y_stream"] = _variable(("stream_sample", *outputs), stream.y, "targets of the stream")
     for symbol, (kind, first) in _KERNELS.items():
         weights = getattr(solution, f"{kind}_weights")
         for layer, factor in enumerate(getattr(solution, f"{kind}_factors"), start=first):
@@ -204,7 +209,9 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     return Solution(
         network=_restored(settings["network"]),
         problem=Problem(
-            *(data[name].values for name in ("X", "y", "weights") if name in data), loss=data.attrs.get("loss", "mse")
+            *(data[name].values for name in ("X", "y", "weights") if name in data),
+            loss=data.attrs.get("loss", "mse"),
+            stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
         ),
         training=_restored(settings["training"]),
         method=_restored(settings["method"]),
@@ -260,7 +267,7 @@ def loss_name(problem: Problem) -> str:
 
 def about_steps(solution: Solution) -> str:
     """What the steps of a Solution count."""
-    return f"number of {'epochs' if isinstance(solution.training, SGD) else 'updates'} before this row"
+    return f"number of {solution.training.unit}s before this row"
 
 
 def _not_stored(name: str, otherwise: str) -> str:

@@ -13,7 +13,6 @@ from kernelfield import observables
 from kernelfield.groups import by_target
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
-from kernelfield.training import SGD
 
 QUIET = ("scales_multiply", "momentum", "weight_decay", "schedule", "replacement")  # left out at their defaults
 MOST_CLASSES = 10  # more different targets are no classes
@@ -114,7 +113,7 @@ def _loss(solution: Solution) -> Table:
     out = Table(box=SIMPLE, pad_edge=False)
     loss = solution.estimate("loss")
     low, high = loss.interval()
-    first = "epoch" if isinstance(solution.training, SGD) else "step"
+    first = solution.training.unit
     for name in (first, "training time", "loss", "standard error", "95 % interval"):
         out.add_column(name, justify="right")
     for t in np.unique(np.linspace(0, solution.steps_done, 6).round().astype(int)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +35,8 @@ class Descent(Spec):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Schedule = "constant"
+
+    unit: ClassVar[str] = "step"  # what rows of a Solution count
 
     @property
     def plain(self) -> bool:
@@ -145,6 +147,8 @@ class SGD(Descent):
     replacement: bool = False
     seed: int = Field(default=0, ge=0)
 
+    unit: ClassVar[str] = "epoch"
+
     @property
     def steps(self) -> int:
         """Rows of a Solution after the first."""
@@ -191,6 +195,56 @@ class SGD(Descent):
         return Batches(rows, shares / shares.sum(axis=1, keepdims=True))
 
 
+class OnlineSGD(Descent):
+    """One pass over a stream: every update learns from fresh points, in the order in which they come.
+
+    The stream is that of the Problem, whose other points are only observed: a Solution has rows of these, and an
+    update costs what its batch costs, however long the stream is.
+
+    Args:
+        learning_rate, momentum, weight_decay, schedule: as for GradientDescent.
+        batch_size: fresh points of an update.
+        steps: rows of a Solution after the first.
+        every: updates between two rows.
+
+    Source: the setting of Tensor Programs, arXiv:2011.14522.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> X = np.random.default_rng(0).standard_normal((1000, 3))
+        >>> problem = kf.Problem(np.eye(3), np.ones(3), stream=(X, X.sum(axis=1)))
+        >>> rule = kf.OnlineSGD(learning_rate=0.1, batch_size=10, steps=5, every=20)
+        >>> kf.solve(kf.MLP(depth=1, activation="linear"), problem, rule).predictions.shape
+        (6, 3)
+    """
+
+    batch_size: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    every: int = Field(default=1, ge=1)
+
+    def updates(self, problem: Problem) -> int:
+        """Number of updates T."""
+        return self.steps * self.every
+
+    def updates_per_step(self, problem: Problem) -> int:
+        """Updates between two rows of a Solution."""
+        return self.every
+
+    def batches(self, problem: Problem) -> Batches:
+        """The points of every update, those of the stream in order.
+
+        Raises:
+            ValueError: the stream has too few points.
+        """
+        shape, stream = (self.updates(problem), self.batch_size), problem.stream
+        found = 0 if stream is None else stream.points
+        if found < np.prod(shape):
+            raise ValueError(
+                f"the stream must have at least steps * every * batch_size = {np.prod(shape)} points, got {found}"
+            )
+        return Batches(np.arange(np.prod(shape)).reshape(shape), np.full(shape, 1 / self.batch_size))
+
+
 class GradientFlow(Spec):
     """Full-batch gradient descent in continuous time, the limit of small learning rates.
 
@@ -211,6 +265,8 @@ class GradientFlow(Spec):
     steps: int = Field(default=100, ge=1)
     rtol: float = Field(default=1e-3, gt=1e-12, lt=1)
 
+    unit: ClassVar[str] = "step"
+
     @property
     def learning_rate(self) -> float:
         """Training time between two rows."""
@@ -221,4 +277,4 @@ class GradientFlow(Spec):
         return self.learning_rate * np.arange(self.steps + 1)
 
 
-Training = GradientDescent | SGD | GradientFlow
+Training = GradientDescent | SGD | OnlineSGD | GradientFlow

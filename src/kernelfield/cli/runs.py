@@ -141,5 +141,4 @@ def _run(described: Config, method: Any, config: Path, output: Path, out: Output
 
 def _in_short(solution: Solution) -> str:
     loss = f"loss {solution.loss[0]:.4g} -> {solution.loss[-1]:.4g}"
-    epochs = type(solution.training).__name__ == "SGD"
-    return f"{loss} in {solution.steps_done} of {solution.training.steps} {'epochs' if epochs else 'steps'}"
+    return f"{loss} in {solution.steps_done} of {solution.training.steps} {solution.training.unit}s"

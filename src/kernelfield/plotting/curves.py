@@ -6,7 +6,6 @@ import numpy as np
 
 from kernelfield.plotting.style import Axes, shades
 from kernelfield.solution import Estimate, Solution
-from kernelfield.training import SGD
 
 
 def curve(
@@ -84,8 +83,7 @@ def loss_curve(axes: Axes, solution: Solution, colour: str, label: str, level: f
     """
     steps = np.arange(solution.steps_done + 1)
     curve(axes, steps, solution.estimate("loss"), colour, label, level=level)
-    label = "epoch" if isinstance(solution.training, SGD) else "gradient-descent step"
-    axes.set(xlabel=label, ylabel="training loss", yscale="log", xlim=(0, steps[-1]))
+    axes.set(xlabel=solution.training.unit, ylabel="training loss", yscale="log", xlim=(0, steps[-1]))
 
 
 def loss_dots(axes: Axes, solution: Solution, colour: str, label: str, count: int = 11, level: float = 0.95) -> None:

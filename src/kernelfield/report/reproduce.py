@@ -21,7 +21,7 @@ from kernelfield.report.result import Result
 SEEDS = 100  # of generators of data that are tried
 MOST_TRIED = 2_000_000  # numbers drawn while trying them
 SAME_IMAGE = 1e-6  # difference of pixels, in standard deviations of an image
-DATA_FILE = "data.npz"
+DATA_FILE, STREAM_FILE = "data.npz", "stream.npz"
 
 
 @dataclass
@@ -49,11 +49,13 @@ class Source:
         data: section of a configuration file that makes the same inputs and targets, or that reads `DATA_FILE`.
         sentence: how that is known, or what to do.
         known: whether the section makes the data by itself.
+        stream: the section [stream], if the problem has one.
     """
 
     data: Data
     sentence: str
     known: bool
+    stream: Data | None = None
 
 
 def data_source(problem: Problem) -> Source:
@@ -77,22 +79,24 @@ def data_source(problem: Problem) -> Source:
     """
     sizes = (" x ".join(map(str, array.shape)) for array in (problem.X, problem.y))
     shape = "inputs X {} and targets y {}".format(*sizes)
-    equal, loss = len(np.unique(problem.weights)) == 1, problem.loss.name
+    equal, loss, streams = len(np.unique(problem.weights)) == 1, problem.loss.name, problem.stream is not None
     known = LOSSES.get(loss) == problem.loss
-    found = (_digits(problem) or _gaussian(problem)) if equal and known else None
+    found = (_digits(problem) or _gaussian(problem)) if equal and known and not streams else None
     if found is not None:
         name = "scikit-learn's digits" if isinstance(found, DigitsData) else "the built-in Gaussian data"
         sentence = f"The data were recognized as {name}: made again from the section [data], they agree in every bit."
         return Source(found, sentence, True)
+    files = " and ".join([DATA_FILE, STREAM_FILE][: 1 + streams])
     sentence = (
         f"Where the data came from is not recorded in the result; it holds the arrays themselves ({shape}). "
-        f"The Python lines below write them to {DATA_FILE}, which the configuration reads."
+        f"The Python lines below write them to {files}, which the configuration reads."
     )
     if not equal:
         sentence += " Weights of the points (zero for test points) are in the result too, but not in this file."
     if not known:
         sentence += f" No configuration file can hold the loss {loss}, which is a custom function."
-    return Source(TableData(path=DATA_FILE, loss=loss if known else "mse"), sentence, False)
+    data, stream = (TableData(path=path, loss=loss if known else "mse") for path in (DATA_FILE, STREAM_FILE))
+    return Source(data, sentence, False, stream if streams else None)
 
 
 def recipes(results: Sequence[Result], source: Source, files: Mapping[str, str]) -> list[Recipe]:
@@ -117,7 +121,8 @@ def recipes(results: Sequence[Result], source: Source, files: Mapping[str, str])
                 break
         else:
             methods = {section: solution.method} if section in METHODS else {}
-            configs.append((Config(source.data, solution.network, solution.training, methods), [(result, section)]))
+            config = Config(source.data, solution.network, solution.training, methods, stream=source.stream)
+            configs.append((config, [(result, section)]))
     names = ["run.toml"] if len(configs) == 1 else [f"run{number}.toml" for number in range(1, len(configs) + 1)]
     return [_recipe(name, *each, files) for name, each in zip(names, configs, strict=True)]
 
@@ -128,12 +133,14 @@ def method_section(method: Any) -> str:
 
 
 def extraction(results: Sequence[Result], files: Mapping[str, str]) -> str:
-    """Python lines that write the data of the first result to `DATA_FILE`."""
+    """Python lines that write the data of the first result to `DATA_FILE`, and its stream to `STREAM_FILE`."""
+    stream = results[0].solution.problem.stream
     path = files.get(results[0].name, "result.nc")
     return (
         "import numpy as np, kernelfield as kf\n"
         f"problem = kf.load({json.dumps(path)}).problem\n"
         f'np.savez("{DATA_FILE}", X=problem.X, y=problem.y)'
+        + ("" if stream is None else f'\nnp.savez("{STREAM_FILE}", X=problem.stream.X, y=problem.stream.y)')
     )
 
 

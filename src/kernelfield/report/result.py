@@ -13,7 +13,6 @@ from kernelfield.groups import by_target
 from kernelfield.observables import Kernel
 from kernelfield.problem import Problem
 from kernelfield.solution import Estimate, Solution
-from kernelfield.training import SGD
 
 COLOURS = ("#c8374d", "#2a78b5", "#b97a10", "#2f8f6b", "#6a4c93", "#5c6670")
 MOST_LINE_STEPS, FEW_LINE_STEPS = 200, 60  # of a curve; few where kernels are large
@@ -71,7 +70,7 @@ class Result:
     @property
     def unit(self) -> str:
         """What its steps are: "step" or "epoch"."""
-        return "epoch" if isinstance(self.solution.training, SGD) else "step"
+        return self.solution.training.unit
 
     @property
     def rests(self) -> bool:

@@ -15,7 +15,7 @@ from kernelfield.report.result import NO_BREAK, Result, between, plain, with_err
 from kernelfield.report.style import symbol
 from kernelfield.solution import Estimate, Solution
 from kernelfield.summary import data, described
-from kernelfield.training import SGD, GradientDescent, GradientFlow
+from kernelfield.training import SGD, Descent, GradientDescent, GradientFlow, OnlineSGD
 
 STATUS = {
     "ok": "finished",
@@ -213,12 +213,15 @@ def _rule(training: Any) -> str:
         drawn = " drawn with replacement" if training.replacement else ""
         batches = f"batches of {training.batch_size}{drawn}, {_count(training.epochs, 'epoch')}"
         return f"by stochastic gradient descent, {batches}, {', '.join(_options(training))}"
+    if isinstance(training, OnlineSGD):
+        fresh = f"{training.batch_size} fresh points in each of {training.every * training.steps} updates"
+        return f"by online stochastic gradient descent, {fresh}, {', '.join(_options(training))}"
     if isinstance(training, GradientFlow):
         return f"by gradient flow over a training time of {training.time:g}"
     return f"by {described(training)}"
 
 
-def _options(training: GradientDescent | SGD) -> list[str]:
+def _options(training: Descent) -> list[str]:
     """Learning rate, and momentum, decay and schedule if there are any, in words."""
     schedule, out = training.schedule, [f"learning rate {training.learning_rate:g}"]
     out += [f"momentum {training.momentum:g}"] * (training.momentum > 0)
