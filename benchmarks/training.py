@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--widths", nargs="+", type=int, default=[32, 256])
     parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0, help="of the first network")
     parser.add_argument("--particles", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=30)
     given = parser.parse_args()
@@ -143,7 +144,7 @@ def main() -> None:
             march = kf.solve(network, case.problem, rule, kf.March(particles=given.particles), progress=False)
             cells = []
             for width in given.widths:
-                method = kf.FiniteWidth(width=width, seeds=given.seeds, kernels="features")
+                method = kf.FiniteWidth(width=width, seeds=given.seeds, seed=given.seed, kernels="features")
                 cells.append(distances(kf.solve(network, case.problem, rule, method, progress=False), march))
             row = [cell for kind in zip(*cells, strict=True) for cell in kind]
             print(f"| {name} | {label} | {' | '.join(row)} | {time.perf_counter() - began:.1f} |", flush=True)

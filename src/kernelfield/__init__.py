@@ -15,7 +15,9 @@
 Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (Solution).
 """
 
+from kernelfield import parameterization as parameterization
 from kernelfield.compare import compare
+from kernelfield.estimators import AdaptedKernel, InfiniteWidthClassifier, InfiniteWidthRegressor
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March
 from kernelfield.networks import CNN, MLP, Network, ResNet
@@ -35,6 +37,7 @@ __all__ = [
     "CNN",
     "MLP",
     "SGD",
+    "AdaptedKernel",
     "AlternatingMonteCarlo",
     "DeepLinear",
     "Estimate",
@@ -42,6 +45,8 @@ __all__ = [
     "GradientDescent",
     "GradientFlow",
     "GradientIndependence",
+    "InfiniteWidthClassifier",
+    "InfiniteWidthRegressor",
     "Interrupted",
     "March",
     "Network",

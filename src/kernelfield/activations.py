@@ -35,6 +35,11 @@ class Activation:
     derivative_map: KernelMap | None = None
     smooth: bool = True
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Those known by name are pickled by it."""
+        known = ACTIVATIONS.get(self.name) is self
+        return (activation, (self.name,)) if known else super().__reduce_ex__(protocol)
+
     @property
     def is_linear(self) -> bool:
         """Whether phi is the identity, so that the theory is Gaussian and solved exactly."""

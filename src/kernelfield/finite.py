@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from kernelfield.finite_network import CHUNK, Constants, Finite, Kernels, Recorded, Updates, begun, compiled
+from kernelfield.finite_predictor import FinitePredictor
 from kernelfield.low_rank import compressed, stacked
 from kernelfield.problem import Problem
 from kernelfield.solution import Solution, Status
@@ -87,7 +88,8 @@ class FiniteWidth(Spec):
 
 
 class Part(NamedTuple):
-    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), and fields.
+    """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), fields,
+    and parameters by step.
 
     Of C outputs f is (R, t, P, C), and gradients of every output have P C rows in place of P.
     """
@@ -97,6 +99,7 @@ class Part(NamedTuple):
     gradients: list[np.ndarray]
     tangents: np.ndarray | None
     fields: dict[tuple[int, int], dict[str, np.ndarray]]
+    params: dict[int, Any]
 
 
 class _Run:
@@ -135,7 +138,7 @@ class _Run:
         self.updates = _updates(problem, training)
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.parts: list[Part] = []
-        self.t, self.records, self.fields = 0, [], {}
+        self.t, self.records, self.fields, self.params = 0, [], {}, {}
 
     def all_seeds(self, fields_at: Sequence[int], progress: Progress) -> Status:
         """Train batch after batch; `parts` then holds what can be kept."""
@@ -177,7 +180,7 @@ class _Run:
 
     def _train(self, seeds: range, fields_at: Sequence[int], report: Callable[[int], None]) -> Status:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
-        self.t, self.records, self.fields = 0, [], {}
+        self.t, self.records, self.fields, self.params = 0, [], {}, {}
         began = time.perf_counter()
         method, batches, stream = self.method, self.updates.rows, self.problem.stream
         sizes = None if batches is None else batches.shape[1:]
@@ -198,6 +201,7 @@ class _Run:
         while self.t <= self.training.steps:
             began = time.perf_counter()
             if self.t in fields_at:
+                self.params[self.t] = jax.tree.map(np.array, weights.params)
                 found = programs.fields(self.constants, weights, jnp.asarray(self.t))
                 for layer, passed in enumerate(found, start=1):
                     self.fields[layer, self.t] = {name: np.asarray(rows) for name, rows in passed.items()}
@@ -253,10 +257,24 @@ class _Run:
                 [_summed(rows, compressed(_by_neuron(rows), left_out)) for rows in joined.gradients],
                 joined.tangent,
                 self.fields,
+                self.params,
             )
         )
         self.records = []
         self.seconds["compress"] += time.perf_counter() - began
+
+    def _predictor(self, steps: int) -> FinitePredictor:
+        """What is left of all seeds, at steps that all of them reached."""
+        shared = set.intersection(*(set(part.params) for part in self.parts))
+        joined = {
+            t: jax.tree.map(lambda *each: np.concatenate(each), *(part.params[t] for part in self.parts))
+            for t in sorted(shared)
+            if t < steps
+        }
+        done, first = sum(len(part.f) for part in self.parts), self.method.seed
+        return FinitePredictor(
+            self.finite, self.network.gamma0, tuple(range(first, first + done)), joined, self.method.precision
+        )
 
     def solution(self, status: Status) -> Solution | Status:
         """All parts, cut to the steps that all of them reached; the status alone if there are none."""
@@ -288,6 +306,7 @@ class _Run:
             gradient_factors=(*gradients, one) if self.finite.tracks_gradients(kernels) else (),
             tangent_kernels=np.concatenate(tangents) if tangents else None,
             field_samples=fields,
+            predictor=self._predictor(steps),
             status=status,
             info={
                 "width": self.method.width,

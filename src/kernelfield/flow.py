@@ -107,12 +107,19 @@ class FlowReplicate(Replicate):
         self.time, self.h, self.accepted, self.rejected = 0.0, self.between, 0, 0
         return self
 
+    @property
+    def _at_row(self) -> bool:
+        return self.time >= self.t * self.between - self._rounding
+
+    @property
+    def _rounding(self) -> float:
+        return 1e-12 * self.between
+
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
         """One step towards the next row; the fields at its start, if that is a row not recorded before."""
-        rounding = 1e-12 * self.between
-        due = self.time >= self.t * self.between - rounding
+        due = self._at_row
         left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
-        h = left / math.ceil(left / self.h) if left > rounding else 0.0
+        h = left / math.ceil(left / self.h) if left > self._rounding else 0.0
         arguments = self.constants, self.state, jnp.asarray(h)
         now = jax.block_until_ready(self._compiled(functools.partial(_flowing, self.step), arguments)(*arguments))
         self.full = bool(any_full(now.state))

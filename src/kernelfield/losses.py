@@ -109,12 +109,24 @@ def targets(name: str, y: np.ndarray) -> np.ndarray:
     return y
 
 
-LOSSES: dict[str, Loss] = {
-    each.name: each
-    for each in (
-        Loss("mse", lambda f, y: jnp.sum((f - y) ** 2) / 2),
-        Loss("logistic", lambda f, y: jnp.sum(jax.nn.softplus(-y * f))),
-        Loss("cross_entropy", lambda f, y: -jnp.sum(y * jax.nn.log_softmax(f))),
-        Loss("hinge", lambda f, y: jnp.sum(jax.nn.relu(1 - y * f))),
-    )
-}
+def mse(f: Array, y: Array) -> Array:
+    """|f - y|^2 / 2."""
+    return jnp.sum((f - y) ** 2) / 2
+
+
+def logistic(f: Array, y: Array) -> Array:
+    """log(1 + exp(-y f))."""
+    return jnp.sum(jax.nn.softplus(-y * f))
+
+
+def cross_entropy(f: Array, y: Array) -> Array:
+    """-sum_c y_c log softmax(f)_c."""
+    return -jnp.sum(y * jax.nn.log_softmax(f))
+
+
+def hinge(f: Array, y: Array) -> Array:
+    """max(0, 1 - y f)."""
+    return jnp.sum(jax.nn.relu(1 - y * f))
+
+
+LOSSES: dict[str, Loss] = {each.__name__: Loss(each.__name__, each) for each in (mse, logistic, cross_entropy, hinge)}

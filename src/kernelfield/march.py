@@ -6,6 +6,7 @@ with the targets, sends gradients down and updates what was learned. The march k
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -22,6 +23,7 @@ from kernelfield.engine.points import OutOfParticles, cubature, sobol
 from kernelfield.engine.series import coefficients
 from kernelfield.flow import FlowReplicate
 from kernelfield.layers import Setup
+from kernelfield.predictor import MarchPredictor
 from kernelfield.problem import Problem
 from kernelfield.replicate import Constants, Replicate, Schedule, Step
 from kernelfield.solution import Solution, Status
@@ -58,6 +60,7 @@ class OnParticles(Spec):
     gradient_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
 
     coupling: ClassVar[float] = 1.0  # 0: W(0) and its transpose are unrelated
+    predicts: ClassVar[bool] = False  # at new points, by a forward pass
 
     @field_validator("particles")
     @classmethod
@@ -182,6 +185,7 @@ class March(OnParticles):
 
     kernels: Literal["all", "features", "per_output"] = "all"
 
+    predicts: ClassVar[bool] = True
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
@@ -318,6 +322,7 @@ class MarchRun:
             method=self.settings,
             **self.settings.recorded(self.network, self.problem, predictions, features, gradients, tangents),
             field_samples=self._fields(),
+            predictor=self._predictor(),
             exact=self.exact,
             status=status,
             info={
@@ -333,6 +338,26 @@ class MarchRun:
                 "seconds_run": time.perf_counter() - self.began - seconds_compile,
             },
         )
+
+    def _predictor(self) -> MarchPredictor | None:
+        """What is left to predict with, of a method whose outputs are those of a forward pass."""
+        steps = set.intersection(*(set(each.states) for each in self.replicates))
+        if not self.settings.predicts:
+            return None
+        return MarchPredictor(
+            layers=self.network.layers,
+            outputs=self.problem.outputs,
+            setups=[dataclasses.replace(each.setup, momentum=False) for each in self.replicates],
+            axes=self._axes(),
+            states={t: [each.states[t] for each in self.replicates] for t in sorted(steps)},
+        )
+
+    def _axes(self) -> np.ndarray:
+        """(k, D) orthonormal: the data are their coordinates times sqrt(D) times these."""
+        problems = (each for each in (self.problem, self.problem.stream) if each is not None)
+        inputs = np.concatenate([self.network.inputs(each) for each in problems])
+        rows, F = (values.reshape(-1, values.shape[-1]) for values in (inputs, self.data))
+        return (F / (F**2).sum(axis=0)).T @ rows / np.sqrt(rows.shape[1])
 
     def _flows(self) -> list[FlowReplicate]:
         return [each for each in self.replicates if isinstance(each, FlowReplicate)]

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.basis import any_full, bases, completed, repeated
-from kernelfield.engine.infinite_matrix import decayed, each_side, moved, slowed
+from kernelfield.engine.infinite_matrix import Side, decayed, each_side, moved, slowed
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
@@ -328,21 +328,34 @@ class Replicate:
         self.t, self.updates, self.alive, self.full = 0, 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
+        self.states: dict[int, Any] = {}
         self.seconds_compile = 0.0
         self.state = self._initial_state(itertools.repeat(self._rounded(capacity)))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
-        """Advance to row `stop` unless the run diverges; `alive` tells."""
+        """Advance to row `stop` unless the run diverges; `alive` tells. Rows `fields_at` keep fields, and the state."""
         with jax.enable_x64(True):
             while self.t < stop and self.alive:
                 if self.schedule.batches is not None and self.updates < self.t * self.schedule.per_row:
                     self._descend(self.t * self.schedule.per_row)
                 else:
-                    reached = self._advance(min([stop, *(t + 1 for t in fields_at if t >= self.t)]))
+                    if self.t in fields_at and self._at_row:
+                        self.states[self.t] = self._kept()
+                    bounds = (bound for t in fields_at for bound in (t, t + 1) if bound > self.t)
+                    reached = self._advance(min([stop, *bounds]))
                     if reached and self.t - 1 in fields_at:
                         self.fields[self.t - 1] = reached
                 if self.full:
                     self._enlarge()
+
+    @property
+    def _at_row(self) -> bool:
+        """Whether the state is that of row t."""
+        return True
+
+    def _kept(self) -> Any:
+        """The state as NumPy arrays, without velocities."""
+        return jax.tree.map(np.array, each_side(lambda side: side._replace(velocity=None), self.state))
 
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
         """One compiled call for the next rows; the fields at the last one, or None if there was no room for any."""
@@ -379,9 +392,8 @@ class Replicate:
         return found
 
     def _initial_state(self, capacities: Iterator[int]) -> Any:
-        setup = dataclasses.replace(self.setup, capacities=capacities, populations=[])
-        space = Space(None, self.constants.data.shape[1:-1], self.constants.data.shape[-1])
-        return self.step.begin(setup.dealt(self.step.layers.init(setup, space)[0]), self.constants)
+        state = initial_state(self.step.layers, self.setup, data_space(self.constants.data), capacities)
+        return self.step.begin(state, self.constants)
 
     def _enlarge(self) -> None:
         """More room where it is getting short: a larger initial state, with the present one copied into it."""
@@ -397,6 +409,28 @@ class Replicate:
     def _rounded(self, capacity: float) -> int:
         """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
         return min(32 * math.ceil(capacity / 32), self.setup.particles)
+
+
+def data_space(data: Any) -> Space:
+    """The space of data (P, *sites, k)."""
+    return Space(None, data.shape[1:-1], data.shape[-1])
+
+
+def initial_state(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int]) -> Any:
+    """The states of all layers at initialization, with room for so many directions in every basis."""
+    setup = dataclasses.replace(setup, capacities=capacities, populations=[])
+    return setup.dealt(layers.init(setup, space)[0])
+
+
+def grown(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], state: Any) -> Any:
+    """A larger initial state, with `state` (NumPy arrays) copied into it; the W(0) beyond it has decayed as much."""
+
+    def aged(side: Any, old: Any) -> Any:
+        return side._replace(W=old.scale * side.Z) if isinstance(side, Side) else side
+
+    larger = initial_state(layers, setup, space, capacities)
+    larger = jax.tree.map(aged, larger, state, is_leaf=lambda leaf: isinstance(leaf, Side))
+    return jax.tree.map(_into, larger, state)
 
 
 def _into(larger: Array, values: np.ndarray) -> Array:

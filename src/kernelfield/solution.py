@@ -13,11 +13,12 @@ from scipy.stats import t as student_t
 from kernelfield.problem import Problem
 from kernelfield.time_modes import Factor, at_times, restricted
 from kernelfield.training import Training
-from kernelfield.validation import Spec
+from kernelfield.validation import Spec, real_array
 
 if TYPE_CHECKING:
     from kernelfield.fixed_point import FixedPoint
     from kernelfield.networks import Architecture
+    from kernelfield.predictor import Predictor
 
 Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
@@ -106,6 +107,7 @@ class Solution:
         tangent_kernels: the NTK at equal times where Phi and G do not give it (see `Architecture.factorizes`),
             (R, steps + 1, P, P), or (R, 1, P, P) if it does not move; of C outputs (.., P C, P C).
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
+        predictor: what is left of training to predict at new points; None if nothing is.
         exact: no sampling: standard errors are zero.
     """
 
@@ -120,6 +122,7 @@ class Solution:
     gradient_weights: tuple[np.ndarray, ...] = ()
     tangent_kernels: np.ndarray | None = None
     field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
+    predictor: Predictor | None = None
     exact: bool = False
     status: Status = field(default_factory=Status)
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -400,11 +403,85 @@ class Solution:
             feature_factors=tuple(map(some, self.feature_factors)),
             gradient_factors=tuple(map(some, self.gradient_factors)),
             tangent_kernels=tangents,
+            predictor=self.predictor if runs is None or self.predictor is None else self.predictor.of_replicates(runs),
             field_samples={
                 key: {name: some(values[:, None])[:, 0] for name, values in recorded.items()}
                 for key, recorded in self.field_samples.items()
             },
         )
+
+    # --- new points
+
+    def predict(self, X: Any, step: int = -1) -> Estimate:
+        """Outputs at new points, after training up to a step.
+
+        Args:
+            X: inputs (n, D), or with sites, shaped as those of the problem but for their number.
+            step: one that the state was kept at (`fields_at` of `solve`: the first and the last by default), negative
+                from the end.
+
+        Returns:
+            Estimate of f (n,), or (n, C) of C outputs.
+
+        Raises:
+            ValueError: inputs of another shape, a step whose state was not kept, or a method that keeps none.
+            OutOfParticles: a new point has more directions than particles are left.
+
+        Example:
+            >>> import numpy as np, kernelfield as kf
+            >>> solution = kf.solve(
+            ...     kf.MLP(depth=1, activation="linear"), kf.Problem(np.eye(2), [1.0, -1.0]),
+            ...     kf.GradientDescent(learning_rate=0.1, steps=3), progress=False)
+            >>> bool(np.allclose(solution.predict(np.eye(2)).mean, solution.predictions[-1]))
+            True
+        """
+        predictor, t = self._predictor(step)
+        return Estimate(predictor.predictions(self._new_inputs(X), t), self.exact)
+
+    def feature_kernel_between(self, layer: int, step: int, X_a: Any, X_b: Any) -> Estimate:
+        """The feature kernel of a layer after training up to a step, between any points.
+
+        Args:
+            layer: 0..L; 0 is the input kernel.
+            step: as for `predict`.
+            X_a, X_b: inputs (n, D) and (m, D), or with sites, shaped as those of the problem.
+
+        Returns:
+            Estimate of Phi^l (n, m); with sites, their mean.
+
+        Raises:
+            ValueError: as for `predict`, or no such layer.
+            OutOfParticles: the points have more directions than particles are left.
+        """
+        if not 0 <= layer <= self.network.hidden_layers:
+            raise ValueError(f"layer must be in 0..{self.network.hidden_layers}, got {layer}")
+        predictor, t = self._predictor(step)
+        a, b = self._new_inputs(X_a), self._new_inputs(X_b)
+        if layer == 0:
+            rows = (each.reshape(len(each), -1) / np.sqrt(self.problem.dimensions) for each in (a, b))
+            return Estimate(np.matmul(next(rows), next(rows).T)[None], True)
+        F = predictor.features(np.concatenate([a, b]), t, layer)
+        return Estimate(F[:, : len(a)] @ F[:, len(a) :].swapaxes(1, 2), self.exact)
+
+    def _predictor(self, step: int) -> tuple[Predictor, int]:
+        if self.predictor is None:
+            name = type(self.method).__name__
+            raise ValueError(
+                f"{name} left no state to predict from: use March, StaticNTK or FiniteWidth, not from a file"
+            )
+        t = self.steps(step)
+        if t not in self.predictor.steps:
+            kept = list(self.predictor.steps)
+            raise ValueError(f"the state was kept at steps {kept}, not at {t}: name it in solve(..., fields_at=)")
+        return self.predictor, int(t)
+
+    def _new_inputs(self, X: Any) -> np.ndarray:
+        X, shape = real_array("X", X, dimensions=(1, 2, 3, 4)), self.problem.X.shape
+        if X.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"X must be shaped as the inputs of the problem, {shape} but for their number, got {X.shape}"
+            )
+        return self.network.inputs(Problem(X, np.zeros(len(X))))
 
     def to_xarray(self) -> Any:
         """One labelled xarray.Dataset; its kernels are expanded when read, see `kernelfield.labelled.labelled`."""

@@ -125,16 +125,19 @@ class Setup:
         population: Population,
         images: int | Basis,
         matrices: int = 1,
+        grows: bool = False,
         scale: float = 1.0,
         response: float = 1.0,
         gain: float = 1.0,
     ) -> Side:
-        """One side of n matrices: `images` of a fixed number of directions, or of those of the other side's basis.
+        """One side of n matrices: `images` of a number of directions, or of those of the other side's basis.
+
+        A number may grow later too.
 
         Z holds a `Lane` until `dealt` puts its coordinates there, and in W what they are at initialization.
         """
-        grows = isinstance(images, Basis)
-        lane: Any = population.itself.lane(matrices, images.q.shape[0] if grows else images, grows)
+        rows = images.q.shape[0] if isinstance(images, Basis) else images
+        lane: Any = population.itself.lane(matrices, rows, grows or isinstance(images, Basis))
         factors = (jnp.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
         return Side(basis, lane, None, *factors)
 

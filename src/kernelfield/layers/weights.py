@@ -13,6 +13,7 @@ from jax import Array, lax
 from kernelfield.engine import infinite_matrix
 from kernelfield.engine.infinite_matrix import InfiniteMatrix, image, learn
 from kernelfield.engine.series import Fields, leading
+from kernelfield.engine.visitors import Visited, visit
 from kernelfield.layers import lazy
 from kernelfield.layers.base import (
     Setup,
@@ -72,6 +73,7 @@ class Weights(Scaled):
                 above,
                 lower or below.channels,
                 wiring.places,
+                grows=True,  # inputs outside the span of the data may come
                 scale=self.scale,
                 response=1 / math.sqrt(ratio),
                 gain=self.gain,
@@ -79,10 +81,16 @@ class Weights(Scaled):
         )
         return matrix, Space(above, wiring.above, width=self.width)
 
-    def forward(self, state: InfiniteMatrix, signal: Any) -> tuple[InfiniteMatrix, Signal, WeightTrace]:
-        """h = F W_F and u = scale F Z_u, F gathered from the sites that each site sees."""
+    def forward(self, state: Any, signal: Any) -> tuple[Any, Signal, WeightTrace]:
+        """h = F W_F and u = scale F Z_u, F gathered from the sites that each site sees.
+
+        The state is an InfiniteMatrix, or one that is `Visited`.
+        """
         phi = signal.value
         wiring, samples = self.wiring(sites_of(phi)), len(leading(phi))
+        if isinstance(state, Visited):
+            state, F, *up = visit(state, phi, lambda coordinates: gathered(coordinates, wiring.up))
+            return state, Signal(*(spread(rows, samples, wiring.above) for rows in up)), WeightTrace(phi=phi, F=F)
         state, F = infinite_matrix.forward(state, phi)
         seen = gathered(F, wiring.up)
         h, u = (spread(image(W, seen), samples, wiring.above) for W in (state.above.W, state.above.Z))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from kernelfield.solution import Solution, Status
 from kernelfield.training import GradientDescent, GradientFlow, Training
 from kernelfield.validation import Spec
 
+TOGETHER = 256  # new points
 NEURONS = 4096  # samples of the fields
 SLOWEST = 1e-12  # modes that decay so much slower than the fastest do not decay
 FLOW = {"method": "LSODA", "rtol": 1e-10, "atol": 1e-12}
@@ -62,7 +64,7 @@ class StaticNTK(Spec):
     seed: int = Field(default=0, ge=0)
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "schedule"})
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "schedule"})
 
     def run(
         self,
@@ -83,7 +85,7 @@ class StaticNTK(Spec):
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
         try:
-            f = predictions(initial.ntk, problem, training)
+            f, alpha = predictions(initial.ntk, problem, training)
         except FlowFailed as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
         one = problem.outputs is None
@@ -97,6 +99,7 @@ class StaticNTK(Spec):
             gradient_factors=tuple(factor(kernel)[None, None] for kernel in initial.G) if one else (),
             tangent_kernels=initial.ntk[None, None] if one and not network.factorizes else None,
             field_samples=self._fields(network, initial.fields, problem, f, fields_at),
+            predictor=LazyPredictor(network, problem, alpha),
             exact=True,
         )
 
@@ -160,15 +163,19 @@ def initial_kernels(network: Any, problem: Problem) -> Initial:
     return Initial(Phi, [over_sites(each.g) for each in weights], ntk, fields)
 
 
-def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """f (steps + 1, P) or (steps + 1, P, outputs) under a tangent kernel that does not change.
+def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[np.ndarray, np.ndarray]:
+    """Under a tangent kernel that does not change, f and alpha, (steps + 1, P) or (steps + 1, P, outputs) both.
+
+    f(x) = sum_mu NTK(x, x_mu) alpha_mu at every point x, with alpha the sum of what the updates add, v <- momentum v +
+    w_mu Delta_mu times the learning rate; of gradient flow, what makes f of the points that train.
 
     Raises:
         FlowFailed: the flow could not be integrated.
     """
-    constant = getattr(training, "schedule", "constant") == "constant"
-    if problem.loss.name == "mse" and constant:
-        return problem.y - errors(ntk, problem, training)
+    plain = not isinstance(training, GradientDescent) or training.plain
+    if problem.loss.name == "mse" and plain:
+        f = problem.y - errors(ntk, problem, training)
+        return f, coefficients(ntk, f, problem, training)
     with jax.enable_x64(True):
         shape, y = problem.y.shape, jnp.asarray(problem.y)
         learns = jnp.asarray(ntk * problem.weights)
@@ -178,11 +185,74 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> np.nda
             return (learns @ problem.loss.signal(f.reshape(shape), y)).reshape(f.shape)
 
         if isinstance(training, GradientFlow):
-            return _flow(velocity, jax.jit(jax.jacfwd(velocity)), y.size, training.times(problem)).reshape(-1, *shape)
-        f = [np.zeros(shape)]
+            flat = _flow(velocity, jax.jit(jax.jacfwd(velocity)), y.size, training.times(problem))
+            f = flat.reshape(-1, *shape)
+            return f, coefficients(ntk, f, problem, training)
+        v, alpha, f = np.zeros(shape), [np.zeros(shape)], [np.zeros(shape)]
         for rate in training.rates(problem):
-            f.append(f[-1] + rate * np.asarray(velocity(f[-1])))
-        return np.stack(f)
+            v = training.momentum * v + (problem.weights * np.asarray(problem.loss.signal(f[-1], y)).T).T
+            alpha.append(alpha[-1] + rate * v)
+            f.append(np.tensordot(ntk, alpha[-1], axes=1))
+        return np.stack(f), np.stack(alpha)
+
+
+def coefficients(ntk: np.ndarray, f: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
+    """alpha, see `predictions`, of plain gradient descent or gradient flow, given f."""
+    if isinstance(training, GradientFlow):
+        trains, alpha = problem.weights > 0, np.zeros_like(f)
+        rates, modes = np.linalg.eigh(ntk[np.ix_(trains, trains)])
+        kept = rates > SLOWEST * rates[-1]
+        inverse = (modes[:, kept] / rates[kept]) @ modes[:, kept].T
+        alpha[:, trains] = np.moveaxis(np.tensordot(inverse, f[:, trains], axes=(1, 1)), 0, 1)
+        return alpha
+    signal = problem.loss.measured_signal(f[:-1], problem.y)
+    added = np.einsum("t,m,tm...->tm...", training.rates(problem), problem.weights, signal)
+    return np.concatenate([np.zeros_like(f[:1]), np.cumsum(added, axis=0)])
+
+
+@dataclass(frozen=True)
+class LazyPredictor:
+    """The predictor with the kernel of initialization, at all steps.
+
+    Args:
+        network: what learned.
+        problem: what was learned.
+        alpha: see `predictions`.
+    """
+
+    network: Any
+    problem: Problem
+    alpha: np.ndarray
+
+    @property
+    def steps(self) -> range:
+        """All of them."""
+        return range(len(self.alpha))
+
+    def of_replicates(self, chosen: Any) -> LazyPredictor:
+        """There is one."""
+        return self
+
+    def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """f (1, n) or (1, n, C)."""
+        parts = [
+            np.tensordot(
+                self._kernels(inputs[start : start + TOGETHER]).ntk[self.problem.points :, : self.problem.points],
+                self.alpha[t],
+                axes=1,
+            )
+            for start in range(0, len(inputs), TOGETHER)
+        ]
+        return np.concatenate(parts)[None]
+
+    def features(self, inputs: np.ndarray, t: int, layer: int) -> np.ndarray:
+        """F (1, n, k)."""
+        return factor(self._kernels(inputs).Phi[layer][self.problem.points :, self.problem.points :])[None]
+
+    def _kernels(self, inputs: np.ndarray) -> Initial:
+        """Of the points that were learned, and others."""
+        every = np.concatenate([self.network.inputs(self.problem), inputs])
+        return initial_kernels(self.network, Problem(every, np.zeros(len(every))))
 
 
 def _flow(velocity: Callable, slopes: Callable, numbers: int, times: np.ndarray) -> np.ndarray:

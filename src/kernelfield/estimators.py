@@ -1,0 +1,307 @@
+"""Infinitely wide networks as scikit-learn estimators."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from kernelfield.march import March
+from kernelfield.networks import MLP
+from kernelfield.problem import Problem
+from kernelfield.solution import Estimate, Solution, SolveError
+from kernelfield.solve import solve
+from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
+from kernelfield.training import GradientDescent
+
+FIRST_STEPS = 50  # of a run whose length is not known
+RESTS = 0.01  # part of its loss that training loses in its second half, where it has converged
+SOLVED = 1e-3  # part of the initial loss that is as good as none
+OVERFITS = 0.7  # where in a run its best step lies, at most, if it need not be longer
+RETRIES = 6  # halvings of a learning rate that diverges
+SLOPES = {"mse": 1.0, "logistic": 0.25, "cross_entropy": 0.5}  # largest second derivatives of a loss
+
+
+class _InfiniteWidth(BaseEstimator):
+    """What regressor and classifier have in common."""
+
+    def __init__(
+        self,
+        depth: int = 2,
+        *,
+        activation: Any = "tanh",
+        gamma0: float = 1.0,
+        learning_rate: float | Literal["auto"] = "auto",
+        momentum: float = 0.9,
+        steps: int | Literal["converged"] = "converged",
+        max_steps: int = 800,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.2,
+        particles: int = 1024,
+        replicates: int = 2,
+        feature_tol: float = 1e-3,
+        random_state: Any = None,
+    ) -> None:
+        self.depth = depth
+        self.activation = activation
+        self.gamma0 = gamma0
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.steps = steps
+        self.max_steps = max_steps
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.particles = particles
+        self.replicates = replicates
+        self.feature_tol = feature_tol
+        self.random_state = random_state
+
+    def _trained(self, X: np.ndarray, y: np.ndarray, loss: str, labels: np.ndarray | None = None) -> None:
+        """Set `solution_`, `n_iter_` and `learning_rate_`; labels are what a validation split keeps in proportion."""
+        if self.steps != "converged" and not isinstance(self.steps, Integral):
+            raise ValueError(f"steps must be an integer or 'converged', got {self.steps!r}")
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(2**31 - 1))
+        network = MLP(depth=self.depth, activation=self.activation, gamma0=self.gamma0 or 1.0)
+        problem = Problem(X, y, loss=loss)
+        given = self.learning_rate
+        self.learning_rate_: float = self._rate(network, problem) if isinstance(given, str) else given
+        fixed = self.max_steps if self.steps == "converged" else int(self.steps)
+        if self.early_stopping:
+            parts = train_test_split(
+                np.arange(len(X)), test_size=self.validation_fraction, random_state=seed, stratify=labels
+            )
+            train, test = map(np.asarray, parts)
+            split = Problem(X, y, np.isin(np.arange(len(X)), train), loss)
+            fixed = self._best_step(network, split, test, fixed, seed)
+        if self.early_stopping or self.steps != "converged":
+            self.solution_ = self._solved(network, problem, fixed, seed)
+        else:
+            self.solution_ = self._converged(network, problem, fixed, seed)
+        self.n_iter_ = self.solution_.steps_done
+
+    def _solved(self, network: MLP, problem: Problem, steps: int, seed: int) -> Solution:
+        """At the learning rate, or a half, a quarter, ... of it where that diverges and may be chosen."""
+        needed = 2 ** math.ceil(math.log2(4 * problem.points))
+        method: Any = StaticNTK()
+        if self.gamma0:
+            tolerances = {"feature_tol": self.feature_tol, "gradient_tol": min(10 * self.feature_tol, 0.1)}
+            particles = max(self.particles, needed)
+            method = March(particles=particles, replicates=self.replicates, seed=seed, kernels="features", **tolerances)
+        for retry in range(RETRIES + 1):
+            rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
+            try:
+                return solve(network, problem, rule, method, fields_at=(-1,))
+            except SolveError as error:
+                diverged = error.solution is not None and error.solution.status.code == "diverged"
+                if not diverged or self.learning_rate != "auto" or retry == RETRIES:
+                    raise
+            self.learning_rate_ /= 2
+        raise AssertionError
+
+    def _converged(self, network: MLP, problem: Problem, most: int, seed: int) -> Solution:
+        """Trained for twice the steps, until the second half of them changes little."""
+        steps = min(FIRST_STEPS, most)
+        while True:
+            solution = self._solved(network, problem, steps, seed)
+            half, last, first = solution.loss[steps // 2], solution.loss[-1], problem.initial_loss
+            if half - last < RESTS * half or last < SOLVED * first:
+                return solution
+            if steps == most:
+                advice = "raise max_steps, or take early_stopping=True or a number of steps"
+                warnings.warn(
+                    f"not converged after max_steps = {most} steps: {advice}", ConvergenceWarning, stacklevel=4
+                )
+                return solution
+            steps = min(2 * steps, most)
+
+    def _best_step(self, network: MLP, problem: Problem, test: np.ndarray, most: int, seed: int) -> int:
+        """The step with the least loss on the points `test`, which do not train."""
+        steps = min(FIRST_STEPS, most)
+        while True:
+            solution = self._solved(network, problem, steps, seed)
+            losses = problem.loss.measured(solution.predictions, problem.y)[:, test].mean(axis=1)
+            best = max(1, int(losses.argmin()))
+            if best < OVERFITS * steps or steps == most:
+                self.validation_loss_ = losses
+                return best
+            steps = min(2 * steps, most)
+
+    def _rate(self, network: MLP, problem: Problem) -> float:
+        """Half of what is stable in a network that does not learn features, and less in one that does."""
+        largest = np.linalg.eigvalsh(initial_kernels(network, problem).ntk)[-1] / problem.points
+        slope = SLOPES[problem.loss.name]
+        return float(1 / (max(largest, 1e-12) * slope * (1 + self.gamma0)))
+
+    def _outputs(self, X: Any) -> Estimate:
+        """f of checked inputs, as the network has it."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.solution_.predict(X)
+
+
+class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
+    """Regression by an infinitely wide network that learns features.
+
+    Inputs are used as given: scale them (`StandardScaler`). Targets are standardized inside, so that gamma0 means the
+    same for all data. Trained by gradient descent on the squared error.
+
+    Args:
+        depth: number of hidden layers L.
+        activation: see `kernelfield.MLP`.
+        gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel.
+        learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where that diverges.
+        momentum: of gradient descent.
+        steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
+        max_steps: at most.
+        early_stopping: stop where the loss on a validation split is least; all points are then trained that long.
+        validation_fraction: of the points, in that split.
+        particles: sample neurons of each layer, of every replicate; more where there are many points.
+        replicates: independent runs, whose spread is the error of the solver.
+        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that.
+        random_state: seed of samples and split.
+
+    Attributes:
+        solution_: the `kernelfield.Solution` of training, on standardized targets.
+        n_iter_: number of steps.
+        learning_rate_: that was used.
+        validation_loss_: of every step, with early stopping.
+        target_mean_, target_scale_: of the targets, () or (C,).
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> X = np.random.default_rng(0).standard_normal((20, 3))
+        >>> model = kf.InfiniteWidthRegressor(depth=1, activation="linear", steps=200).fit(X, X @ [1, 2, 3])
+        >>> model.score(X, X @ [1, 2, 3]) > 0.99
+        True
+    """
+
+    def fit(self, X: Any, y: Any) -> InfiniteWidthRegressor:
+        """Train.
+
+        Args:
+            X: (n, D).
+            y: (n,) or (n, C).
+        """
+        how: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
+        checked: Any = validate_data(self, X, y, dtype=np.float64, **how)
+        X, y = checked
+        self.target_mean_, scale = y.mean(axis=0), y.std(axis=0)
+        self.target_scale_ = np.where(scale > 0, scale, 1.0)
+        self._trained(X, (y - self.target_mean_) / self.target_scale_, "mse")
+        return self
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predictions (n,) or (n, C), and with `return_std` the standard error of the solver too, shaped alike."""
+        f = self._outputs(X)
+        mean = f.mean * self.target_scale_ + self.target_mean_
+        return (mean, f.se * self.target_scale_) if return_std else mean
+
+
+class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
+    """Classification by an infinitely wide network that learns features.
+
+    Inputs are used as given: scale them (`StandardScaler`). Trained by gradient descent on the logistic loss, or for
+    several classes on the cross-entropy.
+
+    Args:
+        depth, activation, gamma0, learning_rate, momentum, steps, max_steps, early_stopping, validation_fraction,
+            particles, replicates, feature_tol, random_state: as for `InfiniteWidthRegressor`.
+
+    Attributes:
+        classes_: labels.
+        solution_, n_iter_, learning_rate_, validation_loss_: as of `InfiniteWidthRegressor`.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> X = np.random.default_rng(0).standard_normal((20, 3))
+        >>> model = kf.InfiniteWidthClassifier(depth=1, steps=30, replicates=1, particles=128)
+        >>> model.fit(X, np.where(X[:, 0] > 0, "right", "left")).predict([[2, 0, 0], [-2, 0, 0]]).tolist()
+        ['right', 'left']
+    """
+
+    def fit(self, X: Any, y: Any) -> InfiniteWidthClassifier:
+        """Train.
+
+        Args:
+            X: (n, D).
+            y: labels (n,), of two classes or more.
+        """
+        checked: Any = validate_data(self, X, y, dtype=np.float64)
+        X, y = checked
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"InfiniteWidthClassifier needs samples of 2 classes or more, got 1 class: {self.classes_[0]}"
+            )
+        two = len(self.classes_) == 2
+        self._trained(X, 2.0 * labels - 1 if two else labels, "logistic" if two else "cross_entropy", labels)
+        return self
+
+    def decision_function(self, X: Any, return_std: bool = False) -> Any:
+        """Outputs f, (n,) of two classes, above 0 for the second; else (n, classes). With `return_std` errors too."""
+        f = self._outputs(X)
+        return (f.mean, f.se) if return_std else f.mean
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities (n, classes): the logistic function of f, or softmax."""
+        f = self.decision_function(X)
+        if f.ndim == 1:
+            return np.stack([expit(-f), expit(f)], axis=1)
+        return softmax(f, axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable labels (n,)."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class AdaptedKernel(TransformerMixin, BaseEstimator):
+    """The kernel that a trained network has made, for `KernelRidge` or `SVC` with kernel="precomputed".
+
+    Args:
+        estimator: a regressor or classifier of infinite width; `InfiniteWidthRegressor()` by default.
+        layer: whose feature kernel; the last hidden one by default.
+
+    Attributes:
+        estimator_: trained.
+        X_fit_: inputs (P, D) that it was trained on.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> X = np.random.default_rng(0).standard_normal((10, 3))
+        >>> network = kf.InfiniteWidthRegressor(depth=1, activation="linear", steps=20)
+        >>> kf.AdaptedKernel(network).fit(X, X[:, 0]).transform(X[:4]).shape
+        (4, 10)
+    """
+
+    def __init__(self, estimator: Any = None, *, layer: int = -1) -> None:
+        self.estimator = estimator
+        self.layer = layer
+
+    def fit(self, X: Any, y: Any) -> AdaptedKernel:
+        """Train the estimator on X (n, D) and y."""
+        model: Any = InfiniteWidthRegressor() if self.estimator is None else clone(self.estimator)
+        self.estimator_ = model.fit(X, y)
+        self.X_fit_ = validate_data(self, X, dtype=np.float64)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Phi (n, P) between X and the points of training."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        layers = self.estimator_.solution_.network.hidden_layers
+        if not -layers <= self.layer <= layers:
+            raise ValueError(f"layer must be in 0..{layers} (or negative, from the last), got {self.layer}")
+        layer = self.layer if self.layer >= 0 else layers + 1 + self.layer
+        return self.estimator_.solution_.feature_kernel_between(layer, -1, X, self.X_fit_).mean
