@@ -151,6 +151,9 @@ WRONG = {
     "short stream": lambda folder: solved(
         training=kf.OnlineSGD(learning_rate=0.1, batch_size=2, steps=3), stream=FRESH
     ),
+    "step without a state": lambda folder: solved().predict(np.eye(2), step=2),
+    "no state": lambda folder: solved(kf.DeepLinear()).predict(np.eye(2)),
+    "other features": lambda folder: solved().predict(np.eye(3)[:1]),
     "short schedule": lambda folder: solved(schedule=[1.0]),
     "one output": lambda folder: solved(kf.GradientIndependence(), y=np.eye(2)),
     "not plain": lambda folder: solved(kf.DeepLinear(), bias_scale=0.1),

@@ -105,7 +105,7 @@ def test_classes_of_both_are_counted():
         (lambda: kf.Problem(X, TARGETS, stream=(STREAM, np.ones((40, 2)))), r"y of the stream must be shaped as y"),
         (
             lambda: kf.Problem(X, TARGETS, stream=(STREAM, np.ones(3))),
-            "X and y must have the same length, got 40 and 3",
+            "of the stream must have the same length, got 40 and 3",
         ),
         (
             lambda: solved(LINEAR, rule=kf.OnlineSGD(learning_rate=0.1, batch_size=5, steps=9)),

@@ -44,6 +44,17 @@ def test_bad_weights_are_named(weights, message):
         kf.Problem(np.eye(2), [1.0, -1.0], weights)
 
 
+def test_test_points_follow_with_weight_zero():
+    given = kf.Problem(np.eye(3), [0, 1, 2], [1, 1, 2], "cross_entropy", X_test=np.ones((2, 3)), y_test=[3, 0])
+    assert given.X.shape == (5, 3) and given.y.shape == (5, 4) and given.weights.tolist() == [0.25, 0.25, 0.5, 0, 0]
+    with pytest.raises(ValueError, match=r"X_test must be shaped as X, \(3, 3\) but for the number of points"):
+        kf.Problem(np.eye(3), np.ones(3), X_test=np.ones((2, 2)), y_test=[1, 1])
+    with pytest.raises(ValueError, match="X_test and y_test must have the same length, got 2 and 1"):
+        kf.Problem(np.eye(3), np.ones(3), X_test=np.ones((2, 3)), y_test=[1])
+    with pytest.raises(ValueError, match="y_test must"):
+        kf.Problem(np.eye(3), np.ones(3), X_test=np.ones((2, 3)))
+
+
 def test_weights_sum_to_one_and_stay_as_they_are():
     weights = kf.Problem(np.eye(3), np.ones(3), [1, 1, 5]).weights
     assert weights.sum() == pytest.approx(1) and weights[2] == pytest.approx(5 / 7)

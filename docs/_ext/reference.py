@@ -221,6 +221,7 @@ def _auto(full: str, value: Any) -> list[str]:
         return [f".. autoclass:: {full}", ""]  # its methods are those of every layer
     hidden = [name for name in ("run", "model_config") if issubclass(value, Spec) and hasattr(value, name)]
     hidden += value._fields if issubclass(value, tuple) else []  # Python's own text about them says nothing
+    hidden += [name for name in dir(value) if name.startswith("set_") and name.endswith("_request")]  # of scikit-learn
     exclude = [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
     return [f".. autoclass:: {full}", "   :members:", *exclude, ""]
 

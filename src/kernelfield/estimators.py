@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from kernelfield.gaussian_averages import NotConverged
 from kernelfield.march import March
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
@@ -25,10 +26,11 @@ from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 from kernelfield.training import GradientDescent
 
 FIRST_STEPS = 50  # of a run whose length is not known
-RESTS = 0.01  # part of its loss that training loses in its second half, where it has converged
+RESTS = 0.01  # of its loss, by which it changes in the second half of training that has converged
 SOLVED = 1e-3  # part of the initial loss that is as good as none
 OVERFITS = 0.7  # where in a run its best step lies, at most, if it need not be longer
-RETRIES = 6  # halvings of a learning rate that diverges
+RETRIES = 8  # of runs that diverge or run out of particles
+MOST_PARTICLES = 2**14
 SLOPES = {"mse": 1.0, "logistic": 0.25, "cross_entropy": 0.5}  # largest second derivatives of a loss
 
 
@@ -41,6 +43,7 @@ class _InfiniteWidth(BaseEstimator):
         *,
         activation: Any = "tanh",
         gamma0: float = 1.0,
+        bias_scale: float | None = 0.5,
         learning_rate: float | Literal["auto"] = "auto",
         momentum: float = 0.9,
         steps: int | Literal["converged"] = "converged",
@@ -55,6 +58,7 @@ class _InfiniteWidth(BaseEstimator):
         self.depth = depth
         self.activation = activation
         self.gamma0 = gamma0
+        self.bias_scale = bias_scale
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.steps = steps
@@ -72,7 +76,8 @@ class _InfiniteWidth(BaseEstimator):
             raise ValueError(f"steps must be an integer or 'converged', got {self.steps!r}")
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        network = MLP(depth=self.depth, activation=self.activation, gamma0=self.gamma0 or 1.0)
+        gamma0 = self.gamma0 or 1.0  # the static kernel does not know it
+        network = MLP(depth=self.depth, activation=self.activation, gamma0=gamma0, bias_scale=self.bias_scale)
         problem = Problem(X, y, loss=loss)
         given = self.learning_rate
         self.learning_rate_: float = self._rate(network, problem) if isinstance(given, str) else given
@@ -91,31 +96,35 @@ class _InfiniteWidth(BaseEstimator):
         self.n_iter_ = self.solution_.steps_done
 
     def _solved(self, network: MLP, problem: Problem, steps: int, seed: int) -> Solution:
-        """At the learning rate, or a half, a quarter, ... of it where that diverges and may be chosen."""
-        needed = 2 ** math.ceil(math.log2(4 * problem.points))
-        method: Any = StaticNTK()
-        if self.gamma0:
-            tolerances = {"feature_tol": self.feature_tol, "gradient_tol": min(10 * self.feature_tol, 0.1)}
-            particles = max(self.particles, needed)
-            method = March(particles=particles, replicates=self.replicates, seed=seed, kernels="features", **tolerances)
+        """At a half, a quarter, ... of the learning rate where that diverges and may be chosen; with more particles."""
+        particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
+        tolerances = {"feature_tol": self.feature_tol, "gradient_tol": min(10 * self.feature_tol, 0.1)}
+        how: dict[str, Any] = {"replicates": self.replicates, "seed": seed, "kernels": "features"}
+        how |= {} if network.is_linear else tolerances  # those are exact
         for retry in range(RETRIES + 1):
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
+            method = March(particles=particles, **how) if self.gamma0 else StaticNTK()
             try:
                 return solve(network, problem, rule, method, fields_at=(-1,))
             except SolveError as error:
-                diverged = error.solution is not None and error.solution.status.code == "diverged"
-                if not diverged or self.learning_rate != "auto" or retry == RETRIES:
+                code = "out_of_particles" if error.solution is None else error.solution.status.code
+                if retry == RETRIES:
                     raise
-            self.learning_rate_ /= 2
-        raise AssertionError
+                if code == "diverged" and self.learning_rate == "auto":
+                    self.learning_rate_ /= 2
+                elif code == "out_of_particles" and particles < MOST_PARTICLES:
+                    particles *= 2
+                else:
+                    raise
+        raise AssertionError("the last retry returns or raises")
 
     def _converged(self, network: MLP, problem: Problem, most: int, seed: int) -> Solution:
         """Trained for twice the steps, until the second half of them changes little."""
         steps = min(FIRST_STEPS, most)
         while True:
             solution = self._solved(network, problem, steps, seed)
-            half, last, first = solution.loss[steps // 2], solution.loss[-1], problem.initial_loss
-            if half - last < RESTS * half or last < SOLVED * first:
+            late = solution.loss[steps // 2 :]
+            if np.ptp(late) < RESTS * late.max() or late[-1] < SOLVED * problem.initial_loss:
                 return solution
             if steps == most:
                 advice = "raise max_steps, or take early_stopping=True or a number of steps"
@@ -139,7 +148,11 @@ class _InfiniteWidth(BaseEstimator):
 
     def _rate(self, network: MLP, problem: Problem) -> float:
         """Half of what is stable in a network that does not learn features, and less in one that does."""
-        largest = np.linalg.eigvalsh(initial_kernels(network, problem).ntk)[-1] / problem.points
+        try:
+            ntk = initial_kernels(network, problem).ntk
+        except NotConverged:  # large inputs, where many activations are nearly steps: erf is known in closed form
+            ntk = initial_kernels(network.model_copy(update={"activation": "erf"}), problem).ntk
+        largest = np.linalg.eigvalsh(ntk)[-1] / problem.points
         slope = SLOPES[problem.loss.name]
         return float(1 / (max(largest, 1e-12) * slope * (1 + self.gamma0)))
 
@@ -160,6 +173,7 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         depth: number of hidden layers L.
         activation: see `kernelfield.MLP`.
         gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel.
+        bias_scale: of trained biases; None for none, when tanh networks are odd functions of their inputs.
         learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where that diverges.
         momentum: of gradient descent.
         steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
@@ -185,6 +199,11 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         >>> model.score(X, X @ [1, 2, 3]) > 0.99
         True
     """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def fit(self, X: Any, y: Any) -> InfiniteWidthRegressor:
         """Train.
@@ -215,8 +234,8 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
     several classes on the cross-entropy.
 
     Args:
-        depth, activation, gamma0, learning_rate, momentum, steps, max_steps, early_stopping, validation_fraction,
-            particles, replicates, feature_tol, random_state: as for `InfiniteWidthRegressor`.
+        depth, activation, gamma0, bias_scale, learning_rate, momentum, steps, max_steps, early_stopping,
+            validation_fraction, particles, replicates, feature_tol, random_state: as for `InfiniteWidthRegressor`.
 
     Attributes:
         classes_: labels.
@@ -263,6 +282,7 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable labels (n,)."""
+        check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 

@@ -66,11 +66,15 @@ class Passed(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def visitors(layers: Sequential, state: Any, data: Array) -> Array:
-    """f (n, C) of points that do not know each other."""
+    """f (n, C) of points that do not know each other: in double precision, since rounding depends on their places."""
 
     def visited(leaf: Any) -> Any:
         return Visited(leaf) if isinstance(leaf, InfiniteMatrix) else leaf
 
+    def precise(leaf: Array) -> Array:
+        return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    state = jax.tree.map(precise, state)
     state = jax.tree.map(visited, state, is_leaf=lambda leaf: isinstance(leaf, InfiniteMatrix))
     return layers.forward(state, Signal(data, data))[1]
 
@@ -125,7 +129,7 @@ class MarchPredictor:
             if max(int(basis.size) for basis in bases(state)) + own * uses > setup.particles:
                 raise OutOfParticles(f"new points have more directions than {setup.particles} particles leave")
             state = self._with_room(setup, state, data[:1], own * uses, len(self.axes) + own)
-            batches = [jnp.asarray(batch, setup.dtype) for batch in _batches(data, ROWS)]
+            batches = map(jnp.asarray, _batches(data, ROWS))
             return np.concatenate([visitors(self.layers, state, batch) for batch in batches])[: len(data)]
 
         with jax.enable_x64(True):

@@ -31,6 +31,7 @@ class Problem:
             function of the outputs and targets of one point that can be differentiated in the outputs.
         stream: fresh points (X, y) that train, each once, by `kernelfield.OnlineSGD`: the points above are then only
             observed, and the loss that is reported is theirs. Kept as a Problem.
+        X_test, y_test: test points, which follow the others with weight zero.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
@@ -55,10 +56,17 @@ class Problem:
         weights: Any = None,
         loss: str | Loss | Callable[..., Any] = "mse",
         stream: tuple[Any, Any] | Problem | None = None,
+        X_test: Any = None,
+        y_test: Any = None,
     ) -> None:
+        X, y = real_array("X", X, dimensions=(2, 3, 4)), real_array("y", y, dimensions=(1, 2))
+        if X_test is not None or y_test is not None:
+            weights = np.ones(len(y)) if weights is None else real_array("weights", weights, dimensions=1)
+            tests = _shaped(("X_test", "y_test"), (X_test, y_test), X, y)
+            weights = np.concatenate([weights, np.zeros(len(tests[1]))])
+            X, y = (np.concatenate(pair) for pair in zip((X, y), tests, strict=True))
         object.__setattr__(self, "X", real_array("X", X, dimensions=(2, 3, 4)))
         object.__setattr__(self, "loss", losses.loss(loss))
-        y = real_array("y", y, dimensions=(1, 2))
         fresh = None if stream is None else _fresh(stream, self.X, y)
         every = losses.targets(self.loss.name, y if fresh is None else np.concatenate([y, fresh[1]]))  # of all classes
         object.__setattr__(self, "y", real_array("y", every[: len(y)], dimensions=(1, 2)))
@@ -111,13 +119,19 @@ def _fresh(stream: Any, *observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pair = (stream.X, stream.y) if isinstance(stream, Problem) else stream
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"stream must be a pair (X, y), got {type(stream).__name__}")
-    X, y = (real_array(f"{name} of the stream", each, (1, 2, 3, 4)) for name, each in zip("Xy", pair, strict=True))
-    for name, each, other in zip("Xy", (X, y), observed, strict=True):
+    return _shaped(("X of the stream", "y of the stream"), pair, *observed)
+
+
+def _shaped(names: tuple[str, str], pair: Any, *others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Further inputs and targets, shaped as X and y but for their number."""
+    X, y = (real_array(name, each, (1, 2, 3, 4)) for name, each in zip(names, pair, strict=True))
+    for name, each, symbol, other in zip(names, (X, y), "Xy", others, strict=True):
         if each.shape[1:] != other.shape[1:]:
             raise ValueError(
-                f"{name} of the stream must be shaped as {name}, {other.shape} but for the number of points, "
-                f"got {each.shape}"
+                f"{name} must be shaped as {symbol}, {other.shape} but for the number of points, got {each.shape}"
             )
+    if len(X) != len(y):
+        raise ValueError(f"{names[0]} and {names[1]} must have the same length, got {len(X)} and {len(y)}")
     return X, y
 
 

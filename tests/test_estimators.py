@@ -1,0 +1,144 @@
+"""Infinitely wide networks behave as scikit-learn estimators, and predict what their Solution does."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import check_estimator
+
+import kernelfield as kf
+
+RNG = np.random.default_rng(2)
+X, NEW = RNG.standard_normal((24, 4)), RNG.standard_normal((9, 4))
+Y, CLASSES = np.tanh(X[:, 0]) + 0.2 * X[:, 1], np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.5, 0.5])]
+SMALL = {"depth": 1, "particles": 128, "replicates": 2, "feature_tol": 1e-2, "random_state": 0}
+
+
+def regressor(**settings):
+    return kf.InfiniteWidthRegressor(**{**SMALL, "steps": 15, **settings})
+
+
+def classifier(**settings):
+    return kf.InfiniteWidthClassifier(**{**SMALL, "steps": 15, **settings})
+
+
+@pytest.mark.parametrize("make", [regressor, classifier])
+def test_scikit_learn_checks_pass(make):
+    """With the static kernel, which is fast; `benchmarks/estimator_checks.py` has those of feature learning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_estimator(make(gamma0=0.0, activation="erf"), on_skip=None)
+
+
+def test_a_regressor_predicts_what_its_solution_does_in_units_of_the_targets():
+    model = regressor().fit(X, 7 + 100 * Y)
+    f = model.solution_.predict(NEW)
+    mean, error = model.predict(NEW, return_std=True)
+    np.testing.assert_allclose(mean, f.mean * model.target_scale_ + model.target_mean_)
+    np.testing.assert_allclose(error, f.se * model.target_scale_)
+    assert (error > 0).all() and model.score(X, 7 + 100 * Y) > 0.9
+    scaled = regressor().fit(X, Y)
+    np.testing.assert_allclose(mean, 7 + 100 * scaled.predict(NEW), rtol=1e-6)
+
+
+def test_several_targets_and_constant_ones():
+    Z = np.stack([Y, -Y, np.ones(24)], axis=1)
+    found = regressor(activation="linear", steps=10).fit(X, Z).predict(NEW)
+    assert found.shape == (9, 3)
+    np.testing.assert_allclose(found[:, 0], -found[:, 1], atol=1e-10)
+    np.testing.assert_allclose(found[:, 2], 1, atol=1e-10)
+
+
+@pytest.mark.parametrize("labels", [CLASSES, CLASSES == "a"])
+def test_a_classifier_gives_probabilities_of_its_classes(labels):
+    model = classifier(steps=30).fit(X, labels)
+    chances = model.predict_proba(NEW)
+    assert chances.shape == (9, len(model.classes_)) and chances.min() > 0
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.predict(NEW), model.classes_[chances.argmax(axis=1)])
+    assert model.score(X, labels) > 0.9
+    f, error = model.decision_function(NEW, return_std=True)
+    assert f.shape == error.shape == ((9,) if len(model.classes_) == 2 else (9, 3))
+
+
+def test_the_same_seed_predicts_the_same_and_no_feature_learning_is_the_static_kernel():
+    one, again, other = (regressor(random_state=seed).fit(X, Y).predict(NEW) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-6
+    lazy = regressor(gamma0=0.0).fit(X, Y)
+    assert isinstance(lazy.solution_.method, kf.StaticNTK)
+    settings = {"learning_rate": lazy.learning_rate_, "particles": 1024, "feature_tol": 1e-6}
+    nearly = regressor(gamma0=0.02, **settings).fit(X, Y)
+    np.testing.assert_allclose(nearly.predict(NEW), lazy.predict(NEW), atol=0.08)
+    assert np.abs(nearly.predict(NEW) - lazy.predict(NEW)).max() < np.abs(one - lazy.predict(NEW)).max() / 2
+
+
+def test_training_ends_where_it_has_converged_or_says_that_it_has_not():
+    model = regressor(steps="converged", activation="linear", gamma0=0.0).fit(X, Y)
+    late = model.solution_.loss[model.n_iter_ // 2 :]
+    assert np.ptp(late) < 0.01 * late.max() or late[-1] < 1e-3 * model.solution_.loss[0]
+    with pytest.warns(ConvergenceWarning, match="not converged after max_steps = 5 steps: raise max_steps"):
+        regressor(steps="converged", max_steps=5).fit(X, Y)
+
+
+def test_early_stopping_trains_all_points_until_the_validation_loss_was_least():
+    noisy = Y + RNG.standard_normal(24)
+    model = regressor(early_stopping=True, gamma0=0.0, steps="converged").fit(X, noisy)
+    assert model.n_iter_ == max(1, model.validation_loss_.argmin()) < len(model.validation_loss_) - 1
+    assert (model.solution_.problem.weights > 0).all()
+    assert classifier(early_stopping=True, steps=10).fit(X, CLASSES).n_iter_ <= 10
+
+
+def test_a_learning_rate_that_diverges_is_halved_if_it_may_be_chosen(monkeypatch):
+    monkeypatch.setattr(kf.InfiniteWidthRegressor, "_rate", lambda *_: 300.0)
+    assert regressor(momentum=0.0).fit(X, Y).learning_rate_ < 300
+    with pytest.raises(kf.SolveError, match="diverged"):
+        regressor(learning_rate=300.0, momentum=0.0).fit(X, Y)
+
+
+def test_they_clone_pickle_and_run_in_pipelines_and_searches():
+    model = make_pipeline(StandardScaler(), regressor(steps=5, gamma0=0.0))
+    search = GridSearchCV(model, {"infinitewidthregressor__depth": [1, 2]}, cv=2).fit(X, Y)
+    assert search.best_params_["infinitewidthregressor__depth"] in (1, 2)
+    fitted = regressor(activation="linear").fit(X, Y)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(NEW), fitted.predict(NEW))
+    assert clone(fitted).get_params() == fitted.get_params() and not hasattr(clone(fitted), "solution_")
+
+
+def test_the_adapted_kernel_is_that_of_the_trained_network():
+    trained = regressor(particles=512)
+    adapted = kf.AdaptedKernel(trained).fit(X, Y)
+    np.testing.assert_allclose(adapted.transform(X), adapted.estimator_.solution_.feature_kernel(1), atol=0.02)
+    ridge = make_pipeline(kf.AdaptedKernel(trained), KernelRidge(alpha=1e-3, kernel="precomputed")).fit(X, Y)
+    assert ridge.score(X, Y) > 0.95 and ridge.predict(NEW).shape == (9,)
+    machine = make_pipeline(kf.AdaptedKernel(classifier(particles=512)), SVC(kernel="precomputed")).fit(X, CLASSES)
+    assert machine.score(X, CLASSES) > 0.7
+    with pytest.raises(ValueError, match=r"layer must be in 0\.\.1"):
+        kf.AdaptedKernel(regressor(gamma0=0.0), layer=4).fit(X, Y).transform(NEW)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda: regressor().predict(NEW), NotFittedError, "not fitted yet"),
+        (lambda: regressor(gamma0=0.0).fit(X, Y).predict(NEW[:, :2]), ValueError, "expecting 4 features"),
+        (lambda: regressor().fit(X, np.where(Y > 0, Y, np.nan)), ValueError, "contains NaN"),
+        (lambda: classifier().fit(X, np.zeros(24)), ValueError, "needs samples of 2 classes or more, got 1 class"),
+        (lambda: classifier().fit(X, Y), ValueError, "Unknown label type: continuous"),
+        (lambda: regressor(steps="all").fit(X, Y), ValueError, "steps must be an integer or 'converged', got 'all'"),
+        (lambda: regressor(depth=0).fit(X, Y), ValueError, "MLP: depth must be greater than or equal to 1, got 0"),
+        (lambda: regressor(gamma0=-1.0).fit(X, Y), ValueError, "gamma0 must be greater than 0, got -1"),
+    ],
+)
+def test_bad_input_is_what_users_of_scikit_learn_expect(ask, error, message):
+    with pytest.raises(error, match=message):
+        ask()
