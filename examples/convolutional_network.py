@@ -27,13 +27,13 @@ def solved(method):
     return kf.solve(network, problem, training, method, progress=False)
 
 
-march = kf.March(particles=1024, replicates=3, feature_tol=3e-3, kernels="features")
+march = kf.March(particles=1024, replicates=2, feature_tol=3e-3, kernels="features")
 infinite = solved(march)
-finite = solved(kf.FiniteWidth(width=256, seeds=8, kernels="features"))
+finite = solved(kf.FiniteWidth(width=128, seeds=8, kernels="features"))
 static = solved(kf.StaticNTK())
 
 off = kf.compare(finite, infinite).row("predictions")
-print(f"N = 256: {100 * off.error:.1f} % off, sampling noise {100 * off.noise:.1f} %")
+print(f"N = 128: {100 * off.error:.1f} % off, sampling noise {100 * off.noise:.1f} %")
 
 # %%
 # With sites, a feature kernel is the mean over them. The network starts almost blind to the
@@ -44,7 +44,7 @@ figure, axes = plt.subplots(
 )
 plotting.loss_curve(axes[0], infinite, plotting.RICH, "infinite width")
 plotting.loss_curve(axes[0], static, plotting.NEUTRAL, "static tangent kernel")
-plotting.loss_dots(axes[0], finite, plotting.LAZY, "eight networks, N = 256")
+plotting.loss_dots(axes[0], finite, plotting.LAZY, "eight networks, N = 128")
 axes[0].legend(frameon=False, loc="lower left")
 axes[0].spines[["top", "right"]].set_visible(False)
 kernels = [infinite.feature_kernel(layer=2, t=t) for t in (0, -1)]

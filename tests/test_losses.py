@@ -154,7 +154,8 @@ def test_one_update_of_cross_entropy_written_out():
 
 @pytest.mark.parametrize("name", ["logistic", "hinge", quartic])
 def test_networks_make_any_loss_smaller(name):
-    problem = kf.Problem(RNG.standard_normal((4, 3)), [1, -1, 1, -1], loss=name)
+    X = np.random.default_rng(5).standard_normal((4, 3))
+    problem = kf.Problem(X, [1, -1, 1, -1], loss=name)
     found = solved(problem=problem, training=kf.GradientDescent(learning_rate=0.3, steps=60), width=32, seeds=2)
     assert found.loss[0] == pytest.approx(problem.initial_loss)
     assert found.loss[-1] < found.loss[0] / 2

@@ -176,7 +176,7 @@ def test_every_figure_that_takes_images_takes_settings():
 @pytest.fixture(scope="module")
 def convolutional():
     plan = figure4.Plan(
-        gammas=(1.0, 10.0), points=8, tests=8, channels=(8, 16), seeds=2, batch=4, epochs=10,
+        gammas=(1.0, 10.0), depth=1, points=8, tests=8, channels=(8, 16), seeds=2, batch=4, epochs=10,
         few=2, few_tests=2, few_steps=10, few_channels=(8, 64), few_rate=0.1, particles=512,
     )  # fmt: skip
     lines = []
