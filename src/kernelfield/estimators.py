@@ -16,7 +16,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kernelfield.gaussian_averages import NotConverged
 from kernelfield.march import March
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
@@ -147,12 +146,13 @@ class _InfiniteWidth(BaseEstimator):
             steps = min(2 * steps, most)
 
     def _rate(self, network: MLP, problem: Problem) -> float:
-        """Half of what is stable in a network that does not learn features, and less in one that does."""
-        try:
-            ntk = initial_kernels(network, problem).ntk
-        except NotConverged:  # large inputs, where many activations are nearly steps: erf is known in closed form
-            ntk = initial_kernels(network.model_copy(update={"activation": "erf"}), problem).ntk
-        largest = np.linalg.eigvalsh(ntk)[-1] / problem.points
+        """Half of what is stable in a network that does not learn features, and less in one that does.
+
+        Of an activation whose kernel takes an integration, that of erf has to do: a guess, halved where it diverges.
+        """
+        if network.nonlinearity.feature_map is None:
+            network = network.model_copy(update={"activation": "erf"})
+        largest = np.linalg.eigvalsh(initial_kernels(network, problem).ntk)[-1] / problem.points
         slope = SLOPES[problem.loss.name]
         return float(1 / (max(largest, 1e-12) * slope * (1 + self.gamma0)))
 
