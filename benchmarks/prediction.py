@@ -1,0 +1,181 @@
+"""Test error of the static kernel, the adapted kernel, feature learning at infinite width, and finite networks.
+
+    python benchmarks/prediction.py
+    python benchmarks/prediction.py --tasks single-index --draws 5 --figure prediction.png
+
+Squared errors of test points relative to the variance of their targets, or the share of wrong classes; means over draws
+of the data with standard errors. gamma0 = 0 is the static kernel. Infinite width stops where the loss on a validation
+split is least and then trains all points that long; the adapted kernel is that of its last layer, in a ridge
+regression; finite networks follow the same rule for as many steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_diabetes, load_digits, load_linnerud
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+import kernelfield as kf
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+class Task(NamedTuple):
+    """A draw of training and test points; integer targets are classes."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+
+
+def gaussian(target: Callable[[np.ndarray], np.ndarray], dimensions: int, points: int, noise: float = 0.0) -> Any:
+    """Standard normal inputs, 1000 test points, and noise on the targets of training."""
+
+    def drawn(rng: np.random.Generator) -> Task:
+        X, X_test = rng.standard_normal((points, dimensions)), rng.standard_normal((1000, dimensions))
+        return Task(X, target(X) + noise * rng.standard_normal(points), X_test, target(X_test))
+
+    return drawn
+
+
+def parity(rng: np.random.Generator) -> Task:
+    """x_1 x_2 of signs in ten dimensions."""
+    X, X_test = (rng.choice([-1.0, 1.0], (count, 10)) for count in (200, 1000))
+    return Task(X, X[:, 0] * X[:, 1], X_test, X_test[:, 0] * X_test[:, 1])
+
+
+def shipped(load: Callable[..., Any], points: int) -> Any:
+    """A data set of scikit-learn, split at random."""
+
+    def drawn(rng: np.random.Generator) -> Task:
+        X, y = load(return_X_y=True)
+        y = y[:, 0] if y.ndim > 1 else y
+        X, X_test, y, y_test = train_test_split(X, y, train_size=points, random_state=int(rng.integers(2**31)))
+        scaler = StandardScaler(with_std=y.dtype.kind == "f").fit(X)
+        scale = 1.0 if y.dtype.kind == "f" else scaler.transform(X).std()
+        return Task(scaler.transform(X) / scale, y, scaler.transform(X_test) / scale, y_test)
+
+    return drawn
+
+
+TASKS: dict[str, Callable[[np.random.Generator], Task]] = {
+    "single-index": gaussian(lambda X: (X[:, 0] ** 2 - 1) / np.sqrt(2), dimensions=10, points=150),
+    "sparse parity": parity,
+    "linear with noise": gaussian(lambda X: X.sum(axis=1) / np.sqrt(20), dimensions=20, points=60, noise=1.0),
+    "diabetes": shipped(load_diabetes, 150),
+    "linnerud": shipped(load_linnerud, 14),
+    "digits": shipped(load_digits, 200),
+}
+
+
+def error(y: np.ndarray, found: np.ndarray) -> float:
+    """Share of wrong classes, or the squared error relative to the variance of y."""
+    return float(np.mean(found != y) if y.dtype.kind == "i" else np.mean((found - y) ** 2) / np.var(y))
+
+
+def infinite(task: Task, gamma0: float) -> Any:
+    """The fitted estimator of infinite width."""
+    kind = kf.InfiniteWidthClassifier if task.y.dtype.kind == "i" else kf.InfiniteWidthRegressor
+    model = kind(
+        depth=2, activation="erf", gamma0=gamma0, early_stopping=True, max_steps=100, feature_tol=1e-2, random_state=0
+    )
+    return model.fit(task.X, task.y)
+
+
+def adapted(task: Task, model: Any) -> float:
+    """Test error of ridge regression with the adapted kernel, its ridge chosen on a validation split."""
+    every = np.concatenate([task.X, task.X_test])
+    kernel = model.solution_.feature_kernel_between(2, -1, every, task.X).mean
+    K, K_test = kernel[: len(task.X)], kernel[len(task.X) :]
+    K = (K + K.T) / 2  # the two sets of points are represented one after the other
+    classes = task.y.dtype.kind == "i"
+    targets = np.eye(task.y.max() + 1)[task.y] if classes else (task.y - task.y.mean())[:, None]
+    train, held = train_test_split(np.arange(len(task.y)), test_size=0.2, random_state=0)
+
+    def predicted(ridge: float, rows: np.ndarray, against: np.ndarray) -> np.ndarray:
+        fitted = KernelRidge(alpha=ridge * np.trace(K) / len(K), kernel="precomputed").fit(
+            K[np.ix_(rows, rows)], targets[rows]
+        )
+        found = fitted.predict(against[:, rows])
+        return found.argmax(axis=1) if classes else found[:, 0] + task.y.mean()
+
+    best = min(RIDGES, key=lambda ridge: error(task.y[held], predicted(ridge, train, K[held])))
+    return error(task.y_test, predicted(best, np.arange(len(task.y)), K_test))
+
+
+def finite(task: Task, model: Any, width: int) -> float:
+    """Test error of one network with the rule and the steps of the model."""
+    solution = model.solution_
+    method = kf.FiniteWidth(width=width, seeds=1, kernels="none")
+    found = kf.solve(solution.network, solution.problem, solution.training, method, fields_at=(-1,), progress=False)
+    f = found.predict(task.X_test).mean
+    if task.y.dtype.kind == "i":
+        return error(task.y_test, model.classes_[f.argmax(axis=1)])
+    return error(task.y_test, f * model.target_scale_ + model.target_mean_)
+
+
+def draw(path: str, measured: dict[str, dict[str, dict[float, np.ndarray]]]) -> None:
+    """One panel for each task: error against gamma0."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(measured), figsize=(3.6 * len(measured), 3.4), layout="constrained", squeeze=False
+    )
+    for place, (task, methods) in zip(axes[0], measured.items(), strict=True):
+        for name, errors in methods.items():
+            x, values = list(errors), np.array(list(errors.values()))
+            style = {"lw": 2.5, "color": "black"} if name == "infinite width" else {"lw": 1.2, "marker": "o", "ms": 3}
+            bars = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1]) if values.shape[1] > 1 else None
+            place.errorbar(x, values.mean(axis=1), bars, label=name, **style)
+        place.set(title=task, xlabel=r"$\gamma_0$ (0: static kernel)")
+        place.set_xscale("symlog", linthresh=0.3)
+        place.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("test error")
+    axes[0, -1].legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Print a table, and draw a figure if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME")
+    parser.add_argument("--gammas", nargs="+", type=float, default=[0.0, 0.3, 1.0, 3.0])
+    parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 1024])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--figure", help="path of a PNG")
+    given = parser.parse_args()
+    names = ["infinite width", "adapted kernel", *(f"N = {width}" for width in given.widths)]
+    print(f"| task | gamma0 | {' | '.join(names)} | steps | s |\n|{'---|' * (len(names) + 4)}", flush=True)
+    measured: dict[str, dict[str, dict[float, np.ndarray]]] = {}
+    for label in given.tasks:
+        measured[label] = {name: {} for name in names}
+        for gamma0 in given.gammas:
+            began, rows, steps = time.perf_counter(), [], []
+            for seed in range(given.draws):
+                task = TASKS[label](np.random.default_rng(seed))
+                model = infinite(task, gamma0)
+                found = [error(task.y_test, model.predict(task.X_test)), adapted(task, model)]
+                rows.append([*found, *(finite(task, model, width) if gamma0 else np.nan for width in given.widths)])
+                steps.append(model.n_iter_)
+            cells = []
+            for name, errors in zip(names, np.array(rows).T, strict=True):
+                se = errors.std(ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else np.nan
+                cells.append(f"{errors.mean():.3f} ({se:.3f})" if np.isfinite(errors).all() else "")
+                if np.isfinite(errors).all():
+                    measured[label][name][gamma0] = errors
+            taken = f"{np.mean(steps):.0f} | {time.perf_counter() - began:.0f}"
+            print(f"| {label} | {gamma0:g} | {' | '.join(cells)} | {taken} |", flush=True)
+    if given.figure:
+        draw(given.figure, measured)
+
+
+if __name__ == "__main__":
+    main()
