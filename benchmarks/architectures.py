@@ -16,6 +16,7 @@ import time
 import numpy as np
 
 import kernelfield as kf
+from distances import cell
 from kernelfield.layers import Activation, Dense, Readout
 
 RNG = np.random.default_rng(0)
@@ -61,13 +62,8 @@ def quantities(solution: kf.Solution) -> dict[str, list[kf.Estimate]]:
 
 def distances(found: kf.Solution, truth: kf.Solution) -> list[str]:
     """For each kind the distance and its noise, in percent of the truth's norm."""
-    one, other, cells = quantities(found), quantities(truth), []
-    for kind in KINDS:
-        pairs = list(zip(one[kind], other[kind], strict=True))
-        distance = np.mean([np.linalg.norm(a.mean - b.mean) / np.linalg.norm(b.mean) for a, b in pairs])
-        noise = np.mean([np.sqrt(np.sum(a.se**2 + b.se**2)) / np.linalg.norm(b.mean) for a, b in pairs])
-        cells.append(f"{100 * distance:.2f} ({100 * noise:.2f})")
-    return cells
+    one, other = quantities(found), quantities(truth)
+    return [cell(one[kind], other[kind]) for kind in KINDS]
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import kernelfield as kf
+from distances import cell
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((6, 8))
@@ -113,14 +114,9 @@ CASES = {
 def distances(found: kf.Solution, truth: kf.Solution) -> list[str]:
     """For f and Phi the distance and its noise, in percent of the truth's norm."""
     layers = range(1, truth.network.hidden_layers + 1)
-    pairs = {"f": [(found.estimate("predictions"), truth.estimate("predictions"))]}
-    pairs["Phi"] = [tuple(each.estimate("feature_kernel", layer) for each in (found, truth)) for layer in layers]
-    cells = []
-    for kind in pairs.values():
-        distance = np.mean([np.linalg.norm(a.mean - b.mean) / np.linalg.norm(b.mean) for a, b in kind])
-        noise = np.mean([np.sqrt(np.sum(a.se**2 + b.se**2)) / np.linalg.norm(b.mean) for a, b in kind])
-        cells.append(f"{100 * distance:.2f} ({100 * noise:.2f})")
-    return cells
+    f = ([each.estimate("predictions")] for each in (found, truth))
+    Phi = ([each.estimate("feature_kernel", layer) for layer in layers] for each in (found, truth))
+    return [cell(*f), cell(*Phi)]
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
+from ensembles import check_approach
 from kernelfield import config
 from kernelfield.layers import Activation, Conv, GlobalAveragePool, Readout
 from kernelfield.report import reproduce
@@ -72,17 +73,9 @@ ENSEMBLES = {
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_networks_of_growing_width_on_the_same_stream_approach_the_march(name):
     network, problem = ENSEMBLES[name]
-    truth, distances = solved(network, problem), []
-    for width in (8, 128):
-        found = solved(network, problem, method=kf.FiniteWidth(width=width, seeds=24, kernels="features"))
-        errors = []
-        for quantity in (("predictions",), ("feature_kernel", network.hidden_layers)):
-            one, other = (each.estimate(*quantity) for each in (found, truth))
-            errors.append(np.linalg.norm(one.mean - other.mean) / np.linalg.norm(other.mean))
-            noise = np.sqrt(np.sum(one.se**2 + other.se**2)) / np.linalg.norm(other.mean)
-            assert width == 8 or errors[-1] < 2 * noise, (errors, noise)
-        distances.append(sum(errors))
-    assert distances[1] < 0.7 * distances[0]
+    check_approach(
+        solved(network, problem), lambda method: solved(network, problem, method=method), [network.hidden_layers]
+    )
 
 
 def test_what_comes_later_in_the_stream_changes_nothing_before():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
+from ensembles import check_approach
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 
 RNG = np.random.default_rng(4)
@@ -172,19 +173,11 @@ ENSEMBLES = {
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem, training = ENSEMBLES[name]
-    truth, distances = solved(network, problem, training, particles=1024), []
-    for width in (8, 128):
-        method, errors = kf.FiniteWidth(width=width, seeds=24, kernels="features"), []
-        found = kf.solve(network, problem, training, method, progress=False)
-        layers = range(1, network.hidden_layers + 1)
-        pairs = [(found.estimate("predictions"), truth.estimate("predictions"))]
-        pairs += [tuple(each.estimate("feature_kernel", layer) for each in (found, truth)) for layer in layers]
-        for one, other in pairs:
-            errors.append(np.linalg.norm(one.mean - other.mean) / np.linalg.norm(other.mean))
-            noise = np.sqrt(np.sum(one.se**2 + other.se**2)) / np.linalg.norm(other.mean)
-            assert width == 8 or errors[-1] < 2 * noise, (errors, noise)
-        distances.append(sum(errors))
-    assert distances[1] < 0.7 * distances[0]
+    check_approach(
+        solved(network, problem, training, particles=1024),
+        lambda method: kf.solve(network, problem, training, method, progress=False),
+        range(1, network.hidden_layers + 1),
+    )
 
 
 def test_without_momentum_the_agreement_is_gone():

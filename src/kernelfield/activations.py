@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.special import erf as _erf
 from jax.scipy.stats import norm
 
-from kernelfield.validation import suggestion
+from kernelfield.validation import named
 
 Array = Any
 KernelMap = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -54,13 +54,10 @@ def activation(choice: str | Activation | Callable[[Array], Array]) -> Activatio
     """
     if isinstance(choice, Activation):
         return choice
-    if isinstance(choice, str):
-        if choice not in ACTIVATIONS:
-            raise ValueError(f"activation '{choice}' is unknown{suggestion(choice, list(ACTIVATIONS))}")
-        return ACTIVATIONS[choice]
-    if not callable(choice):
-        raise ValueError(f"activation must be a name or a function, got {type(choice).__name__}")
-    return Activation(getattr(choice, "__name__", "custom"), choice, elementwise_derivative(choice))
+    if (known := named("activation", choice, ACTIVATIONS)) is not None:
+        return known
+    function: Any = choice
+    return Activation(getattr(function, "__name__", "custom"), function, elementwise_derivative(function))
 
 
 def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], Array]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.validation import suggestion
+from kernelfield.validation import named
 
 Array = Any
 
@@ -72,14 +72,11 @@ def loss(choice: str | Loss | Callable[[Array, Array], Array]) -> Loss:
     """
     if isinstance(choice, Loss):
         return choice
-    if isinstance(choice, str):
-        if choice not in LOSSES:
-            raise ValueError(f"loss '{choice}' is unknown{suggestion(choice, list(LOSSES))}")
-        return LOSSES[choice]
-    if not callable(choice):
-        raise ValueError(f"loss must be a name or a function, got {type(choice).__name__}")
+    if (known := named("loss", choice, LOSSES)) is not None:
+        return known
+    function: Any = choice
     name = getattr(choice, "__name__", "custom")
-    return Loss("custom" if name in LOSSES else name, choice)
+    return Loss("custom" if name in LOSSES else name, function)
 
 
 def targets(name: str, y: np.ndarray) -> np.ndarray:

@@ -354,8 +354,7 @@ class MarchRun:
 
     def _axes(self) -> np.ndarray:
         """(k, D) orthonormal: the data are their coordinates times sqrt(D) times these."""
-        problems = (each for each in (self.problem, self.problem.stream) if each is not None)
-        inputs = np.concatenate([self.network.inputs(each) for each in problems])
+        inputs = self.network.every_input(self.problem)
         rows, F = (values.reshape(-1, values.shape[-1]) for values in (inputs, self.data))
         return (F / (F**2).sum(axis=0)).T @ rows / np.sqrt(rows.shape[1])
 

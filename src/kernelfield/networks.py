@@ -94,12 +94,16 @@ class Architecture(Spec):
             )
         return problem.X
 
+    def every_input(self, problem: Problem) -> np.ndarray:
+        """`inputs` of the points that are observed, and of its stream."""
+        return np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
+
     def coordinates(self, problem: Problem) -> np.ndarray:
         """`inputs` in their own principal axes, (P, k) or (P, *sites, k): all that infinite width knows of them.
 
         Points of a stream follow those that are observed.
         """
-        X = np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
+        X = self.every_input(problem)
         rows = principal_coordinates(X.reshape(-1, X.shape[-1]))
         return rows.reshape(*X.shape[:-1], -1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,21 @@ def spec_class(name: str, base: type[Spec] = Spec) -> type[Spec]:
     if name not in known:
         raise ValueError(f"'{name}' is unknown{suggestion(name, sorted(known))}")
     return known[name]
+
+
+def named(kind: str, choice: Any, known: Mapping[str, Any]) -> Any:
+    """What a name stands for; None for a function.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one, or what is neither.
+    """
+    if isinstance(choice, str):
+        if choice not in known:
+            raise ValueError(f"{kind} '{choice}' is unknown{suggestion(choice, list(known))}")
+        return known[choice]
+    if not callable(choice):
+        raise ValueError(f"{kind} must be a name or a function, got {type(choice).__name__}")
+    return None
 
 
 def real_array(name: str, values: Any, dimensions: int | tuple[int, ...]) -> np.ndarray:
