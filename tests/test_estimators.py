@@ -118,11 +118,14 @@ def test_the_adapted_kernel_is_that_of_the_trained_network():
     trained = regressor(particles=512)
     adapted = kf.AdaptedKernel(trained).fit(X, Y)
     np.testing.assert_allclose(adapted.transform(X), adapted.estimator_.solution_.feature_kernel(1), atol=0.02)
+    tangent = kf.AdaptedKernel(regressor(particles=512, gamma0=0.0, activation="erf"), layer="ntk").fit(X, Y)
+    lazy = tangent.estimator_.solution_
+    np.testing.assert_allclose(tangent.transform(NEW) @ lazy.predictor.alpha[-1], lazy.predict(NEW).mean)
     ridge = make_pipeline(kf.AdaptedKernel(trained), KernelRidge(alpha=1e-3, kernel="precomputed")).fit(X, Y)
     assert ridge.score(X, Y) > 0.95 and ridge.predict(NEW).shape == (9,)
     machine = make_pipeline(kf.AdaptedKernel(classifier(particles=512)), SVC(kernel="precomputed")).fit(X, CLASSES)
     assert machine.score(X, CLASSES) > 0.7
-    with pytest.raises(ValueError, match=r"layer must be in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"layer must be 'ntk' or in 0\.\.1"):
         kf.AdaptedKernel(regressor(gamma0=0.0), layer=4).fit(X, Y).transform(NEW)
 
 

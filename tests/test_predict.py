@@ -55,6 +55,8 @@ def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
         last = network.hidden_layers
         kernel = alone.feature_kernel_between(last, -1, new, np.concatenate([inputs, new]))
         np.testing.assert_allclose(kernel.mean, along.feature_kernel(last)[5:], atol=1e-10)
+        tangents = alone.ntk_between(-1, new, np.concatenate([inputs, new]))
+        np.testing.assert_allclose(tangents.mean, along.ntk()[5:], atol=1e-10)
 
 
 SAMPLED = {
@@ -91,6 +93,10 @@ def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name
     noise = np.sqrt(np.sum(kernel.se**2 + truth.se[5:, :5] ** 2))
     assert np.linalg.norm(kernel.mean - truth.mean[5:, :5]) < 2 * noise
     assert noise < 0.1 * np.linalg.norm(kernel.mean)
+    kernel, truth = alone.ntk_between(-1, new, inputs), finite.ntk_between(-1, new, inputs)
+    size, noise = np.linalg.norm(kernel.mean), np.sqrt(np.sum(kernel.se**2 + truth.se**2))
+    assert np.linalg.norm(kernel.mean - truth.mean) < 2 * noise + 1e-3 * size
+    assert noise < 0.1 * size
 
 
 @pytest.mark.parametrize(
@@ -104,6 +110,7 @@ def test_points_that_were_learned_are_predicted_as_they_were(method, step):
     kernel = solution.feature_kernel_between(2, step, X, X[:2])
     np.testing.assert_allclose(kernel.mean, solution.feature_kernel(2, step)[:, :2], atol=1e-3)
     np.testing.assert_allclose(solution.feature_kernel_between(0, step, X, NEW).mean, X @ NEW.T / 6)
+    np.testing.assert_allclose(solution.ntk_between(step, X, X[:2]).mean, solution.ntk(step)[:, :2], atol=5e-3)
 
 
 @pytest.mark.parametrize(

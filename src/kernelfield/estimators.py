@@ -291,7 +291,8 @@ class AdaptedKernel(TransformerMixin, BaseEstimator):
 
     Args:
         estimator: a regressor or classifier of infinite width; `InfiniteWidthRegressor()` by default.
-        layer: whose feature kernel; the last hidden one by default.
+        layer: whose feature kernel, the last hidden one by default; or "ntk", the tangent kernel, of several outputs
+            the mean of theirs.
 
     Attributes:
         estimator_: trained.
@@ -305,7 +306,7 @@ class AdaptedKernel(TransformerMixin, BaseEstimator):
         (4, 10)
     """
 
-    def __init__(self, estimator: Any = None, *, layer: int = -1) -> None:
+    def __init__(self, estimator: Any = None, *, layer: int | Literal["ntk"] = -1) -> None:
         self.estimator = estimator
         self.layer = layer
 
@@ -317,11 +318,12 @@ class AdaptedKernel(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Phi (n, P) between X and the points of training."""
+        """The kernel (n, P) between X and the points of training."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        layers = self.estimator_.solution_.network.hidden_layers
-        if not -layers <= self.layer <= layers:
-            raise ValueError(f"layer must be in 0..{layers} (or negative, from the last), got {self.layer}")
-        layer = self.layer if self.layer >= 0 else layers + 1 + self.layer
-        return self.estimator_.solution_.feature_kernel_between(layer, -1, X, self.X_fit_).mean
+        X, solution = validate_data(self, X, dtype=np.float64, reset=False), self.estimator_.solution_
+        layers, layer = solution.network.hidden_layers, self.layer
+        if layer == "ntk":
+            return solution.ntk_between(-1, X, self.X_fit_).mean
+        if layer not in range(-layers, layers + 1):
+            raise ValueError(f"layer must be 'ntk' or in 0..{layers} (or negative, from the last), got {layer!r}")
+        return solution.feature_kernel_between(int(layer) % (layers + 1), -1, X, self.X_fit_).mean

@@ -268,19 +268,18 @@ class Finite:
         each = jnp.broadcast_to(jnp.eye(self.outputs, dtype=f.dtype)[:, None], (self.outputs, *f.shape))
         return tuple(jnp.moveaxis(g, 0, 1).reshape(f.size, *g.shape[2:]) for g in jax.vmap(of)(each))
 
-    def tangent(self, params: Any, X: Array) -> Array:
+    def tangent(self, params: Any, X: Array, others: Array | None = None) -> Array:
         """The tangent kernel N gamma0^2 (df_mu/dW) . (df_nu/dW) (P, P), one column after the other.
 
-        Of several outputs (P C, P C), rows and columns (sample, output).
+        Columns are `others`, if given. Of several outputs (P C, P C), rows and columns (sample, output).
         """
 
-        def output(params: Any) -> Array:
-            return self.apply(params, X)[0].reshape(-1)
+        def output(points: Array) -> Callable[[Any], Array]:
+            return lambda params: self.apply(params, points)[0].reshape(-1)
 
-        f, pullback = jax.vjp(output, params)
-        return self.width * lax.map(
-            lambda one: jax.jvp(output, (params,), pullback(one))[1], jnp.eye(len(f), dtype=f.dtype)
-        )
+        f, pullback = jax.vjp(output(X if others is None else others), params)
+        columns = lax.map(lambda one: jax.jvp(output(X), (params,), pullback(one))[1], jnp.eye(len(f), dtype=f.dtype))
+        return self.width * columns.T
 
     def fields(self, constants: Constants, weights: Weights, t: Array) -> list[dict[str, Array]]:
         """At every activation: h, z = gamma0 N df/dphi(h) and g = gamma0 N df/dh, of all sites (P, A N) each.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.finite_network import Finite
+from kernelfield.predictor import same_output
 
 TOGETHER = 512  # new points that pass a network at once
 
@@ -52,14 +53,26 @@ class FinitePredictor:
 
         return self._mapped(centred, inputs, t)
 
-    def features(self, inputs: np.ndarray, t: int, layer: int) -> np.ndarray:
-        """F (R, n, A N): the neurons of a layer with A sites, over the root of their number."""
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """Kernel (R, n, m), of neurons, or the tangent kernel."""
+        if layer is None:
+
+            def tangents(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+                return same_output(self.finite.tangent(params, x, jnp.asarray(b, x.dtype)), len(x))
+
+            return self._mapped(tangents, a, t)
 
         def neurons(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
             features = [each.values for each in self.finite.apply(params, x)[1] if each.kind == "in"][layer]
             return features.reshape(len(x), -1) / math.sqrt(features[0].size)
 
-        return self._mapped(neurons, inputs, t)
+        return self._mapped(neurons, a, t) @ self._mapped(neurons, b, t).swapaxes(1, 2)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Seeds, and every array of the parameters by step and place."""
+        leaves = {t: jax.tree.leaves(params) for t, params in self.params.items()}
+        numbered = ((f"step{t}_{place}", leaf) for t, each in leaves.items() for place, leaf in enumerate(each))
+        return {"seeds": np.array(self.seeds)} | dict(numbered)
 
     def _mapped(self, function: Callable[..., jax.Array], inputs: np.ndarray, t: int) -> np.ndarray:
         """The function of all networks, one after the other, and of all inputs, a few at once: (R, n, ...)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ from kernelfield.engine.basis import any_full, bases, block_size
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.visitors import Visited
-from kernelfield.layers import Sequential, Setup, Signal, Space, WeightTrace
+from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.layers.base import uses as every_use
 from kernelfield.problem import principal_coordinates
@@ -46,21 +46,28 @@ class Predictor(Protocol):
         """Outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n), or (R, n, C) of C outputs."""
         ...
 
-    def features(self, inputs: np.ndarray, t: int, layer: int) -> np.ndarray:
-        """F (R, n, k) with the feature kernel F F^T of a hidden layer 1..L at step t: with sites, their mean."""
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """A kernel (R, n, m) between inputs a and b at step t.
+
+        That of the features of a hidden layer 1..L, with sites their mean; or the tangent kernel, of C outputs the mean
+        of theirs.
+        """
         ...
 
     def of_replicates(self, chosen: Any) -> Predictor:
         """That of some replicates, a slice or their numbers."""
         ...
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that cannot be made again from network, problem, rule and method, to be stored."""
+        ...
+
 
 class Passed(NamedTuple):
-    """The state after a forward pass, outputs f (n, C), coordinates F of features at every hidden layer; is it full?"""
+    """The state after a pass of some points, its trace, and whether a basis was full."""
 
     state: Any
-    f: Array
-    F: tuple[Array, ...]
+    trace: Any
     full: Array
 
 
@@ -79,11 +86,39 @@ def visitors(layers: Sequential, state: Any, data: Array) -> Array:
     return layers.forward(state, Signal(data, data))[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def passed(layers: Sequential, state: Any, data: Array) -> Passed:
-    """One forward pass of coordinates of data (n, *sites, k)."""
-    state, f, trace = layers.forward(state, Signal(data, data))
-    return Passed(state, f, tuple(each.F for each in traces(trace, WeightTrace)[1:]), any_full(state))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def passed(layers: Sequential, outputs: int, state: Any, data: Array) -> Passed:
+    """One forward pass of coordinates of data (n, *sites, k), and a backward pass of so many outputs, if any."""
+    data = jnp.repeat(data, max(outputs, 1), axis=0)
+    state, _, trace = layers.forward(state, Signal(data, data))
+    if outputs:
+        chi = jnp.tile(jnp.eye(outputs, dtype=data.dtype), (len(data) // outputs, 1))
+        state, _, trace = layers.backward(state, chi, trace)
+    return Passed(state, _without_particles(trace), any_full(state))
+
+
+def _without_particles(trace: Any) -> Any:
+    """Of a trace, coordinates."""
+
+    def bare(part: Any) -> Any:
+        return part._replace(phi=None, g=None) if isinstance(part, WeightTrace) else None
+
+    kinds = (WeightTrace, FieldTrace)
+    return jax.tree.map(
+        lambda part: bare(part) if isinstance(part, kinds) else part,
+        trace,
+        is_leaf=lambda part: isinstance(part, kinds),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def between(layers: Sequential, outputs: int, layer: int, state: Any, one: Any, other: Any) -> Array:
+    """The kernel (n, n) of two passes of as many points: of a layer, or of a backward pass the tangent kernel."""
+    if outputs:
+        tangent = layers.tangent(state, one, other)
+        return same_output(tangent, len(tangent) // outputs)
+    a, b = (traces(each, WeightTrace)[layer].F for each in (one, other))
+    return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T / math.prod(a.shape[1:-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,28 +171,50 @@ class MarchPredictor:
             f = np.stack([alone(*each) for each in zip(self.setups, self.states[t], strict=True)]).astype(float)
         return f[..., 0] if self.outputs is None else f
 
-    def features(self, inputs: np.ndarray, t: int, layer: int) -> np.ndarray:
-        """F (R, n, A k) of A sites: all points through the same copy, whose bases know them all in the end.
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """Kernel (R, n, m): bases of a copy take up all points of b, and those of a some at a time.
 
         Raises:
             OutOfParticles: the points have more directions than there are particles left.
         """
-        data = self.coordinates(inputs)
+        A, B = np.split(self.coordinates(np.concatenate([a, b])), [len(a)])
+        outputs = 0 if layer is not None else self.outputs or 1
 
-        def together(setup: Setup, state: Any) -> np.ndarray:
-            state = self._with_room(setup, state, data, math.prod(data.shape[:-1]), data.shape[-1])
-            parts = []
-            for batch in _batches(data, ROWS):
-                now = passed(self.layers, state, jnp.asarray(batch, setup.dtype))
-                if now.full:
-                    raise OutOfParticles(f"new points have more directions than {setup.particles} particles leave")
-                state = now.state
-                parts.append(np.asarray(now.F[layer - 1]))
-            return _joined(parts, np.concatenate)[: len(data)]
+        def one(setup: Setup, state: Any) -> np.ndarray:
+            step = functools.partial(self._pass, setup, outputs)
+            size = max(len(A), len(B))
+            ours, theirs = (_batches(np.asarray(each, setup.dtype), ROWS, size) for each in (A, B))
+            most = (len(B) + min(len(A), len(ours[0]))) * max(outputs, 1)
+            state = self._with_room(setup, state, B[:1], most * math.prod(B.shape[1:-1]), B.shape[-1])
+            known = []
+            for batch in theirs:
+                state, trace = step(state, batch)
+                known.append(trace)
+            rows = []
+            for batch in ours:
+                every, trace = step(state, batch)
+                columns = (between(self.layers, outputs, layer or 0, every, trace, other) for other in known)
+                rows.append(np.concatenate(list(columns), axis=1))
+            return np.concatenate(rows)[: len(a), : len(b)]
 
         with jax.enable_x64(True):
-            F = _joined([together(*each) for each in zip(self.setups, self.states[t], strict=True)], np.stack)
-        return F.reshape(*F.shape[:2], -1).astype(float) / math.sqrt(math.prod(F.shape[2:-1]))
+            return np.stack([one(*each) for each in zip(self.setups, self.states[t], strict=True)]).astype(float)
+
+    def _pass(self, setup: Setup, outputs: int, state: Any, batch: np.ndarray) -> tuple[Any, Any]:
+        """The state after a batch, and its trace."""
+        now = passed(self.layers, outputs, state, jnp.asarray(batch))
+        if now.full:
+            raise OutOfParticles(f"new points have more directions than {setup.particles} particles leave")
+        return now.state, now.trace
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Axes, and every array of the states by step, replicate and place."""
+        return {"axes": self.axes} | {
+            f"step{t}_replicate{replicate}_{place}": leaf
+            for t, states in self.states.items()
+            for replicate, state in enumerate(states)
+            for place, leaf in enumerate(jax.tree.leaves(state))
+        }
 
     def coordinates(self, inputs: np.ndarray) -> np.ndarray:
         """(n, *sites, k + r): in the axes of the data, and what is outside them in r axes of its own."""
@@ -182,15 +239,15 @@ def _capacity(basis: Any, directions: int, particles: int) -> int:
     return max(len(basis.q), min(32 * math.ceil(most / 32), particles))
 
 
-def _batches(data: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Batches of one size with about so many rows (points times sites); the last one is filled up with what it has."""
-    size = min(len(data), max(1, rows // math.prod(data.shape[1:-1])))
+def same_output(tangent: Array, points: int) -> Array:
+    """The mean over outputs of a tangent kernel (n C, m C) of n points, (n, m)."""
+    outputs = len(tangent) // points
+    return jnp.einsum("icjc->ij", tangent.reshape(points, outputs, -1, outputs)) / outputs
+
+
+def _batches(data: np.ndarray, rows: int, size: int | None = None) -> list[np.ndarray]:
+    """Batches of `size`, or of so many rows (points times sites); the last one is filled up with what it has."""
+    size = min(size or len(data), max(1, rows // math.prod(data.shape[1:-1])))
     parts = [data[start : start + size] for start in range(0, len(data), size)]
     parts[-1] = parts[-1][np.arange(size) % len(parts[-1])]
     return parts
-
-
-def _joined(parts: Sequence[np.ndarray], join: Callable[[list[np.ndarray]], np.ndarray]) -> np.ndarray:
-    """Coordinates in bases of several capacities, in the largest one."""
-    rank = max(part.shape[-1] for part in parts)
-    return join([np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, rank - part.shape[-1])]) for part in parts])

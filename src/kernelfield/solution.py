@@ -460,8 +460,24 @@ class Solution:
         if layer == 0:
             rows = (each.reshape(len(each), -1) / np.sqrt(self.problem.dimensions) for each in (a, b))
             return Estimate(np.matmul(next(rows), next(rows).T)[None], True)
-        F = predictor.features(np.concatenate([a, b]), t, layer)
-        return Estimate(F[:, : len(a)] @ F[:, len(a) :].swapaxes(1, 2), self.exact)
+        return Estimate(predictor.kernel(a, b, t, layer), self.exact)
+
+    def ntk_between(self, step: int, X_a: Any, X_b: Any) -> Estimate:
+        """The tangent kernel after training up to a step, between any points.
+
+        Args:
+            step: as for `predict`.
+            X_a, X_b: inputs (n, D) and (m, D), or with sites, shaped as those of the problem.
+
+        Returns:
+            Estimate of the NTK (n, m); of C outputs, the mean of their NTKs.
+
+        Raises:
+            ValueError: as for `predict`.
+            OutOfParticles: the points have more directions than particles are left.
+        """
+        predictor, t = self._predictor(step)
+        return Estimate(predictor.kernel(self._new_inputs(X_a), self._new_inputs(X_b), t, None), self.exact)
 
     def _predictor(self, step: int) -> tuple[Predictor, int]:
         if self.predictor is None:

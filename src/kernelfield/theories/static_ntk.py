@@ -235,23 +235,25 @@ class LazyPredictor:
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
         """f (1, n) or (1, n, C)."""
-        parts = [
-            np.tensordot(
-                self._kernels(inputs[start : start + TOGETHER]).ntk[self.problem.points :, : self.problem.points],
-                self.alpha[t],
-                axes=1,
-            )
-            for start in range(0, len(inputs), TOGETHER)
-        ]
+        kernel = self.kernel(inputs, self.network.inputs(self.problem), t, None)
+        return np.tensordot(kernel, self.alpha[t], axes=1)
+
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """Kernel (1, n, m)."""
+        parts = []
+        for start in range(0, len(a), TOGETHER):
+            rows = a[start : start + TOGETHER]
+            found = self._initial(rows, b)
+            parts.append((found.ntk if layer is None else found.Phi[layer])[: len(rows), len(rows) :])
         return np.concatenate(parts)[None]
 
-    def features(self, inputs: np.ndarray, t: int, layer: int) -> np.ndarray:
-        """F (1, n, k)."""
-        return factor(self._kernels(inputs).Phi[layer][self.problem.points :, self.problem.points :])[None]
+    def arrays(self) -> dict[str, np.ndarray]:
+        """alpha."""
+        return {"alpha": self.alpha}
 
-    def _kernels(self, inputs: np.ndarray) -> Initial:
-        """Of the points that were learned, and others."""
-        every = np.concatenate([self.network.inputs(self.problem), inputs])
+    def _initial(self, *inputs: np.ndarray) -> Initial:
+        """Kernels of several sets of points."""
+        every = np.concatenate(inputs)
         return initial_kernels(self.network, Problem(every, np.zeros(len(every))))
 
 
