@@ -231,3 +231,37 @@ def test_foreign_contents_are_named(small_solution, tmp_path, name, value, messa
         file.attrs[name] = value
     with pytest.raises(ValueError, match=message):
         kf.load(path)
+
+
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [
+        (kf.MLP(depth=2, bias_scale=0.3), kf.March(particles=128, replicates=2)),
+        (kf.MLP(depth=1, activation="linear"), kf.March()),
+        (kf.MLP(depth=2), kf.FiniteWidth(width=8, seeds=2, kernels="none")),
+        (kf.MLP(depth=1, activation="relu"), kf.StaticNTK()),
+    ],
+    ids=["march", "exact", "finite", "static"],
+)
+def test_what_predicts_is_stored_if_asked_for(small_problem, tmp_path, network, method):
+    training = kf.GradientDescent(learning_rate=0.2, steps=3, momentum=0.5)
+    solution = kf.solve(network, small_problem, training, method, progress=False)
+    solution.save(tmp_path / "run.nc", predictor=True)
+    back, new = kf.load(tmp_path / "run.nc"), np.random.default_rng(1).standard_normal((3, 6))
+    assert_same(solution, back)
+    for step in (0, -1):
+        assert np.array_equal(back.predict(new, step).replicates, solution.predict(new, step).replicates)
+    assert np.array_equal(back.ntk_between(-1, new, new).mean, solution.ntk_between(-1, new, new).mean)
+    last = solution.restricted(replicates=[-1])
+    last.save(tmp_path / "last.nc", predictor=True)
+    assert np.array_equal(kf.load(tmp_path / "last.nc").predict(new).replicates, last.predict(new).replicates)
+
+
+def test_a_file_without_what_predicts_says_so(small_solution, tmp_path):
+    small_solution.save(tmp_path / "run.nc")
+    back = kf.load(tmp_path / "run.nc")
+    with pytest.raises(ValueError, match=r"March left no state to predict from: .* save\(\.\.\., predictor=True\)"):
+        back.predict(small_solution.problem.X)
+    with pytest.raises(ValueError, match="March left no state"):
+        back.save(tmp_path / "again.nc", predictor=True)
+    assert not (tmp_path / "again.nc").exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -86,6 +86,25 @@ class FiniteWidth(Spec):
             run = _Run(self, network, problem, training)
             return run.solution(run.all_seeds(fields_at, progress))
 
+    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> FinitePredictor:
+        """What a run of a Solution without it had left to predict with, given its `arrays`."""
+        network = solution.network
+        described = finite(self, network, solution.problem, solution.training)
+        return FinitePredictor.restored(described, network.gamma0, self.precision, arrays)
+
+
+def finite(method: FiniteWidth, network: Any, problem: Problem, training: Training) -> Finite:
+    """The network at its width, as plain functions."""
+    return Finite(
+        network.layers,
+        network.inputs(problem).shape[1:],
+        method.width,
+        problem.loss,
+        problem.outputs,
+        network.factorizes,
+        training.rtol if isinstance(training, GradientFlow) else None,
+    )
+
 
 class Part(NamedTuple):
     """What a batch of seeds recorded: f (R, t, P), factors (R, t, P, k), tangent kernels (R, t, P, P), fields,
@@ -107,16 +126,7 @@ class _Run:
 
     def __init__(self, method: FiniteWidth, network: Any, problem: Problem, training: Training) -> None:
         self.method, self.network, self.problem, self.training = method, network, problem, training
-        shape = network.inputs(problem).shape[1:]
-        self.finite = Finite(
-            network.layers,
-            shape,
-            method.width,
-            problem.loss,
-            problem.outputs,
-            network.factorizes,
-            training.rtol if isinstance(training, GradientFlow) else None,
-        )
+        self.finite = finite(method, network, problem, training)
         momentum, decay = (
             (0.0, 0.0) if isinstance(training, GradientFlow) else (training.momentum, training.weight_decay)
         )

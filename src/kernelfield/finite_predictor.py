@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,10 +69,25 @@ class FinitePredictor:
         return self._mapped(neurons, a, t) @ self._mapped(neurons, b, t).swapaxes(1, 2)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Seeds, and every array of the parameters by step and place."""
-        leaves = {t: jax.tree.leaves(params) for t, params in self.params.items()}
-        numbered = ((f"step{t}_{place}", leaf) for t, each in leaves.items() for place, leaf in enumerate(each))
-        return {"seeds": np.array(self.seeds)} | dict(numbered)
+        """Seeds, steps, and every array of the parameters by step and place."""
+        return {"seeds": np.array(self.seeds), "steps": np.array(self.steps)} | {
+            f"step{t}_{place}": leaf
+            for t, params in self.params.items()
+            for place, leaf in enumerate(jax.tree.leaves(params))
+        }
+
+    @classmethod
+    def restored(
+        cls, finite: Finite, gamma0: float, precision: str, arrays: Mapping[str, np.ndarray]
+    ) -> FinitePredictor:
+        """The predictor with `arrays`."""
+        tree = jax.tree.structure(jax.eval_shape(finite.init, jnp.uint32(0)))
+
+        def params(t: int) -> Any:
+            return tree.unflatten([arrays[f"step{t}_{place}"] for place in range(tree.num_leaves)])
+
+        steps = {int(t): params(t) for t in arrays["steps"]}
+        return cls(finite, gamma0, tuple(arrays["seeds"].tolist()), steps, precision)
 
     def _mapped(self, function: Callable[..., jax.Array], inputs: np.ndarray, t: int) -> np.ndarray:
         """The function of all networks, one after the other, and of all inputs, a few at once: (R, n, ...)."""

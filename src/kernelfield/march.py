@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
@@ -121,6 +121,22 @@ class OnParticles(Spec):
             not flows and training.weight_decay > 0,
         )
 
+    def setup(self, network: Any, problem: Problem, particles: int, replicate: int) -> Setup:
+        """How a replicate lays out the network on so many particles."""
+        feature_tol, gradient_tol = self.tolerances(network)
+        return Setup(
+            gamma0=self.gamma0(network),
+            points=cubature if network.is_linear else sobol,
+            particles=particles,
+            seed=np.random.SeedSequence(self.seed, spawn_key=(replicate,)),
+            capacities=iter(()),
+            feature_tol=feature_tol,
+            gradient_tol=gradient_tol,
+            coupling=self.coupling,
+            dtype=jnp.float32 if feature_tol >= SINGLE_PRECISION_TOL else jnp.float64,
+            outputs=problem.outputs or 1,
+        )
+
     def gamma0(self, network: Any) -> Any:
         """The number, or a formal variable."""
         return network.gamma0
@@ -193,6 +209,12 @@ class March(OnParticles):
         """Whether gradient kernels are recorded."""
         return self.kernels == "per_output" or (self.kernels == "all" and problem.outputs is None)
 
+    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> MarchPredictor:
+        """What a run of a Solution without it had left to predict with, given its `arrays`."""
+        network, problem, particles = solution.network, solution.problem, solution.info["particles"]
+        setups = [self.setup(network, problem, particles, int(number)) for number in arrays["replicates"]]
+        return MarchPredictor.restored(network, problem, setups, arrays)
+
 
 def readout_gradients(problem: Problem) -> np.ndarray:
     """The factor of G^{L+1}: one; of several outputs (1, 1, P C, C), one for the same output and zero for others."""
@@ -233,7 +255,6 @@ class MarchRun:
         self.data, self.step = network.coordinates(problem), march.step(network, problem, training)
         self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
-        self.dtype = jnp.float32 if self.feature_tol >= SINGLE_PRECISION_TOL else jnp.float64
         self.replicates: list[Replicate] = []
         self.began = time.perf_counter()
 
@@ -268,28 +289,16 @@ class MarchRun:
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):
             data, fresh = np.split(self.data, [self.problem.points])
-            gamma0 = self.settings.gamma0(self.network)
+            setup = self.settings.setup(self.network, self.problem, particles, index)
+            setup = dataclasses.replace(setup, momentum=self.step.momentum)
             constants = Constants(
-                data=jnp.asarray(data, self.dtype),
+                data=jnp.asarray(data, setup.dtype),
                 y=jnp.asarray(self.problem.y),
                 weights=jnp.asarray(self.problem.weights),
-                gamma0=jax.tree.map(jnp.asarray, gamma0),
+                gamma0=jax.tree.map(jnp.asarray, setup.gamma0),
                 momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
                 weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
                 limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
-            )
-            setup = Setup(
-                gamma0=gamma0,
-                points=cubature if self.exact else sobol,
-                particles=particles,
-                seed=np.random.SeedSequence(self.settings.seed, spawn_key=(index,)),
-                capacities=iter(()),
-                feature_tol=self.feature_tol,
-                gradient_tol=self.gradient_tol,
-                coupling=self.settings.coupling,
-                dtype=self.dtype,
-                outputs=self.problem.outputs or 1,
-                momentum=self.step.momentum,
             )
             capacity = first_capacity(self.step.orders * self.problem.points)
             if isinstance(self.training, GradientFlow):
@@ -297,7 +306,7 @@ class MarchRun:
                 return replicate.start(self.training)
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
-                drawn_from = constants._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.y))
+                drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
             return Replicate(self.step, constants, setup, schedule(self.training, self.problem), capacity, drawn_from)
 
     def _diverged(self) -> Status:
@@ -332,7 +341,7 @@ class MarchRun:
                 "gradient_ranks": [factor.shape[-1] for factor in gradients],
                 "feature_tol": self.feature_tol,
                 "gradient_tol": self.gradient_tol,
-                "precision": np.dtype(self.dtype).name,
+                "precision": np.dtype(replicates[0].setup.dtype).name,
                 **({"steps_taken": [each.accepted for each in flows]} if (flows := self._flows()) else {}),
                 "seconds_compile": seconds_compile,
                 "seconds_run": time.perf_counter() - self.began - seconds_compile,

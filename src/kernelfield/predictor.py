@@ -10,6 +10,7 @@ training rule has the same forward pass, and no line here knows them.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ from kernelfield.engine.visitors import Visited
 from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.layers.base import uses as every_use
-from kernelfield.problem import principal_coordinates
-from kernelfield.replicate import grown
+from kernelfield.problem import Problem, principal_coordinates
+from kernelfield.replicate import data_space, grown, initial_state
 
 ROWS = 128  # points times sites of one forward pass, about
 
@@ -208,13 +209,30 @@ class MarchPredictor:
         return now.state, now.trace
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Axes, and every array of the states by step, replicate and place."""
-        return {"axes": self.axes} | {
+        """Axes, numbers of steps and replicates, and every array of the states by them and its place."""
+        numbers = np.array([setup.seed.spawn_key[0] for setup in self.setups])
+        return {"axes": self.axes, "replicates": numbers, "steps": np.array(self.steps)} | {
             f"step{t}_replicate{replicate}_{place}": leaf
             for t, states in self.states.items()
             for replicate, state in enumerate(states)
             for place, leaf in enumerate(jax.tree.leaves(state))
         }
+
+    @classmethod
+    def restored(
+        cls, network: Any, problem: Problem, setups: Sequence[Setup], arrays: Mapping[str, np.ndarray]
+    ) -> MarchPredictor:
+        """The predictor with `arrays`; a small initial state tells what they are."""
+        with jax.enable_x64(True):
+            space = data_space(network.coordinates(problem))
+            leaves, tree = jax.tree.flatten(initial_state(network.layers, setups[0], space, itertools.repeat(1)))
+
+        def state(t: int, replicate: int) -> Any:
+            names = (f"step{t}_replicate{replicate}_{place}" for place in range(len(leaves)))
+            return tree.unflatten([arrays[name].astype(leaf.dtype) for name, leaf in zip(names, leaves, strict=True)])
+
+        states = {int(t): [state(t, each) for each in range(len(setups))] for t in arrays["steps"]}
+        return cls(network.layers, problem.outputs, setups, arrays["axes"], states)
 
     def coordinates(self, inputs: np.ndarray) -> np.ndarray:
         """(n, *sites, k + r): in the axes of the data, and what is outside them in r axes of its own."""

@@ -479,17 +479,24 @@ class Solution:
         predictor, t = self._predictor(step)
         return Estimate(predictor.kernel(self._new_inputs(X_a), self._new_inputs(X_b), t, None), self.exact)
 
-    def _predictor(self, step: int) -> tuple[Predictor, int]:
+    @property
+    def kept_predictor(self) -> Predictor:
+        """`predictor`, or a ValueError that says why there is none."""
         if self.predictor is None:
             name = type(self.method).__name__
             raise ValueError(
-                f"{name} left no state to predict from: use March, StaticNTK or FiniteWidth, not from a file"
+                f"{name} left no state to predict from: use March, StaticNTK or FiniteWidth, "
+                "and for a file save(..., predictor=True)"
             )
+        return self.predictor
+
+    def _predictor(self, step: int) -> tuple[Predictor, int]:
+        predictor = self.kept_predictor
         t = self.steps(step)
-        if t not in self.predictor.steps:
-            kept = list(self.predictor.steps)
+        if t not in predictor.steps:
+            kept = list(predictor.steps)
             raise ValueError(f"the state was kept at steps {kept}, not at {t}: name it in solve(..., fields_at=)")
-        return self.predictor, int(t)
+        return predictor, int(t)
 
     def _new_inputs(self, X: Any) -> np.ndarray:
         X, shape = real_array("X", X, dimensions=(1, 2, 3, 4)), self.problem.X.shape
@@ -505,11 +512,11 @@ class Solution:
 
         return labelled(self)
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], predictor: bool = False) -> None:
         """Write to a NetCDF file, which `kernelfield.load` reads; see `kernelfield.storage.save`."""
         from kernelfield.storage import save  # lazy: xarray takes a second to import
 
-        save(self, path)
+        save(self, path, predictor)
 
 
 _QUANTITIES = ("predictions", "errors", "loss", "feature_kernel", "gradient_kernel", "ntk")

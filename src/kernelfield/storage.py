@@ -12,7 +12,8 @@ from schema 4 on.
 With several outputs, from schema 5 on, targets and predictions have a last dimension `output`, and gradients of every
 output have `sample_output` in place of `sample`, rows (sample, output) with the outputs of a sample side by side. The
 attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse". The stream of a problem, where there is
-one, is in `X_stream` and `y_stream`, from schema 6 on.
+one, is in `X_stream` and `y_stream`, from schema 6 on. What predicts at new points, if it was saved, is in the group
+`predictor`: arrays of the method, as it left them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     import xarray
 
 FORMAT, SCHEMA = "kernelfield.Solution", 6
+PREDICTOR = "predictor"  # group of what is left to predict with, which readers may ignore
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -52,15 +55,17 @@ OUTPUT_DIMS = {1: (), 2: ("output",)}  # of targets
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
-def save(solution: Solution, path: str | os.PathLike[str]) -> None:
+def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = False) -> None:
     """Write a Solution to a NetCDF file: the whole file or nothing.
 
     Args:
         solution: what to write.
         path: of the file; an existing one is replaced.
+        predictor: also what `Solution.predict` needs, which may be hundreds of megabytes.
 
     Raises:
-        ValueError: for a custom activation, loss or schedule, which cannot be stored; nothing was written.
+        ValueError: for a custom activation, loss or schedule, which cannot be stored, or a method that does not
+            predict; nothing was written.
         FileNotFoundError: the folder does not exist.
 
     Example:
@@ -76,8 +81,11 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     data = to_dataset(solution)
     check_folder(path)
     encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    arrays = solution.kept_predictor.arrays() if predictor else {}
     with whole_file(path) as beside:
         data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
+        if arrays:
+            _append(beside, arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
@@ -107,11 +115,34 @@ def load(path: str | os.PathLike[str]) -> Solution:
     if data.attrs.get("schema") not in range(1, SCHEMA + 1):
         raise ValueError(f"{path} has schema {data.attrs.get('schema')}; this version reads schemas 1 to {SCHEMA}")
     try:
-        return from_dataset(data)
+        solution, arrays = from_dataset(data), _appended(path)
+        if not arrays:
+            return solution
+        method: Any = solution.method
+        return replace(solution, predictor=method.restored_predictor(solution, arrays))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error} is missing or of the wrong kind") from None
     except ValueError as error:
         raise ValueError(f"{path} cannot be restored: {error}") from None
+
+
+def _append(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of any type into a group of the file."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        group = file.create_group(PREDICTOR)
+        for name, values in arrays.items():
+            group.create_dataset(name, data=values.astype(np.int8) if values.dtype == bool else values)
+
+
+def _appended(path: Path) -> dict[str, np.ndarray]:
+    """What `_append` wrote; nothing if it did not."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        group: Any = file.get(PREDICTOR, {})
+        return {name: values[()] for name, values in group.items()}
 
 
 def to_dataset(solution: Solution) -> xarray.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -102,6 +102,10 @@ class StaticNTK(Spec):
             predictor=LazyPredictor(network, problem, alpha),
             exact=True,
         )
+
+    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
+        """What a run of a Solution without it had left to predict with, given its `arrays`."""
+        return LazyPredictor(solution.network, solution.problem, arrays["alpha"])
 
     def _fields(
         self, network: Any, fields: Sequence[LazyField], problem: Problem, f: np.ndarray, fields_at: Sequence[int]
