@@ -92,7 +92,8 @@ def test_training_ends_where_it_has_converged_or_says_that_it_has_not():
 def test_early_stopping_trains_all_points_until_the_validation_loss_was_least():
     noisy = Y + RNG.standard_normal(24)
     model = regressor(early_stopping=True, gamma0=0.0, steps="converged").fit(X, noisy)
-    assert model.n_iter_ == max(1, model.validation_loss_.argmin()) < len(model.validation_loss_) - 1
+    losses = model.validation_losses_[0.0]
+    assert model.n_iter_ == max(1, losses.argmin()) < len(losses) - 1
     assert (model.solution_.problem.weights > 0).all()
     assert classifier(early_stopping=True, steps=10).fit(X, CLASSES).n_iter_ <= 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class _InfiniteWidth(BaseEstimator):
         depth: int = 2,
         *,
         activation: Any = "tanh",
-        gamma0: float = 1.0,
+        gamma0: float | Sequence[float] = 1.0,
         bias_scale: float | None = 0.5,
         learning_rate: float | Literal["auto"] = "auto",
         momentum: float = 0.9,
@@ -51,7 +52,7 @@ class _InfiniteWidth(BaseEstimator):
         validation_fraction: float = 0.2,
         particles: int = 1024,
         replicates: int = 2,
-        feature_tol: float = 1e-3,
+        feature_tol: float = 1e-2,
         random_state: Any = None,
     ) -> None:
         self.depth = depth
@@ -73,36 +74,55 @@ class _InfiniteWidth(BaseEstimator):
         """Set `solution_`, `n_iter_` and `learning_rate_`; labels are what a validation split keeps in proportion."""
         if self.steps != "converged" and not isinstance(self.steps, Integral):
             raise ValueError(f"steps must be an integer or 'converged', got {self.steps!r}")
+        choices = list(map(float, np.atleast_1d(self.gamma0)))
+        if len(choices) > 1 and not self.early_stopping:
+            raise ValueError("among several gamma0 a validation split chooses: set early_stopping=True")
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        gamma0 = self.gamma0 or 1.0  # the static kernel does not know it
-        network = MLP(depth=self.depth, activation=self.activation, gamma0=gamma0, bias_scale=self.bias_scale)
         problem = Problem(X, y, loss=loss)
-        given = self.learning_rate
-        self.learning_rate_: float = self._rate(network, problem) if isinstance(given, str) else given
         fixed = self.max_steps if self.steps == "converged" else int(self.steps)
+        self._choose(choices[0], problem)
         if self.early_stopping:
             parts = train_test_split(
                 np.arange(len(X)), test_size=self.validation_fraction, random_state=seed, stratify=labels
             )
             train, test = map(np.asarray, parts)
-            split = Problem(X, y, np.isin(np.arange(len(X)), train), loss)
-            fixed = self._best_step(network, split, test, fixed, seed)
+            split, rates = Problem(X, y, np.isin(np.arange(len(X)), train), loss), {}
+            self.validation_losses_: dict[float, np.ndarray] = {}
+            for gamma0 in choices:
+                self._choose(gamma0, problem)
+                self.validation_losses_[gamma0] = self._validated(split, test, fixed, seed)
+                rates[gamma0] = self.learning_rate_
+            self.gamma0_ = min(choices, key=lambda gamma0: self.validation_losses_[gamma0].min())
+            self.learning_rate_ = rates[self.gamma0_]
+            fixed = max(1, int(self.validation_losses_[self.gamma0_].argmin()))
         if self.early_stopping or self.steps != "converged":
-            self.solution_ = self._solved(network, problem, fixed, seed)
+            self.solution_ = self._solved(problem, fixed, seed)
         else:
-            self.solution_ = self._converged(network, problem, fixed, seed)
+            self.solution_ = self._converged(problem, fixed, seed)
         self.n_iter_ = self.solution_.steps_done
 
-    def _solved(self, network: MLP, problem: Problem, steps: int, seed: int) -> Solution:
+    def _choose(self, gamma0: float, problem: Problem) -> None:
+        """Set `gamma0_`, and the learning rate that goes with it."""
+        self.gamma0_: float = gamma0
+        given = self.learning_rate
+        self.learning_rate_: float = self._rate(self._network(), problem) if isinstance(given, str) else given
+
+    def _network(self) -> MLP:
+        """With the chosen gamma0, which the static kernel does not know."""
+        gamma0 = self.gamma0_ or 1.0
+        return MLP(depth=self.depth, activation=self.activation, gamma0=gamma0, bias_scale=self.bias_scale)
+
+    def _solved(self, problem: Problem, steps: int, seed: int) -> Solution:
         """At a half, a quarter, ... of the learning rate where that diverges and may be chosen; with more particles."""
+        network = self._network()
         particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
         tolerances = {"feature_tol": self.feature_tol, "gradient_tol": min(10 * self.feature_tol, 0.1)}
         how: dict[str, Any] = {"replicates": self.replicates, "seed": seed, "kernels": "features"}
         how |= {} if network.is_linear else tolerances  # those are exact
         for retry in range(RETRIES + 1):
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
-            method = March(particles=particles, **how) if self.gamma0 else StaticNTK()
+            method = March(particles=particles, **how) if self.gamma0_ else StaticNTK()
             try:
                 return solve(network, problem, rule, method, fields_at=(-1,))
             except SolveError as error:
@@ -117,11 +137,11 @@ class _InfiniteWidth(BaseEstimator):
                     raise
         raise AssertionError("the last retry returns or raises")
 
-    def _converged(self, network: MLP, problem: Problem, most: int, seed: int) -> Solution:
+    def _converged(self, problem: Problem, most: int, seed: int) -> Solution:
         """Trained for twice the steps, until the second half of them changes little."""
         steps = min(FIRST_STEPS, most)
         while True:
-            solution = self._solved(network, problem, steps, seed)
+            solution = self._solved(problem, steps, seed)
             late = solution.loss[steps // 2 :]
             if np.ptp(late) < RESTS * late.max() or late[-1] < SOLVED * problem.initial_loss:
                 return solution
@@ -133,20 +153,18 @@ class _InfiniteWidth(BaseEstimator):
                 return solution
             steps = min(2 * steps, most)
 
-    def _best_step(self, network: MLP, problem: Problem, test: np.ndarray, most: int, seed: int) -> int:
-        """The step with the least loss on the points `test`, which do not train."""
+    def _validated(self, problem: Problem, test: np.ndarray, most: int, seed: int) -> np.ndarray:
+        """The loss of every step on the points `test`, which do not train, of a run that is long enough."""
         steps = min(FIRST_STEPS, most)
         while True:
-            solution = self._solved(network, problem, steps, seed)
+            solution = self._solved(problem, steps, seed)
             losses = problem.loss.measured(solution.predictions, problem.y)[:, test].mean(axis=1)
-            best = max(1, int(losses.argmin()))
-            if best < OVERFITS * steps or steps == most:
-                self.validation_loss_ = losses
-                return best
+            if losses.argmin() < OVERFITS * steps or steps == most:
+                return losses
             steps = min(2 * steps, most)
 
     def _rate(self, network: MLP, problem: Problem) -> float:
-        """Half of what is stable in a network that does not learn features, and less in one that does.
+        """A quarter of what is stable in a network that does not learn features, and less in one that does.
 
         Of an activation whose kernel takes an integration, that of erf has to do: a guess, halved where it diverges.
         """
@@ -154,7 +172,7 @@ class _InfiniteWidth(BaseEstimator):
             network = network.model_copy(update={"activation": "erf"})
         largest = np.linalg.eigvalsh(initial_kernels(network, problem).ntk)[-1] / problem.points
         slope = SLOPES[problem.loss.name]
-        return float(1 / (max(largest, 1e-12) * slope * (1 + self.gamma0)))
+        return float(0.5 / (max(largest, 1e-12) * slope * (1 + self.gamma0_)))
 
     def _outputs(self, X: Any) -> Estimate:
         """f of checked inputs, as the network has it."""
@@ -172,7 +190,8 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
     Args:
         depth: number of hidden layers L.
         activation: see `kernelfield.MLP`.
-        gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel.
+        gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel. Among several, with early
+            stopping, the one with the least loss on the validation split is taken.
         bias_scale: of trained biases; None for none, when tanh networks are odd functions of their inputs.
         learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where that diverges.
         momentum: of gradient descent.
@@ -189,7 +208,8 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         solution_: the `kernelfield.Solution` of training, on standardized targets.
         n_iter_: number of steps.
         learning_rate_: that was used.
-        validation_loss_: of every step, with early stopping.
+        gamma0_: that was used.
+        validation_losses_: with early stopping, for every gamma0 those of every step.
         target_mean_, target_scale_: of the targets, () or (C,).
 
     Example:
@@ -239,7 +259,7 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
 
     Attributes:
         classes_: labels.
-        solution_, n_iter_, learning_rate_, validation_loss_: as of `InfiniteWidthRegressor`.
+        solution_, n_iter_, learning_rate_, gamma0_, validation_losses_: as of `InfiniteWidthRegressor`.
 
     Example:
         >>> import numpy as np, kernelfield as kf

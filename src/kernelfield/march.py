@@ -223,7 +223,7 @@ def readout_gradients(problem: Problem) -> np.ndarray:
 
 def first_capacity(points: int) -> int:
     """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
-    return 32 + min(10 * points, 128 + 5 * points)
+    return 32 + min(10 * points, 320 + 2 * points)
 
 
 def schedule(training: Any, problem: Problem) -> Schedule:

@@ -41,7 +41,7 @@ class StaticNTK(Spec):
     Phi^l = <phi phi> and Phidot^l = <phi' phi'> under the Gaussian with covariance Phi^{l-1}, G^l = G^{l+1} Phidot^l,
     NTK = sum_l G^{l+1} Phi^l (all elementwise); every layer brings its own recursion, see `kernelfield.layers`, and
     weights that are used more than once have none here. Gaussian averages in closed form where it is known, otherwise
-    by quadrature to 1e-10.
+    numerically to 1e-10.
 
     All C outputs have the same kernel, and those of different outputs are independent: gradient kernels and the NTK
     are left out then, and the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
