@@ -36,14 +36,25 @@ class Task(NamedTuple):
     y_test: np.ndarray
 
 
-def gaussian(target: Callable[[np.ndarray], np.ndarray], dimensions: int, points: int, noise: float = 0.0) -> Any:
-    """Standard normal inputs, 1000 test points, and noise on the targets of training."""
+def normal(rng: np.random.Generator, points: int, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal inputs: of training, and 1000 to test."""
+    return rng.standard_normal((points, dimensions)), rng.standard_normal((1000, dimensions))
 
-    def drawn(rng: np.random.Generator) -> Task:
-        X, X_test = rng.standard_normal((points, dimensions)), rng.standard_normal((1000, dimensions))
-        return Task(X, target(X) + noise * rng.standard_normal(points), X_test, target(X_test))
 
-    return drawn
+def single_index(rng: np.random.Generator) -> Task:
+    """A parabola along one of ten directions."""
+    X, X_test = normal(rng, 150, 10)
+    y, y_test = ((rows[:, 0] ** 2 - 1) / np.sqrt(2) for rows in (X, X_test))
+    return Task(X, y, X_test, y_test)
+
+
+def field(rng: np.random.Generator) -> Task:
+    """A Gaussian process on a sphere in five dimensions, the same in all directions: there is none to find."""
+    X, X_test = (np.sqrt(5) * rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in normal(rng, 150, 5))
+    frequencies, phases = rng.standard_normal((2000, 5)), rng.uniform(0, 2 * np.pi, 2000)
+    amplitudes = rng.standard_normal(2000) / np.sqrt(1000)
+    y, y_test = (np.cos(rows @ frequencies.T + phases) @ amplitudes for rows in (X, X_test))
+    return Task(X, y, X_test, y_test)
 
 
 def parity(rng: np.random.Generator) -> Task:
@@ -67,9 +78,9 @@ def shipped(load: Callable[..., Any], points: int) -> Any:
 
 
 TASKS: dict[str, Callable[[np.random.Generator], Task]] = {
-    "single-index": gaussian(lambda X: (X[:, 0] ** 2 - 1) / np.sqrt(2), dimensions=10, points=150),
+    "single-index": single_index,
     "sparse parity": parity,
-    "linear with noise": gaussian(lambda X: X.sum(axis=1) / np.sqrt(20), dimensions=20, points=60, noise=1.0),
+    "random field": field,
     "diabetes": shipped(load_diabetes, 150),
     "linnerud": shipped(load_linnerud, 14),
     "digits": shipped(load_digits, 200),
@@ -84,9 +95,7 @@ def error(y: np.ndarray, found: np.ndarray) -> float:
 def infinite(task: Task, gamma0: float) -> Any:
     """The fitted estimator of infinite width."""
     kind = kf.InfiniteWidthClassifier if task.y.dtype.kind == "i" else kf.InfiniteWidthRegressor
-    model = kind(
-        depth=2, activation="erf", gamma0=gamma0, early_stopping=True, max_steps=100, feature_tol=1e-2, random_state=0
-    )
+    model = kind(depth=2, activation="erf", gamma0=gamma0, early_stopping=True, max_steps=200, random_state=0)
     return model.fit(task.X, task.y)
 
 

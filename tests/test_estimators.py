@@ -19,7 +19,7 @@ import kernelfield as kf
 RNG = np.random.default_rng(2)
 X, NEW = RNG.standard_normal((24, 4)), RNG.standard_normal((9, 4))
 Y, CLASSES = np.tanh(X[:, 0]) + 0.2 * X[:, 1], np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.5, 0.5])]
-SMALL = {"depth": 1, "particles": 128, "replicates": 2, "feature_tol": 1e-2, "random_state": 0}
+SMALL = {"depth": 1, "particles": 256, "replicates": 2, "feature_tol": 1e-2, "random_state": 0}
 
 
 def regressor(**settings):
@@ -103,6 +103,21 @@ def test_a_learning_rate_that_diverges_is_halved_if_it_may_be_chosen(monkeypatch
     assert regressor(momentum=0.0).fit(X, Y).learning_rate_ < 300
     with pytest.raises(kf.SolveError, match="diverged"):
         regressor(learning_rate=300.0, momentum=0.0).fit(X, Y)
+
+
+def test_the_least_validation_loss_chooses_among_strengths_of_feature_learning():
+    model = regressor(gamma0=(0.0, 1.0), early_stopping=True, activation="erf").fit(X, Y)
+    least = {gamma0: losses.min() for gamma0, losses in model.validation_losses_.items()}
+    assert list(least) == [0.0, 1.0] and model.gamma0_ == min(least, key=least.get)
+    assert model.n_iter_ == model.validation_losses_[model.gamma0_].argmin()
+    with pytest.raises(ValueError, match="among several gamma0 a validation split chooses: set early_stopping=True"):
+        regressor(gamma0=(0.0, 1.0)).fit(X, Y)
+
+
+def test_a_tolerance_without_room_is_raised_with_a_warning():
+    with pytest.warns(ConvergenceWarning, match="feature_tol = 1e-08 needs more than 128 particles: it was "):
+        model = regressor(feature_tol=1e-8, particles=16).fit(X, Y)
+    assert model.feature_tol_ > 1e-8 and np.isfinite(model.predict(NEW)).all()
 
 
 def test_they_clone_pickle_and_run_in_pipelines_and_searches():

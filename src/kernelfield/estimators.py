@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kernelfield.march import March
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
-from kernelfield.solution import Estimate, Solution, SolveError
-from kernelfield.solve import solve
+from kernelfield.solution import Estimate, Solution
+from kernelfield.solve import check, solve
 from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 from kernelfield.training import GradientDescent
 
@@ -30,7 +30,9 @@ RESTS = 0.01  # of its loss, by which it changes in the second half of training 
 SOLVED = 1e-3  # part of the initial loss that is as good as none
 OVERFITS = 0.7  # where in a run its best step lies, at most, if it need not be longer
 RETRIES = 8  # of runs that diverge or run out of particles
-MOST_PARTICLES = 2**14
+OVERSHOOTS = 0.01  # part of the initial loss by which a step of too high a rate raises it
+LOOSER = 3.0  # factor of the tolerance after a run that ran out of particles
+LOOSEST = 0.3
 SLOPES = {"mse": 1.0, "logistic": 0.25, "cross_entropy": 0.5}  # largest second derivatives of a loss
 
 
@@ -80,31 +82,35 @@ class _InfiniteWidth(BaseEstimator):
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
         problem = Problem(X, y, loss=loss)
-        fixed = self.max_steps if self.steps == "converged" else int(self.steps)
+        fixed = most = self.max_steps if self.steps == "converged" else int(self.steps)
         self._choose(choices[0], problem)
         if self.early_stopping:
             parts = train_test_split(
                 np.arange(len(X)), test_size=self.validation_fraction, random_state=seed, stratify=labels
             )
             train, test = map(np.asarray, parts)
-            split, rates = Problem(X, y, np.isin(np.arange(len(X)), train), loss), {}
+            split, found = Problem(X, y, np.isin(np.arange(len(X)), train), loss), {}
             self.validation_losses_: dict[float, np.ndarray] = {}
             for gamma0 in choices:
                 self._choose(gamma0, problem)
                 self.validation_losses_[gamma0] = self._validated(split, test, fixed, seed)
-                rates[gamma0] = self.learning_rate_
+                found[gamma0] = self.learning_rate_, self.feature_tol_
             self.gamma0_ = min(choices, key=lambda gamma0: self.validation_losses_[gamma0].min())
-            self.learning_rate_ = rates[self.gamma0_]
+            self.learning_rate_, self.feature_tol_ = found[self.gamma0_]
             fixed = max(1, int(self.validation_losses_[self.gamma0_].argmin()))
         if self.early_stopping or self.steps != "converged":
-            self.solution_ = self._solved(problem, fixed, seed)
+            self.solution_ = self._solved(problem, fixed, seed, most if self.early_stopping else fixed)
         else:
             self.solution_ = self._converged(problem, fixed, seed)
         self.n_iter_ = self.solution_.steps_done
+        if self.feature_tol_ > self.feature_tol:
+            needed = f"feature_tol = {self.feature_tol:g} needs more than {self.solution_.info['particles']} particles"
+            warnings.warn(f"{needed}: it was {self.feature_tol_:g}", ConvergenceWarning, stacklevel=3)
 
     def _choose(self, gamma0: float, problem: Problem) -> None:
-        """Set `gamma0_`, and the learning rate that goes with it."""
+        """Set `gamma0_`, and the learning rate and tolerance that go with it."""
         self.gamma0_: float = gamma0
+        self.feature_tol_: float = self.feature_tol
         given = self.learning_rate
         self.learning_rate_: float = self._rate(self._network(), problem) if isinstance(given, str) else given
 
@@ -113,35 +119,34 @@ class _InfiniteWidth(BaseEstimator):
         gamma0 = self.gamma0_ or 1.0
         return MLP(depth=self.depth, activation=self.activation, gamma0=gamma0, bias_scale=self.bias_scale)
 
-    def _solved(self, problem: Problem, steps: int, seed: int) -> Solution:
-        """At a half, a quarter, ... of the learning rate where that diverges and may be chosen; with more particles."""
-        network = self._network()
+    def _solved(self, problem: Problem, steps: int, seed: int, most: int) -> Solution:
+        """Training, in smaller steps, up to `most`, if it overshoots, and at a larger tolerance if it lacks room."""
+        network, least = self._network(), self.learning_rate_ / 2**RETRIES
         particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
-        tolerances = {"feature_tol": self.feature_tol, "gradient_tol": min(10 * self.feature_tol, 0.1)}
-        how: dict[str, Any] = {"replicates": self.replicates, "seed": seed, "kernels": "features"}
-        how |= {} if network.is_linear else tolerances  # those are exact
-        for retry in range(RETRIES + 1):
+        while True:
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
-            method = March(particles=particles, **how) if self.gamma0_ else StaticNTK()
-            try:
-                return solve(network, problem, rule, method, fields_at=(-1,))
-            except SolveError as error:
-                code = "out_of_particles" if error.solution is None else error.solution.status.code
-                if retry == RETRIES:
-                    raise
-                if code == "diverged" and self.learning_rate == "auto":
-                    self.learning_rate_ /= 2
-                elif code == "out_of_particles" and particles < MOST_PARTICLES:
-                    particles *= 2
-                else:
-                    raise
-        raise AssertionError("the last retry returns or raises")
+            tolerances = {"feature_tol": self.feature_tol_, "gradient_tol": min(10 * self.feature_tol_, 0.5)}
+            how = {"particles": particles, "replicates": self.replicates, "seed": seed, "kernels": "features"}
+            how |= {} if network.is_linear else tolerances  # those are exact
+            method = March(**how) if self.gamma0_ else StaticNTK()
+            solution = solve(network, problem, rule, method, fields_at=(-1,), throw=False)
+            code, rises = solution.status.code, np.diff(solution.loss).max(initial=0)
+            overshot = code == "diverged" or (code == "ok" and rises > OVERSHOOTS * problem.initial_loss)
+            if overshot and self.learning_rate == "auto" and self.learning_rate_ > least:
+                self.learning_rate_ /= 2
+                steps = min(2 * steps, most)
+            elif code == "out_of_particles" and self.feature_tol_ < LOOSEST:
+                self.feature_tol_ = min(LOOSER * self.feature_tol_, LOOSEST)
+            else:
+                check(solution.status, solution)
+                return solution
 
     def _converged(self, problem: Problem, most: int, seed: int) -> Solution:
         """Trained for twice the steps, until the second half of them changes little."""
         steps = min(FIRST_STEPS, most)
         while True:
-            solution = self._solved(problem, steps, seed)
+            solution = self._solved(problem, steps, seed, most)
+            steps = solution.steps_done
             late = solution.loss[steps // 2 :]
             if np.ptp(late) < RESTS * late.max() or late[-1] < SOLVED * problem.initial_loss:
                 return solution
@@ -157,7 +162,8 @@ class _InfiniteWidth(BaseEstimator):
         """The loss of every step on the points `test`, which do not train, of a run that is long enough."""
         steps = min(FIRST_STEPS, most)
         while True:
-            solution = self._solved(problem, steps, seed)
+            solution = self._solved(problem, steps, seed, most)
+            steps = solution.steps_done
             losses = problem.loss.measured(solution.predictions, problem.y)[:, test].mean(axis=1)
             if losses.argmin() < OVERFITS * steps or steps == most:
                 return losses
@@ -193,22 +199,24 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel. Among several, with early
             stopping, the one with the least loss on the validation split is taken.
         bias_scale: of trained biases; None for none, when tanh networks are odd functions of their inputs.
-        learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where that diverges.
+        learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where training then
+            diverges or overshoots.
         momentum: of gradient descent.
         steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
         max_steps: at most.
         early_stopping: stop where the loss on a validation split is least; all points are then trained that long.
         validation_fraction: of the points, in that split.
-        particles: sample neurons of each layer, of every replicate; more where there are many points.
+        particles: sample neurons of each layer, of every replicate; four times the number of points if that is more.
         replicates: independent runs, whose spread is the error of the solver.
-        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that.
+        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that. Raised, with a warning, where it needs
+            more directions than there are particles.
         random_state: seed of samples and split.
 
     Attributes:
         solution_: the `kernelfield.Solution` of training, on standardized targets.
         n_iter_: number of steps.
         learning_rate_: that was used.
-        gamma0_: that was used.
+        gamma0_, feature_tol_: that were used.
         validation_losses_: with early stopping, for every gamma0 those of every step.
         target_mean_, target_scale_: of the targets, () or (C,).
 
@@ -259,7 +267,7 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
 
     Attributes:
         classes_: labels.
-        solution_, n_iter_, learning_rate_, gamma0_, validation_losses_: as of `InfiniteWidthRegressor`.
+        solution_, n_iter_, learning_rate_, gamma0_, feature_tol_, validation_losses_: as of `InfiniteWidthRegressor`.
 
     Example:
         >>> import numpy as np, kernelfield as kf

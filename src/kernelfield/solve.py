@@ -101,10 +101,16 @@ def solve(
     with bar(type(solver).__name__, progress) as report:
         result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
-    if status.code != "ok" and (throw or solution is None):
-        raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
+    if throw or solution is None:
+        check(status, solution)
     assert solution is not None
     return solution
+
+
+def check(status: Status, solution: Solution | None) -> None:
+    """Raise SolveError or Interrupted, with what there is, if a run failed."""
+    if status.code != "ok":
+        raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
 
 
 def _extras(problem: Problem, training: Training) -> list[str]:
