@@ -107,7 +107,7 @@ def sweep_gamma(
     from kernelfield.sweep_figure import draw
 
     check_image(output)
-    described, gammas = read(config, data), _numbers("--gamma0", gamma0)
+    described, gammas = read(config, data), numbers("--gamma0", gamma0)
     chosen = {name: described.method(name) for name in ("march", *_words(methods)) if name != "finite"}
     if width is not None or seeds is not None or "finite" in described.methods or "finite" in _words(methods):
         chosen["finite"] = networks(described, width, seeds, config)
@@ -154,14 +154,16 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def numbers(option: str, text: str, zero: bool = False) -> list[float]:
+    """Positive numbers, separated by commas, or zero if that is allowed."""
     try:
-        numbers = [float(word) for word in _words(text)]
+        found = [float(word) for word in _words(text)]
     except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < float("inf") for number in numbers):
-        raise ValueError(f"{option} must be positive numbers separated by commas, got '{text}'")
-    return numbers
+        found = []
+    if not found or not all(0 < number < float("inf") or (zero and number == 0) for number in found):
+        kind = "numbers that are not negative," if zero else "positive numbers"
+        raise ValueError(f"{option} must be {kind} separated by commas, got '{text}'")
+    return found
 
 
 @app.command()
