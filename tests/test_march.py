@@ -239,6 +239,10 @@ def test_error_signal_mode_gives_the_same_predictions():
     assert max(aggregated.info["feature_ranks"]) > 0
     with pytest.raises(ValueError, match="gradient kernels were not tracked"):
         aggregated.gradient_kernel(1)
+    bare = march(kernels="none", seed=3)
+    assert np.array_equal(bare.replicate_predictions, aggregated.replicate_predictions)
+    with pytest.raises(ValueError, match="feature kernels were not tracked"):
+        bare.feature_kernel(1)
 
 
 def test_bases_that_outgrow_their_room_are_enlarged(monkeypatch):

@@ -126,7 +126,7 @@ class _InfiniteWidth(BaseEstimator):
         while True:
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
             tolerances = {"feature_tol": self.feature_tol_, "gradient_tol": min(10 * self.feature_tol_, 0.5)}
-            how = {"particles": particles, "replicates": self.replicates, "seed": seed, "kernels": "features"}
+            how = {"particles": particles, "replicates": self.replicates, "seed": seed, "kernels": "none"}
             how |= {} if network.is_linear else tolerances  # those are exact
             method = March(**how) if self.gamma0_ else StaticNTK()
             solution = solve(network, problem, rule, method, fields_at=(-1,), throw=False)

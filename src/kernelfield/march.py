@@ -104,6 +104,11 @@ class OnParticles(Spec):
         feature_tol = self.feature_tol or feature_tol
         return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
 
+    @property
+    def tracks_features(self) -> bool:
+        """Whether kernels are recorded."""
+        return True
+
     def tracks_gradients(self, problem: Problem) -> bool:
         """Whether gradient kernels are recorded."""
         return True
@@ -119,6 +124,7 @@ class OnParticles(Spec):
             network.factorizes,
             flows or training.momentum > 0,
             not flows and training.weight_decay > 0,
+            self.tracks_features,
         )
 
     def setup(self, network: Any, problem: Problem, particles: int, replicate: int) -> Setup:
@@ -173,7 +179,7 @@ class OnParticles(Spec):
         )
         return {
             "replicate_predictions": predictions,
-            "feature_factors": (problem.input_coordinates[None, None], *Phi),
+            "feature_factors": (problem.input_coordinates[None, None], *Phi) if self.tracks_features else (),
             "gradient_factors": (*G, one) if self.tracks_gradients(problem) else (),
             "tangent_kernels": tangents,
         }
@@ -194,16 +200,21 @@ class March(OnParticles):
         gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
             activations, whose gradients have a long tail of directions that matter little.
         kernels: "all" tracks gradient kernels and the NTK of a network with one output; "features" back-propagates the
-            error signal itself, which needs fewer directions, and leaves gradient kernels out. Networks of several
-            outputs are solved in this way unless asked for "per_output", which tracks G and NTK of every output, at C
-            times the cost.
+            error signal itself, which needs fewer directions, and leaves gradient kernels out; "none" leaves out all
+            kernels, which saves memory. Networks of several outputs are solved as "features" unless asked for
+            "per_output", which tracks G and NTK of every output, at C times the cost.
     """
 
-    kernels: Literal["all", "features", "per_output"] = "all"
+    kernels: Literal["all", "features", "none", "per_output"] = "all"
 
     predicts: ClassVar[bool] = True
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
+
+    @property
+    def tracks_features(self) -> bool:
+        """Whether kernels are recorded."""
+        return self.kernels != "none"
 
     def tracks_gradients(self, problem: Problem) -> bool:
         """Whether gradient kernels are recorded."""
@@ -387,7 +398,7 @@ class MarchRun:
         Without unused capacity; Series have one more axis.
         """
         factors, axes = [], 3 + (self.step.orders > 1)  # steps, orders, samples | sites, k
-        for layer in range(self.network.hidden_layers):
+        for layer in range(self.network.hidden_layers if self.step.records else 0):
             chunks = [
                 [np.asarray(coefficients(getattr(part, kind)[layer])) for part in each.records]
                 for each in self.replicates

@@ -44,8 +44,8 @@ class Record(NamedTuple):
     """
 
     f: Fields
-    features: tuple[Fields, ...]
-    gradients: tuple[Fields, ...]
+    features: tuple[Fields, ...] = ()
+    gradients: tuple[Fields, ...] = ()
     tangent: Fields | None = None
 
 
@@ -93,6 +93,7 @@ class Step:
             update; else they carry it, summed over outputs.
         factorizes: the tangent kernel follows from feature and gradient kernels; else it is recorded.
         momentum, decays: whether there is momentum, and weight decay.
+        records: kernels too, not outputs alone.
     """
 
     layers: Sequential
@@ -102,6 +103,7 @@ class Step:
     factorizes: bool = True
     momentum: bool = False
     decays: bool = False
+    records: bool = True
 
     orders: ClassVar[int] = 1  # of the power series that fields are
 
@@ -155,6 +157,8 @@ class Step:
 
     def recorded(self, state: Any, f: Fields, trace: tuple) -> Record:
         """The outputs, and the coordinates of features and gradients of every hidden layer."""
+        if not self.records:
+            return Record(f)
         weights = traces(trace, WeightTrace)
         tangent = self.layers.tangent(state, trace, trace) if self.plain and not self.factorizes else None
         features = tuple(linear(lambda F: F[:: self.rows], each.F) for each in weights[1:])
