@@ -50,7 +50,7 @@ def single_index(rng: np.random.Generator) -> Task:
 
 def field(rng: np.random.Generator) -> Task:
     """A Gaussian process on a sphere in five dimensions, the same in all directions: there is none to find."""
-    X, X_test = (np.sqrt(5) * rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in normal(rng, 150, 5))
+    X, X_test = (np.sqrt(5) * rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in normal(rng, 100, 5))
     frequencies, phases = rng.standard_normal((2000, 5)), rng.uniform(0, 2 * np.pi, 2000)
     amplitudes = rng.standard_normal(2000) / np.sqrt(1000)
     y, y_test = (np.cos(rows @ frequencies.T + phases) @ amplitudes for rows in (X, X_test))
@@ -59,7 +59,7 @@ def field(rng: np.random.Generator) -> Task:
 
 def parity(rng: np.random.Generator) -> Task:
     """x_1 x_2 of signs in ten dimensions."""
-    X, X_test = (rng.choice([-1.0, 1.0], (count, 10)) for count in (200, 1000))
+    X, X_test = (rng.choice([-1.0, 1.0], (count, 10)) for count in (100, 1000))
     return Task(X, X[:, 0] * X[:, 1], X_test, X_test[:, 0] * X_test[:, 1])
 
 
@@ -81,9 +81,9 @@ TASKS: dict[str, Callable[[np.random.Generator], Task]] = {
     "single-index": single_index,
     "sparse parity": parity,
     "random field": field,
-    "diabetes": shipped(load_diabetes, 150),
+    "diabetes": shipped(load_diabetes, 100),
     "linnerud": shipped(load_linnerud, 14),
-    "digits": shipped(load_digits, 200),
+    "digits": shipped(load_digits, 100),
 }
 
 

@@ -31,7 +31,9 @@ def solved(method):
 
 infinite = solved(kf.March(particles=1024, kernels="features"))
 control = solved(kf.GradientIndependence(particles=512))
-networks = {N: solved(kf.FiniteWidth(width=N, seeds=16)) for N in (64, 256)}
+networks = {
+    N: solved(kf.FiniteWidth(width=N, seeds=16, kernels="features")) for N in (64, 256)
+}
 
 # %%
 # Left: the loss. Right: how well the hidden state after each use of the matrix is aligned

@@ -27,7 +27,7 @@ methods = {
     "leading order": kf.Perturbation(**settings),
     "static NTK": kf.StaticNTK(),
 }
-gammas = (0.1, 0.3, 0.7, 1.5)
+gammas = (0.1, 0.4, 1.5)
 sweep = kf.sweep_gamma(network, problem, training, methods, gammas, ["full theory"])
 points = list(sweep)
 

@@ -192,7 +192,6 @@ def test_every_command_speaks_json(folder, capsys):
         ["sweep-gamma", "run.toml", "-o", "b.png", "--gamma0", "1"],
         ["figures", "whitened", "--quick", "--out", "b"],
         ["report", "a.nc", "-o", "b.html"],
-        ["demo", "--quick", "--out", "b.png"],
     ],
 )
 def test_quiet_commands_print_nothing_and_show_no_progress(folder, capsys, monkeypatch, command):

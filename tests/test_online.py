@@ -61,7 +61,6 @@ CONVOLUTION = kf.Network(layers=[Conv(2), Activation("tanh"), GlobalAveragePool(
 LABELS = {"loss": "cross_entropy", "stream": (STREAM, np.digitize(STREAM[:, 0], [-0.4, 0.4]))}
 ENSEMBLES = {
     "tanh": (kf.MLP(depth=2), PROBLEM),
-    "relu": (kf.MLP(depth=1, activation="relu"), PROBLEM),
     "classes": (kf.MLP(depth=2), kf.Problem(X, [0, 1, 2, 1], **LABELS)),
     "convolution": (
         CONVOLUTION,

@@ -183,10 +183,7 @@ def trained_plainly(numbers, network, problem, updates, seeds=1):
 
 CASES = {
     "scales and biases": (NETWORK, PROBLEM, TRAINING, None),
-    "plain": (kf.MLP(depth=DEPTH, gamma0=0.5), PROBLEM, TRAINING, None),
     "one hidden layer": (kf.MLP(depth=1, gamma0=2.0), PROBLEM, TRAINING, None),
-    "scales of weights in use": (NETWORK.model_copy(update={"scales_multiply": "weight"}), PROBLEM, TRAINING, None),
-    "widths": (NETWORK.model_copy(update={"widths": [2.0, 0.5, 1.0]}), PROBLEM, TRAINING, None),
     "two outputs": (NETWORK, TWO, TRAINING, None),
     "momentum": (NETWORK, PROBLEM, TRAINING.model_copy(update={"momentum": 0.7}), None),
     "weight decay": (NETWORK, PROBLEM, TRAINING.model_copy(update={"weight_decay": 0.05}), None),

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from kernelfield.gaussian_averages import NotConverged
 from kernelfield.march import March
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
@@ -125,7 +126,10 @@ class _InfiniteWidth(BaseEstimator):
         particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
         while True:
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
-            tolerances = {"feature_tol": self.feature_tol_, "gradient_tol": min(10 * self.feature_tol_, 0.5)}
+            tolerances = {
+                "feature_tol": self.feature_tol_,
+                "gradient_tol": min(10 * self.feature_tol_, max(0.1, self.feature_tol_)),
+            }
             how = {"particles": particles, "replicates": self.replicates, "seed": seed, "kernels": "none"}
             how |= {} if network.is_linear else tolerances  # those are exact
             method = March(**how) if self.gamma0_ else StaticNTK()
@@ -172,11 +176,13 @@ class _InfiniteWidth(BaseEstimator):
     def _rate(self, network: MLP, problem: Problem) -> float:
         """A quarter of what is stable in a network that does not learn features, and less in one that does.
 
-        Of an activation whose kernel takes an integration, that of erf has to do: a guess, halved where it diverges.
+        Of an activation whose kernel is not known, that of erf has to do.
         """
-        if network.nonlinearity.feature_map is None:
-            network = network.model_copy(update={"activation": "erf"})
-        largest = np.linalg.eigvalsh(initial_kernels(network, problem).ntk)[-1] / problem.points
+        try:
+            ntk = initial_kernels(network, problem).ntk
+        except NotConverged:
+            ntk = initial_kernels(network.model_copy(update={"activation": "erf"}), problem).ntk
+        largest = np.linalg.eigvalsh(ntk)[-1] / problem.points
         slope = SLOPES[problem.loss.name]
         return float(0.5 / (max(largest, 1e-12) * slope * (1 + self.gamma0_)))
 
@@ -208,8 +214,8 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         validation_fraction: of the points, in that split.
         particles: sample neurons of each layer, of every replicate; four times the number of points if that is more.
         replicates: independent runs, whose spread is the error of the solver.
-        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that. Raised, with a warning, where it needs
-            more directions than there are particles.
+        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that, but no more than the larger of it and
+            0.1. Raised, with a warning, where it needs more directions than there are particles.
         random_state: seed of samples and split.
 
     Attributes:

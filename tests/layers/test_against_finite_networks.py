@@ -30,10 +30,6 @@ CASES = {
         SEQUENCES,
     ),
     "image, zero, pooled": (kf.CNN(depth=2, activation="tanh", pool=2, gamma0=2.0), IMAGES),
-    "image, circular, stride 2": (
-        kf.CNN(depth=2, activation="tanh", padding="circular", stride=2, gamma0=2.0, readout="flatten"),
-        IMAGES,
-    ),
     "residual, tanh, L = 2": (kf.ResNet(depth=2, gamma0=1.5), VECTORS),
     "residual, relu, L = 8": (kf.ResNet(depth=8, activation="relu"), VECTORS),
     "shared weights": (

@@ -119,7 +119,7 @@ def full_theory(run, gamma0):
     return [(plus + minus) / 2 for plus, minus in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 3])
 def test_the_error_of_tanh_networks_falls_as_the_fourth_power(depth):
     """Oracle: the full theory with the same weights at initialization."""
     run, errors = marched(depth), []
