@@ -12,8 +12,10 @@ regression; finite networks follow the same rule for as many steps.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,13 @@ from sklearn.preprocessing import StandardScaler
 
 import kernelfield as kf
 
+STYLES: dict[str, dict[str, Any]] = {
+    "infinite width": {"lw": 2.5, "color": "black", "zorder": 3},
+    "adapted kernel": {"lw": 1.8, "color": "tab:red", "ls": ":", "zorder": 4},
+    "N = 64": {"lw": 1.2, "color": "#9ecae1", "marker": "o", "ms": 4},
+    "N = 256": {"lw": 1.2, "color": "#4292c6", "marker": "o", "ms": 4},
+    "N = 1024": {"lw": 1.2, "color": "#08519c", "marker": "o", "ms": 4},
+}
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -93,9 +102,11 @@ def error(y: np.ndarray, found: np.ndarray) -> float:
 
 
 def infinite(task: Task, gamma0: float) -> Any:
-    """The fitted estimator of infinite width."""
+    """The fitted estimator of infinite width; the static kernel, whose steps cost nothing, may take many."""
     kind = kf.InfiniteWidthClassifier if task.y.dtype.kind == "i" else kf.InfiniteWidthRegressor
-    model = kind(depth=2, activation="erf", gamma0=gamma0, early_stopping=True, max_steps=200, random_state=0)
+    model = kind(
+        depth=2, activation="erf", gamma0=gamma0, early_stopping=True, max_steps=200 if gamma0 else 5000, random_state=0
+    )
     return model.fit(task.X, task.y)
 
 
@@ -131,25 +142,55 @@ def finite(task: Task, model: Any, width: int) -> float:
     return error(task.y_test, f * model.target_scale_ + model.target_mean_)
 
 
-def draw(path: str, measured: dict[str, dict[str, dict[float, np.ndarray]]]) -> None:
+Measured = dict[str, dict[str, dict[str, Any]]]  # task -> gamma0 -> "steps", "seconds", and errors of draws by name
+
+
+def draw(path: str, measured: Measured) -> None:
     """One panel for each task: error against gamma0."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=(3.6 * len(measured), 3.4), layout="constrained", squeeze=False
-    )
-    for place, (task, methods) in zip(axes[0], measured.items(), strict=True):
-        for name, errors in methods.items():
-            x, values = list(errors), np.array(list(errors.values()))
-            style = {"lw": 2.5, "color": "black"} if name == "infinite width" else {"lw": 1.2, "marker": "o", "ms": 3}
-            bars = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1]) if values.shape[1] > 1 else None
-            place.errorbar(x, values.mean(axis=1), bars, label=name, **style)
-        place.set(title=task, xlabel=r"$\gamma_0$ (0: static kernel)")
-        place.set_xscale("symlog", linthresh=0.3)
+    figure, axes = plt.subplots(2, -(-len(measured) // 2), figsize=(11, 6.4), layout="constrained", squeeze=False)
+    for place, (task, unsorted) in zip(axes.flat, measured.items(), strict=False):
+        rows = dict(sorted(unsorted.items(), key=lambda item: float(item[0])))
+        for name in dict.fromkeys(name for row in rows.values() for name in row["errors"]):
+            every = enumerate(row["errors"].get(name) for row in rows.values())
+            has = {number: np.array(errors) for number, errors in every if errors}
+            means, bars = (np.array([of(each) for each in has.values()]) for of in (np.mean, standard_error))
+            place.errorbar(list(has), means, bars, label=name, capsize=2, **STYLES.get(name, {}))
+        if "0.0" in rows:
+            lazy = np.mean(rows["0.0"]["errors"]["infinite width"])
+            place.axhline(lazy, color="0.6", lw=1, ls="--", label="static kernel")
+        place.set(title=task, xlabel=r"$\gamma_0$")
+        place.set_xticks(range(len(rows)), [f"{float(gamma0):g}" for gamma0 in rows])
         place.set_ylim(bottom=0)
-    axes[0, 0].set_ylabel("test error")
-    axes[0, -1].legend(fontsize=7, frameon=False)
+        place.spines[["top", "right"]].set_visible(False)
+    for place in axes.flat[len(measured) :]:
+        place.axis("off")
+    for place in axes[:, 0]:
+        place.set_ylabel("test error")
+    axes[0, 0].legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def standard_error(errors: np.ndarray) -> float:
+    """Of the mean over draws."""
+    return float(errors.std(ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 else 0.0
+
+
+def row(label: str, gamma0: float, widths: list[int], draws: int) -> dict[str, Any]:
+    """What is measured for a task at a gamma0."""
+    began, steps = time.perf_counter(), []
+    errors: dict[str, list[float]] = {}
+    for seed in range(draws):
+        task = TASKS[label](np.random.default_rng(seed))
+        model = infinite(task, gamma0)
+        steps.append(model.n_iter_)
+        errors.setdefault("infinite width", []).append(error(task.y_test, model.predict(task.X_test)))
+        errors.setdefault("adapted kernel", []).append(adapted(task, model))
+        for width in widths if gamma0 else []:
+            errors.setdefault(f"N = {width}", []).append(finite(task, model, width))
+    return {"errors": errors, "steps": float(np.mean(steps)), "seconds": time.perf_counter() - began}
 
 
 def main() -> None:
@@ -160,30 +201,26 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 256, 1024])
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--figure", help="path of a PNG")
+    parser.add_argument(
+        "--results", type=Path, help="JSON file that keeps rows as they are done, and has those that were"
+    )
     given = parser.parse_args()
+    measured: Measured = json.loads(given.results.read_text()) if given.results and given.results.exists() else {}
     names = ["infinite width", "adapted kernel", *(f"N = {width}" for width in given.widths)]
     print(f"| task | gamma0 | {' | '.join(names)} | steps | s |\n|{'---|' * (len(names) + 4)}", flush=True)
-    measured: dict[str, dict[str, dict[float, np.ndarray]]] = {}
     for label in given.tasks:
-        measured[label] = {name: {} for name in names}
         for gamma0 in given.gammas:
-            began, rows, steps = time.perf_counter(), [], []
-            for seed in range(given.draws):
-                task = TASKS[label](np.random.default_rng(seed))
-                model = infinite(task, gamma0)
-                found = [error(task.y_test, model.predict(task.X_test)), adapted(task, model)]
-                rows.append([*found, *(finite(task, model, width) if gamma0 else np.nan for width in given.widths)])
-                steps.append(model.n_iter_)
-            cells = []
-            for name, errors in zip(names, np.array(rows).T, strict=True):
-                se = errors.std(ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else np.nan
-                cells.append(f"{errors.mean():.3f} ({se:.3f})" if np.isfinite(errors).all() else "")
-                if np.isfinite(errors).all():
-                    measured[label][name][gamma0] = errors
-            taken = f"{np.mean(steps):.0f} | {time.perf_counter() - began:.0f}"
+            rows = measured.setdefault(label, {})
+            found = rows.get(str(gamma0)) or row(label, gamma0, given.widths, given.draws)
+            rows[str(gamma0)] = found
+            of = {name: np.array(each) for name, each in found["errors"].items()}
+            cells = [f"{of[name].mean():.3f} ({standard_error(of[name]):.3f})" if name in of else "" for name in names]
+            taken = f"{found['steps']:.0f} | {found['seconds']:.0f}"
             print(f"| {label} | {gamma0:g} | {' | '.join(cells)} | {taken} |", flush=True)
-    if given.figure:
-        draw(given.figure, measured)
+            if given.results:
+                given.results.write_text(json.dumps(measured))
+            if given.figure:
+                draw(given.figure, measured)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def fit(
     depth: int = 2,
     activation: str = "erf",
     max_steps: int = 200,
-    points: int = 1000,
+    points: int = 300,
     test_fraction: float = 0.2,
     width: int = 512,
     seed: int = 0,
