@@ -39,13 +39,13 @@ def test_scikit_learn_checks_pass(make):
 
 
 def test_a_regressor_predicts_what_its_solution_does_in_units_of_the_targets():
-    model = regressor().fit(X, 7 + 100 * Y)
+    model = regressor(steps=30).fit(X, 7 + 100 * Y)
     f = model.solution_.predict(NEW)
     mean, error = model.predict(NEW, return_std=True)
     np.testing.assert_allclose(mean, f.mean * model.target_scale_ + model.target_mean_)
     np.testing.assert_allclose(error, f.se * model.target_scale_)
     assert (error > 0).all() and model.score(X, 7 + 100 * Y) > 0.9
-    scaled = regressor().fit(X, Y)
+    scaled = regressor(steps=30).fit(X, Y)
     np.testing.assert_allclose(mean, 7 + 100 * scaled.predict(NEW), rtol=1e-6)
 
 
