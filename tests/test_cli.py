@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
+from commands import exit_code
 from kernelfield.cli import app, main
 from kernelfield.compare import compare
 from kernelfield.observables import kernel_alignment
@@ -44,12 +45,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "wild.toml").write_text(CONFIG.format(rate=1e9))
     (tmp_path / "broken.nc").write_text("not netcdf")
     return tmp_path
-
-
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return ended.value.code
 
 
 def files(folder):

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import r2_score
 
 import kernelfield as kf
-from kernelfield.cli import app, main
+from commands import exit_code
+from kernelfield.cli import app
 from kernelfield.fitting import fit, predicted, restored
 from kernelfield.tables import Columns, read_table
 
@@ -39,14 +40,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return ended.value.code
-
-
 def test_columns_are_standardized_and_texts_become_one_input_for_each():
-    columns = Columns.of(PRICES, "price")
+    columns = Columns.of(PRICES, "price").standardized(PRICES)
     X = columns.matrix(PRICES)
     assert columns.task == "regression" and X.shape == (60, 4)
     np.testing.assert_allclose(X[:, :3].mean(axis=0), 0, atol=1e-12)
@@ -164,3 +159,12 @@ def test_a_table_needs_commas(folder):
     (folder / "broken.csv").write_text('a,b\n"1,2\n')
     with pytest.raises(ValueError, match="is not a table of comma-separated values"):
         read_table(folder / "broken.csv")
+
+
+def test_categories_that_only_the_test_rows_have_and_rows_that_are_left_out(folder):
+    rare = KINDS.assign(colour=["grey", *KINDS.colour[1:]])
+    for seed in (0, 1):  # with it among the rows that train, and among those that test
+        found = fit(rare, "kind", gammas=(0.0,), points=20, seed=seed, **SMALL)
+        assert found.rows == (20, 12) and found.columns.inputs[1].categories == ["blue", "grey", "red"]
+        assert np.isfinite(found.columns.matrix(rare)).all()
+        assert restored(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]

@@ -16,8 +16,9 @@ Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (So
 """
 
 from kernelfield import parameterization as parameterization
+from kernelfield.adapted_kernel import AdaptedKernel
 from kernelfield.compare import compare
-from kernelfield.estimators import AdaptedKernel, InfiniteWidthClassifier, InfiniteWidthRegressor
+from kernelfield.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
 from kernelfield.finite import FiniteWidth
 from kernelfield.march import March
 from kernelfield.networks import CNN, MLP, Network, ResNet

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -82,47 +82,57 @@ class _InfiniteWidth(BaseEstimator):
             raise ValueError("among several gamma0 a validation split chooses: set early_stopping=True")
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        problem = Problem(X, y, loss=loss)
-        fixed = most = self.max_steps if self.steps == "converged" else int(self.steps)
-        self._choose(choices[0], problem)
+        most = self.max_steps if self.steps == "converged" else int(self.steps)
+        problem, networks = Problem(X, y, loss=loss), [self._network(gamma0) for gamma0 in choices]
+        rate = self._lazy_rate(networks[0], problem) if self.learning_rate == "auto" else None
+        self._choose(choices[0], rate)
         if self.early_stopping:
-            parts = train_test_split(
-                np.arange(len(X)), test_size=self.validation_fraction, random_state=seed, stratify=labels
-            )
-            train, test = map(np.asarray, parts)
-            split, found = Problem(X, y, np.isin(np.arange(len(X)), train), loss), {}
-            self.validation_losses_: dict[float, np.ndarray] = {}
-            for gamma0 in choices:
-                self._choose(gamma0, problem)
-                self.validation_losses_[gamma0] = self._validated(split, test, fixed, seed)
-                found[gamma0] = self.learning_rate_, self.feature_tol_
-            self.gamma0_ = min(choices, key=lambda gamma0: self.validation_losses_[gamma0].min())
-            self.learning_rate_, self.feature_tol_ = found[self.gamma0_]
-            fixed = max(1, int(self.validation_losses_[self.gamma0_].argmin()))
-        if self.early_stopping or self.steps != "converged":
-            self.solution_ = self._solved(problem, fixed, seed, most if self.early_stopping else fixed)
+            steps = self._best(problem, choices, rate, most, seed, labels)
+            self.solution_ = self._solved(problem, steps, seed, most)
+        elif self.steps == "converged":
+            self.solution_ = self._converged(problem, most, seed)
         else:
-            self.solution_ = self._converged(problem, fixed, seed)
+            self.solution_ = self._solved(problem, most, seed, most)
         self.n_iter_ = self.solution_.steps_done
         if self.feature_tol_ > self.feature_tol:
             needed = f"feature_tol = {self.feature_tol:g} needs more than {self.solution_.info['particles']} particles"
             warnings.warn(f"{needed}: it was {self.feature_tol_:g}", ConvergenceWarning, stacklevel=3)
 
-    def _choose(self, gamma0: float, problem: Problem) -> None:
-        """Set `gamma0_`, and the learning rate and tolerance that go with it."""
+    def _best(
+        self,
+        problem: Problem,
+        choices: Sequence[float],
+        rate: float | None,
+        most: int,
+        seed: int,
+        labels: np.ndarray | None,
+    ) -> int:
+        """The step with the least loss on a validation split; sets its gamma0, learning rate and tolerance."""
+        every = np.arange(problem.points)
+        parts: Any = train_test_split(every, test_size=self.validation_fraction, random_state=seed, stratify=labels)
+        split, found = Problem(problem.X, problem.y, np.isin(every, parts[0]), problem.loss), {}
+        self.validation_losses_: dict[float, np.ndarray] = {}
+        for gamma0 in choices:
+            self._choose(gamma0, rate)
+            self.validation_losses_[gamma0] = self._validated(split, parts[1], most, seed)
+            found[gamma0] = self.learning_rate_, self.feature_tol_
+        self.gamma0_ = min(choices, key=lambda gamma0: self.validation_losses_[gamma0].min())
+        self.learning_rate_, self.feature_tol_ = found[self.gamma0_]
+        return max(1, int(self.validation_losses_[self.gamma0_].argmin()))
+
+    def _choose(self, gamma0: float, rate: float | None) -> None:
+        """Set `gamma0_`, and the tolerance and learning rate to begin with: the given one, or less than a lazy rate."""
         self.gamma0_: float = gamma0
         self.feature_tol_: float = self.feature_tol
-        given = self.learning_rate
-        self.learning_rate_: float = self._rate(self._network(), problem) if isinstance(given, str) else given
+        self.learning_rate_: Any = self.learning_rate if rate is None else rate / (1 + gamma0)
 
-    def _network(self) -> MLP:
-        """With the chosen gamma0, which the static kernel does not know."""
-        gamma0 = self.gamma0_ or 1.0
-        return MLP(depth=self.depth, activation=self.activation, gamma0=gamma0, bias_scale=self.bias_scale)
+    def _network(self, gamma0: float) -> MLP:
+        """With gamma0, which the static kernel does not know."""
+        return MLP(depth=self.depth, activation=self.activation, gamma0=gamma0 or 1.0, bias_scale=self.bias_scale)
 
     def _solved(self, problem: Problem, steps: int, seed: int, most: int) -> Solution:
         """Training, in smaller steps, up to `most`, if it overshoots, and at a larger tolerance if it lacks room."""
-        network, least = self._network(), self.learning_rate_ / 2**RETRIES
+        network, least = self._network(self.gamma0_), self.learning_rate_ / 2**RETRIES
         particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
         while True:
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
@@ -173,8 +183,8 @@ class _InfiniteWidth(BaseEstimator):
                 return losses
             steps = min(2 * steps, most)
 
-    def _rate(self, network: MLP, problem: Problem) -> float:
-        """A quarter of what is stable in a network that does not learn features, and less in one that does.
+    def _lazy_rate(self, network: MLP, problem: Problem) -> float:
+        """A quarter of what is stable in a network that does not learn features.
 
         Of an activation whose kernel is not known, that of erf has to do.
         """
@@ -183,8 +193,7 @@ class _InfiniteWidth(BaseEstimator):
         except NotConverged:
             ntk = initial_kernels(network.model_copy(update={"activation": "erf"}), problem).ntk
         largest = np.linalg.eigvalsh(ntk)[-1] / problem.points
-        slope = SLOPES[problem.loss.name]
-        return float(0.5 / (max(largest, 1e-12) * slope * (1 + self.gamma0_)))
+        return float(0.5 / (max(largest, 1e-12) * SLOPES[problem.loss.name]))
 
     def _outputs(self, X: Any) -> Estimate:
         """f of checked inputs, as the network has it."""
@@ -318,46 +327,3 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
         """The most probable labels (n,)."""
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-
-class AdaptedKernel(TransformerMixin, BaseEstimator):
-    """The kernel that a trained network has made, for `KernelRidge` or `SVC` with kernel="precomputed".
-
-    Args:
-        estimator: a regressor or classifier of infinite width; `InfiniteWidthRegressor()` by default.
-        layer: whose feature kernel, the last hidden one by default; or "ntk", the tangent kernel, of several outputs
-            the mean of theirs.
-
-    Attributes:
-        estimator_: trained.
-        X_fit_: inputs (P, D) that it was trained on.
-
-    Example:
-        >>> import numpy as np, kernelfield as kf
-        >>> X = np.random.default_rng(0).standard_normal((10, 3))
-        >>> network = kf.InfiniteWidthRegressor(depth=1, activation="linear", steps=20)
-        >>> kf.AdaptedKernel(network).fit(X, X[:, 0]).transform(X[:4]).shape
-        (4, 10)
-    """
-
-    def __init__(self, estimator: Any = None, *, layer: int | Literal["ntk"] = -1) -> None:
-        self.estimator = estimator
-        self.layer = layer
-
-    def fit(self, X: Any, y: Any) -> AdaptedKernel:
-        """Train the estimator on X (n, D) and y."""
-        model: Any = InfiniteWidthRegressor() if self.estimator is None else clone(self.estimator)
-        self.estimator_ = model.fit(X, y)
-        self.X_fit_ = validate_data(self, X, dtype=np.float64)
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """The kernel (n, P) between X and the points of training."""
-        check_is_fitted(self)
-        X, solution = validate_data(self, X, dtype=np.float64, reset=False), self.estimator_.solution_
-        layers, layer = solution.network.hidden_layers, self.layer
-        if layer == "ntk":
-            return solution.ntk_between(-1, X, self.X_fit_).mean
-        if layer not in range(-layers, layers + 1):
-            raise ValueError(f"layer must be 'ntk' or in 0..{layers} (or negative, from the last), got {layer!r}")
-        return solution.feature_kernel_between(int(layer) % (layers + 1), -1, X, self.X_fit_).mean

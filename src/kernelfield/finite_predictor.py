@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.finite_network import Finite
-from kernelfield.predictor import same_output
 
 TOGETHER = 512  # new points that pass a network at once
 
@@ -54,11 +53,11 @@ class FinitePredictor:
         return self._mapped(centred, inputs, t)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Kernel (R, n, m), of neurons, or the tangent kernel."""
+        """Of neurons (R, n, m), or the tangent kernel (R, n C, m C)."""
         if layer is None:
 
             def tangents(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-                return same_output(self.finite.tangent(params, x, jnp.asarray(b, x.dtype)), len(x))
+                return self.finite.tangent(params, x, jnp.asarray(b, x.dtype))
 
             return self._mapped(tangents, a, t)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -111,16 +112,18 @@ def fit(
     """
     if len(table) < FEWEST:
         raise ValueError(f"a table of {FEWEST} rows or more is needed, got {len(table)}")
-    y = Columns.of(table, target, task).targets(table)
-    labels = y if Columns.of(table, target, task).classes is not None else None
+    columns = Columns.of(table, target, task)
+    labels = None if columns.classes is None else columns.targets(table)
+    tests = math.ceil(test_fraction * len(table))
+    trains = min(points, len(table) - tests)
     try:
-        split: Any = train_test_split(table, test_size=test_fraction, random_state=seed, stratify=labels)
+        split: Any = train_test_split(table, test_size=tests, train_size=trains, random_state=seed, stratify=labels)
     except ValueError as error:
         raise ValueError(f"column '{target}': {error}") from None
-    train, test = split[0].iloc[:points], split[1]
-    columns = Columns.of(train, target, "regression" if labels is None else "classification")
+    train, test = split
+    columns = columns.standardized(train)
     X, y, X_test, y_test = columns.matrix(train), columns.targets(train), columns.matrix(test), columns.targets(test)
-    kind = InfiniteWidthRegressor if labels is None else InfiniteWidthClassifier
+    kind, scored = (InfiniteWidthRegressor, _r2) if labels is None else (InfiniteWidthClassifier, _accuracy)
     settings: dict[str, Any] = {"depth": depth, "activation": activation, "max_steps": max_steps, "random_state": seed}
     say(f"infinite width on {len(X)} rows: gamma0 among {', '.join(f'{each:g}' for each in gammas)}")
     with warnings.catch_warnings(record=True) as caught:
@@ -129,14 +132,15 @@ def fit(
     found = {f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test)}
     say("the static kernel, kernel ridge regression, and a network of finite width")
     if isinstance(model, InfiniteWidthRegressor):
-        update = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
-        columns = columns.model_copy(update=update)
+        update: dict[str, Any] = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
+    else:
+        update = {"classes": model.classes_.tolist()}
+    columns = columns.model_copy(update=update)
     lazy: Any = clone(model)
     found["infinite width, NTK"] = lazy.set_params(gamma0=0.0).fit(X, y).predict(X_test)
     found["kernel ridge, RBF"] = _kernel_ridge(X, y, X_test, labels is not None)
     finite, _ = restored(_marked(_finite(model, width, seed), columns))
     found[f"network of width {width}"] = finite.predict(X_test)
-    scored = _r2 if labels is None else _accuracy
     scores = [Score(name, *scored(y_test, each)) for name, each in found.items()]
     return Fitted(model, columns, scores, (len(X), len(X_test)), [str(each.message) for each in caught])
 

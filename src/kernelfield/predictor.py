@@ -48,10 +48,9 @@ class Predictor(Protocol):
         ...
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """A kernel (R, n, m) between inputs a and b at step t.
+        """A kernel (R, n, m) between inputs a and b at step t: of the features of a hidden layer 1..L.
 
-        That of the features of a hidden layer 1..L, with sites their mean; or the tangent kernel, of C outputs the mean
-        of theirs.
+        With sites, their mean. For None, the tangent kernel: (R, n C, m C), rows (sample, output), if outputs differ.
         """
         ...
 
@@ -114,10 +113,9 @@ def _without_particles(trace: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def between(layers: Sequential, outputs: int, layer: int, state: Any, one: Any, other: Any) -> Array:
-    """The kernel (n, n) of two passes of as many points: of a layer, or of a backward pass the tangent kernel."""
+    """The kernel of two passes of as many points: of a layer (n, n), or of backward passes the tangent kernel."""
     if outputs:
-        tangent = layers.tangent(state, one, other)
-        return same_output(tangent, len(tangent) // outputs)
+        return layers.tangent(state, one, other)
     a, b = (traces(each, WeightTrace)[layer].F for each in (one, other))
     return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T / math.prod(a.shape[1:-1])
 
@@ -173,19 +171,20 @@ class MarchPredictor:
         return f[..., 0] if self.outputs is None else f
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Kernel (R, n, m): bases of a copy take up all points of b, and those of a some at a time.
+        """The bases of a copy take up all points of b, and those of a some at a time.
 
         Raises:
             OutOfParticles: the points have more directions than there are particles left.
         """
         A, B = np.split(self.coordinates(np.concatenate([a, b])), [len(a)])
         outputs = 0 if layer is not None else self.outputs or 1
+        each = max(outputs, 1)  # rows of a point
 
         def one(setup: Setup, state: Any) -> np.ndarray:
             step = functools.partial(self._pass, setup, outputs)
             size = max(len(A), len(B))
-            ours, theirs = (_batches(np.asarray(each, setup.dtype), ROWS, size) for each in (A, B))
-            most = (len(B) + min(len(A), len(ours[0]))) * max(outputs, 1)
+            ours, theirs = (_batches(np.asarray(points, setup.dtype), ROWS, size) for points in (A, B))
+            most = (len(B) + min(len(A), len(ours[0]))) * each
             state = self._with_room(setup, state, B[:1], most * math.prod(B.shape[1:-1]), B.shape[-1])
             known = []
             for batch in theirs:
@@ -196,7 +195,7 @@ class MarchPredictor:
                 every, trace = step(state, batch)
                 columns = (between(self.layers, outputs, layer or 0, every, trace, other) for other in known)
                 rows.append(np.concatenate(list(columns), axis=1))
-            return np.concatenate(rows)[: len(a), : len(b)]
+            return np.concatenate(rows)[: len(a) * each, : len(b) * each]
 
         with jax.enable_x64(True):
             return np.stack([one(*each) for each in zip(self.setups, self.states[t], strict=True)]).astype(float)
@@ -255,12 +254,6 @@ def _capacity(basis: Any, directions: int, particles: int) -> int:
     """Room for more directions, which are found in blocks."""
     most = int(basis.size) + directions + block_size(basis, directions)
     return max(len(basis.q), min(32 * math.ceil(most / 32), particles))
-
-
-def same_output(tangent: Array, points: int) -> Array:
-    """The mean over outputs of a tangent kernel (n C, m C) of n points, (n, m)."""
-    outputs = len(tangent) // points
-    return jnp.einsum("icjc->ij", tangent.reshape(points, outputs, -1, outputs)) / outputs
 
 
 def _batches(data: np.ndarray, rows: int, size: int | None = None) -> list[np.ndarray]:

@@ -477,7 +477,11 @@ class Solution:
             OutOfParticles: the points have more directions than particles are left.
         """
         predictor, t = self._predictor(step)
-        return Estimate(predictor.kernel(self._new_inputs(X_a), self._new_inputs(X_b), t, None), self.exact)
+        a, b = self._new_inputs(X_a), self._new_inputs(X_b)
+        kernel = predictor.kernel(a, b, t, None)
+        outputs = kernel.shape[1] // len(a)
+        same = np.einsum("racbc->rab", kernel.reshape(len(kernel), len(a), outputs, len(b), outputs))
+        return Estimate(same / outputs, self.exact)
 
     @property
     def kept_predictor(self) -> Predictor:

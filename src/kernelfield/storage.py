@@ -160,12 +160,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     """
     import xarray
 
-    replicates, rows = lead = solution.replicate_predictions.shape[:2]
-    points, outputs = solution.problem.points, OUTPUT_DIMS[solution.problem.y.ndim]
-
-    def samples(count: int) -> str:
-        return "sample" if count == points else "sample_output"
-
+    outputs = OUTPUT_DIMS[solution.problem.y.ndim]
     variables: dict[str, Any] = {
         "X": _variable(INPUT_DIMS[solution.problem.X.ndim], solution.problem.X, "inputs"),
         "y": _variable(("sample", *outputs), solution.problem.y, "targets"),
@@ -180,6 +175,18 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         each = ("stream_sample", *INPUT_DIMS[stream.X.ndim][1:])
         variables["X_stream"] = _variable(each, stream.X, "inputs of the stream")
         variables["y_stream"] = _variable(("stream_sample", *outputs), stream.y, "targets of the stream")
+    variables |= _kernel_variables(solution) | _field_variables(solution)
+    times = {
+        "time": _variable(("time",), solution.times, "training time, the sum of learning rates so far"),
+        "step": _variable(("time",), np.arange(solution.steps_done + 1), about_steps(solution), "steps"),
+    }
+    return xarray.Dataset(variables, times, attributes(solution))
+
+
+def _kernel_variables(solution: Solution) -> dict[str, Any]:
+    """Factors, their modes in time and weights, and tangent kernels."""
+    variables: dict[str, Any] = {}
+    lead = solution.replicate_predictions.shape[:2]
     for symbol, (kind, first) in _KERNELS.items():
         weights = getattr(solution, f"{kind}_weights")
         for layer, factor in enumerate(getattr(solution, f"{kind}_factors"), start=first):
@@ -193,29 +200,35 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
                 )
                 variables[f"{symbol}_time_{layer}"] = _variable((leading[0], "time", leading[1]), factor.in_time, about)
                 factor, name = factor.modes, f"modes B of {name}"
-            variables[f"{symbol}_factor_{layer}"] = _variable((*leading, samples(factor.shape[2]), rank), factor, name)
+            dims = (*leading, _samples(solution, factor.shape[2]), rank)
+            variables[f"{symbol}_factor_{layer}"] = _variable(dims, factor, name)
             if weights:
                 name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
                 variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
     if solution.tangent_kernels is not None:
-        of = samples(solution.tangent_kernels.shape[2])
+        of = _samples(solution, solution.tangent_kernels.shape[2])
         dims = (*_leading(lead, solution.tangent_kernels), of, f"{of}_prime")
         variables["NTK"] = _variable(dims, solution.tangent_kernels, "neural tangent kernel at equal times")
+    return variables
+
+
+def _field_variables(solution: Solution) -> dict[str, Any]:
+    """Samples of the activation distributions."""
+    variables: dict[str, Any] = {}
     for (layer, step), recorded in solution.field_samples.items():
         for name, values in recorded.items():
             dims = (
-                "replicate" if len(values) == replicates else "any_replicate",
-                samples(values.shape[1]),
+                "replicate" if len(values) == len(solution.replicate_predictions) else "any_replicate",
+                _samples(solution, values.shape[1]),
                 f"neuron_{layer}",
             )
             about = f"{FIELDS.get(name, name)} of layer {layer} at step {step}"
             variables[f"{name}_layer{layer}_step{step}"] = _variable(dims, values, about)
-    steps = np.arange(rows)
-    times = {
-        "time": _variable(("time",), solution.times, "training time, the sum of learning rates so far"),
-        "step": _variable(("time",), steps, about_steps(solution), "steps"),
-    }
-    return xarray.Dataset(variables, times, attributes(solution))
+    return variables
+
+
+def _samples(solution: Solution, count: int) -> str:
+    return "sample" if count == solution.problem.points else "sample_output"
 
 
 def from_dataset(data: xarray.Dataset) -> Solution:

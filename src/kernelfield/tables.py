@@ -50,8 +50,8 @@ class Column(Spec):
 
     name: str
     categories: list[str] | None = None
-    mean: list[float]
-    scale: list[float]
+    mean: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
 
 
 class Columns(Spec):
@@ -82,18 +82,26 @@ class Columns(Spec):
         Raises:
             ValueError: naming the column and what is wrong with it.
         """
-        if target not in table:
-            raise ValueError(f"there is no column '{target}'{suggestion(target, list(table.columns))}")
+        y = _complete(table, target)
         if len(table.columns) < 2:
             raise ValueError(f"there is no column beside the target '{target}'")
-        y = _complete(table, target)
         classes = not _numeric(y) if task is None else task == "classification"
         if not classes and not _numeric(y):
             raise ValueError(f"column '{target}' must hold numbers for a regression: take task='classification'")
         if classes and y.nunique() < 2:
             raise ValueError(f"column '{target}' must hold two classes or more, got {y.iloc[0]} alone")
-        inputs = [_described(table, name) for name in table.columns if name != target]
+        inputs = [_described(name, _complete(table, name)) for name in table.columns if name != target]
         return cls(inputs=inputs, target=target, classes=np.unique(y.to_numpy()).tolist() if classes else None)
+
+    def standardized(self, table: DataFrame) -> Columns:
+        """With means and scales of the rows of a table."""
+        inputs = []
+        for each in self.inputs:
+            values = _values(table, each)
+            scale = values.std(axis=0)
+            mean, scale = values.mean(axis=0), np.where(scale > 0, scale, 1.0)
+            inputs.append(each.model_copy(update={"mean": tuple(mean.tolist()), "scale": tuple(scale.tolist())}))
+        return self.model_copy(update={"inputs": inputs})
 
     def matrix(self, table: DataFrame) -> np.ndarray:
         """Inputs (n, D) of the rows of a table.
@@ -125,15 +133,8 @@ def _complete(table: DataFrame, name: str) -> Any:
     return column
 
 
-def _described(table: DataFrame, name: str) -> Column:
-    column = _complete(table, name)
-    categories = None if _numeric(column) else sorted(map(str, column.unique()))
-    bare = Column(name=name, categories=categories, mean=[0.0], scale=[1.0])
-    values = _values(table, bare)
-    scale = values.std(axis=0)
-    return bare.model_copy(
-        update={"mean": values.mean(axis=0).tolist(), "scale": np.where(scale > 0, scale, 1.0).tolist()}
-    )
+def _described(name: str, column: Any) -> Column:
+    return Column(name=name, categories=None if _numeric(column) else sorted(map(str, column.unique())))
 
 
 def _values(table: DataFrame, described: Column) -> np.ndarray:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kernelfield.cli import app, main
+from commands import exit_code
+from kernelfield.cli import app
 
 
 @pytest.fixture(autouse=True)
@@ -15,12 +16,6 @@ def folder(tmp_path, monkeypatch, pair):
     pair["finite"].save("b.nc")
     (tmp_path / "broken.nc").write_text("not netcdf")
     return tmp_path
-
-
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return ended.value.code
 
 
 def test_report_writes_a_page_and_says_so(folder, capsys):

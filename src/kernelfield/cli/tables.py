@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.box import SIMPLE
@@ -15,8 +15,6 @@ from kernelfield.cli.studies import numbers
 
 if TYPE_CHECKING:
     from kernelfield.fitting import Fitted
-
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL.nc", help="File that fit wrote.")]
 
 
 @app.command()
@@ -65,17 +63,14 @@ def fit(
         )
     found.solution().save(output, predictor=True)
     seconds = time.perf_counter() - began
-    model, (train, test) = found.model, found.rows
     out.say(*_chosen(found), _scores(found))
-    out.say(f"wrote {output}: trained on {train} rows, tested on {test}, {seconds:.0f} s")
-    scores = {each.name: {found.metric: each.value, "standard_error": each.error} for each in found.scores}
-    chosen = {"gamma0": model.gamma0_, "steps": model.n_iter_, "cautions": found.cautions}
-    out.result({"wrote": str(output), "rows": [train, test], "seconds": seconds, **chosen, "scores": scores})
+    out.say(f"wrote {output}: trained on {found.rows[0]} rows, tested on {found.rows[1]}, {seconds:.0f} s")
+    out.result({"wrote": str(output), "seconds": seconds, **_record(found)})
 
 
 @app.command()
 def predict(
-    model: ModelPath,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.nc", help="File that fit wrote.")],
     data: Annotated[Path, typer.Argument(metavar="NEW.csv", help="A table with the columns of training.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.csv", help="Table to write.")],
     quiet: Quiet = False,
@@ -101,6 +96,13 @@ def predict(
         found.to_csv(beside, index=False)
     Output(quiet, as_json).say(f"wrote {output}: {len(found)} rows")
     Output(quiet, as_json).result({"wrote": str(output), "rows": len(found)})
+
+
+def _record(found: Fitted) -> dict[str, Any]:
+    """For scripts."""
+    scores = {each.name: {found.metric: each.value, "standard_error": each.error} for each in found.scores}
+    chosen = {"gamma0": found.model.gamma0_, "steps": found.model.n_iter_, "cautions": found.cautions}
+    return {"rows": list(found.rows), **chosen, "scores": scores}
 
 
 def _chosen(found: Fitted) -> list[str | Table]:

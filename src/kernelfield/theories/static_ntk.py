@@ -243,7 +243,7 @@ class LazyPredictor:
         return np.tensordot(kernel, self.alpha[t], axes=1)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Kernel (1, n, m)."""
+        """(1, n, m), the same for all outputs."""
         parts = []
         for start in range(0, len(a), TOGETHER):
             rows = a[start : start + TOGETHER]
