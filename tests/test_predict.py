@@ -61,6 +61,7 @@ def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
 
 SAMPLED = {
     "tanh": (kf.MLP(depth=3), X, NEW, {}),
+    "relu": (kf.MLP(depth=1, activation="relu", gamma0=2.0), X, NEW, {}),
     "classes": (kf.MLP(depth=1), X, NEW, {"y": np.eye(3)[[0, 1, 2, 1, 0]], "loss": "cross_entropy"}),
     "convolution": (
         kf.Network(layers=[Conv(2), TANH, Conv(2), TANH, GlobalAveragePool(), Readout()]),

@@ -48,7 +48,11 @@ EXACT = {
 
 @pytest.mark.parametrize(
     "name, rule",
-    [*((name, "everything") for name in EXACT), *(("deep", rule) for rule in RULES if rule != "everything")],
+    [
+        *((name, "everything") for name in EXACT),
+        *(("deep", rule) for rule in RULES if rule != "everything"),
+        ("convolution", "flow"),
+    ],
 )
 def test_two_cubatures_agree(name, rule):
     network, inputs = EXACT[name]

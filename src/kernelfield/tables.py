@@ -70,11 +70,6 @@ class Columns(Spec):
     target_mean: float = 0.0
     target_scale: float = 1.0
 
-    @property
-    def task(self) -> Task:
-        """What is done."""
-        return "regression" if self.classes is None else "classification"
-
     @classmethod
     def of(cls, table: DataFrame, target: str, task: Task | None = None) -> Columns:
         """Those of a table to learn from; texts and truth values as targets are classes, unless `task` says otherwise.
