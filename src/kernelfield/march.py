@@ -419,19 +419,24 @@ class MarchRun:
     def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
         names = ("h", "z", "g") if self.step.plain else ("h",)
-        particles = self.replicates[0].setup.particles
-        gaussian = np.random.default_rng(self.settings.seed).standard_normal((particles, self.settings.particles))
         samples, value = {}, functools.partial(self.settings.values, self.network)
+        gaussian = self._combinations() if self.exact else None
         for step in set.intersection(*(set(each.fields) for each in self.replicates)):
             for layer in range(len(self.replicates[0].fields[step])):
                 stacks = {
                     name: np.stack([value(getattr(each.fields[step][layer], name)) for each in self.replicates])
                     for name in names
                 }
-                if self.exact:
-                    stacks = {name: rows @ gaussian / np.sqrt(particles) for name, rows in stacks.items()}
+                if gaussian is not None:
+                    stacks = {name: rows @ gaussian for name, rows in stacks.items()}
                 samples[layer + 1, step] = {name: _by_neuron(rows) for name, rows in stacks.items()}
         return samples
+
+    def _combinations(self) -> np.ndarray:
+        """Gaussian combinations of the points of a cubature, (their number, neurons)."""
+        points = self.replicates[0].setup.particles
+        rng = np.random.default_rng(self.settings.seed)
+        return rng.standard_normal((points, self.settings.particles)) / np.sqrt(points)
 
 
 def _by_neuron(field: np.ndarray) -> np.ndarray:
