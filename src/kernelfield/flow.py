@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import expm
 
+from kernelfield.devices import Placement
 from kernelfield.engine.basis import any_full, completed, with_flags
 from kernelfield.engine.infinite_matrix import each_side, moved, slowed
 from kernelfield.layers import FieldTrace
@@ -94,8 +95,8 @@ def toward(step: Step, constants: Constants, state: Any, trace: tuple, signal: A
 
 
 @functools.lru_cache(maxsize=64)
-def _flowing(step: Step, signature: tuple) -> Callable[..., Flowed]:
-    return jax.jit(functools.partial(flowed, step)).lower(*shapes(signature)).compile()
+def _flowing(step: Step, placement: Placement, signature: tuple) -> Callable[..., Flowed]:
+    return placement.compiled(functools.partial(flowed, step), shapes(signature))
 
 
 class FlowReplicate(Replicate):

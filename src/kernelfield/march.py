@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator
 
+from kernelfield.devices import ONE_DEVICE, multiple, placement, together
 from kernelfield.engine.points import OutOfParticles, cubature, sobol
 from kernelfield.engine.series import coefficients
 from kernelfield.flow import FlowReplicate
@@ -82,7 +83,7 @@ class OnParticles(Spec):
         if not exact and self.particles < 4 * problem.points:
             raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
         run = MarchRun(self, network, problem, training, fields_at)
-        particles = 16 * problem.points + 128 if exact else self.particles
+        particles = multiple(16 * problem.points + 128) if exact else self.particles
         while True:
             try:
                 status = run.march(particles, progress)
@@ -267,6 +268,7 @@ class MarchRun:
         self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
         self.replicates: list[Replicate] = []
+        self.placement = ONE_DEVICE
         self.began = time.perf_counter()
 
     @property
@@ -278,8 +280,9 @@ class MarchRun:
         """March all replicates in step, as many at once as there are cores, reporting progress on the way."""
         last, stride = self.training.steps, 1
         count = 1 if self.exact else self.settings.replicates
-        self.replicates = []
-        with ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
+        self.replicates, self.placement = [], placement(particles)
+        at_once = 1 if self.placement.is_split else min(count, os.cpu_count() or 1)  # one sum at a time
+        with ThreadPoolExecutor(at_once) as pool, together() as agreed:
             try:
                 self.replicates = list(pool.map(lambda index: self._replicate(index, particles), range(count)))
                 while self.steps_done <= last:
@@ -289,7 +292,7 @@ class MarchRun:
                     if not all(replicate.alive for replicate in self.replicates):
                         return self._diverged()
                     pace = SECONDS_BETWEEN_REPORTS / (time.perf_counter() - began)
-                    stride = max(1, int(stride * min(4.0, pace)))
+                    stride = agreed(max(1, int(stride * min(4.0, pace))))
                     progress(min(stop, last), last)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
@@ -313,12 +316,14 @@ class MarchRun:
             )
             capacity = first_capacity(self.step.orders * self.problem.points)
             if isinstance(self.training, GradientFlow):
-                replicate = FlowReplicate(self.step, constants, setup, Schedule(np.zeros(0)), capacity)
+                unused, on = Schedule(np.zeros(0)), self.placement
+                replicate = FlowReplicate(self.step, constants, setup, unused, capacity, placement=on)
                 return replicate.start(self.training)
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
-            return Replicate(self.step, constants, setup, schedule(self.training, self.problem), capacity, drawn_from)
+            rule = schedule(self.training, self.problem)
+            return Replicate(self.step, constants, setup, rule, capacity, drawn_from, self.placement)
 
     def _diverged(self) -> Status:
         return Status(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from kernelfield.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.engine.basis import any_full, bases, completed, repeated
 from kernelfield.engine.infinite_matrix import Side, decayed, each_side, moved, slowed
 from kernelfield.engine.points import OutOfParticles
@@ -250,20 +251,19 @@ class Program(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _advancing(step: Step, most: int, signature: tuple) -> Program:
+def _advancing(step: Step, most: int, placement: Placement, signature: tuple) -> Program:
     """For arguments as in `signature`, and as many steps as RECORD_BYTES."""
     given = shapes(signature)
     _, record, _ = jax.eval_shape(step, *given[:2], at(blank(given[2]), 0))
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(record))
     chunk = max(1, min(most, RECORD_BYTES // row))
-    function = jax.jit(functools.partial(advance, step, chunk), donate_argnums=1)
-    return Program(function.lower(*given).compile(), chunk)
+    return Program(placement.compiled(functools.partial(advance, step, chunk), given, donate_argnums=1), chunk)
 
 
 @functools.lru_cache(maxsize=64)
-def _descending(step: Step, signature: tuple) -> Callable[..., Descent]:
+def _descending(step: Step, placement: Placement, signature: tuple) -> Callable[..., Descent]:
     """`descend`, compiled for arguments as in `signature`."""
-    return jax.jit(functools.partial(descend, step), donate_argnums=1).lower(*shapes(signature)).compile()
+    return placement.compiled(functools.partial(descend, step), shapes(signature), donate_argnums=1)
 
 
 def _signature(arguments: tuple) -> tuple:
@@ -316,6 +316,7 @@ class Replicate:
         schedule: of the updates.
         capacity: of bases, to begin with.
         drawn_from: constants of the points that batches are of, if these are others.
+        placement: of arrays on devices.
     """
 
     def __init__(
@@ -326,15 +327,16 @@ class Replicate:
         schedule: Schedule,
         capacity: int,
         drawn_from: Constants | None = None,
+        placement: Placement = ONE_DEVICE,
     ) -> None:
         self.step, self.constants, self.setup, self.schedule = step, constants, setup, schedule
-        self.drawn_from = drawn_from or constants
+        self.drawn_from, self.placement = drawn_from or constants, placement
         self.t, self.updates, self.alive, self.full = 0, 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
         self.seconds_compile = 0.0
-        self.state = self._initial_state(itertools.repeat(self._rounded(capacity)))
+        self.state = placement.made(lambda: self._initial_state(itertools.repeat(self._rounded(capacity))))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
         """Advance to row `stop` unless the run diverges; `alive` tells. Rows `fields_at` keep fields, and the state."""
@@ -348,7 +350,7 @@ class Replicate:
                     bounds = (bound for t in fields_at for bound in (t, t + 1) if bound > self.t)
                     reached = self._advance(min([stop, *bounds]))
                     if reached and self.t - 1 in fields_at:
-                        self.fields[self.t - 1] = reached
+                        self.fields[self.t - 1] = gathered(reached)
                 if self.full:
                     self._enlarge()
 
@@ -359,7 +361,8 @@ class Replicate:
 
     def _kept(self) -> Any:
         """The state as NumPy arrays, without velocities."""
-        return jax.tree.map(np.array, each_side(lambda side: side._replace(velocity=None), self.state))
+        state = each_side(lambda side: side._replace(velocity=None), self.state)
+        return jax.tree.map(np.array, gathered(state))
 
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
         """One compiled call for the next rows; the fields at the last one, or None if there was no room for any."""
@@ -387,11 +390,11 @@ class Replicate:
         self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.done) < count
         self.updates += int(now.done)
 
-    def _compiled(self, program: Callable[[tuple], Any], arguments: tuple) -> Any:
+    def _compiled(self, program: Callable[[Placement, tuple], Any], arguments: tuple) -> Any:
         """The program for these arguments; compilation takes turns, and its time is counted."""
         with COMPILING:
             began = time.perf_counter()
-            found = program(_signature(arguments))
+            found = program(self.placement, _signature(arguments))
             self.seconds_compile += time.perf_counter() - began
         return found
 
@@ -408,7 +411,8 @@ class Replicate:
                 raise OutOfParticles(f"more directions than {self.setup.particles} particles")
             grows = basis.full or basis.size > NEARLY_FULL * capacity
             capacities.append(self._rounded(GROWTH * capacity) if grows else capacity)
-        self.state = jax.tree.map(_into, self._initial_state(iter(capacities)), repeated(jax.device_get(self.state)))
+        present = repeated(jax.device_get(gathered(self.state)))
+        self.state = self.placement.made(lambda: jax.tree.map(_into, self._initial_state(iter(capacities)), present))
 
     def _rounded(self, capacity: float) -> int:
         """The next multiple of 32, so that similar problems share a compilation; never more than particles."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,14 +56,28 @@ def solve(
         str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
     data: DataPath = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Share the solve with the other processes of a Slurm job.")
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Share it without Slurm: a free port of process 0.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Without Slurm: how many there are.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Without Slurm: the number of this one, from 0.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Solve training at infinite width."""
     from kernelfield.config import read
+    from kernelfield.devices import join
+    from kernelfield.march import OnParticles
 
     described = read(config, data)
-    _run(described, described.method(method), config, output, Output(quiet, as_json))
+    chosen, place = described.method(method), (coordinator, processes, process)
+    alone = not distributed and place == (None, None, None)
+    if not alone and not isinstance(chosen, OnParticles):
+        raise ValueError(f"--distributed is for methods on particles, march for instance, got {method}")
+    _run(described, chosen, config, output, Output(quiet, as_json), None if alone else lambda: join(*place))
 
 
 @app.command()
@@ -115,8 +130,10 @@ def show(
     out.result({"file": str(result), "wrote": output and str(output), **summary.record(solution)})
 
 
-def _run(described: Config, method: Any, config: Path, output: Path, out: Output) -> None:
-    """Solve, write what was computed, and exit with the status of the run."""
+def _run(
+    described: Config, method: Any, config: Path, output: Path, out: Output, join: Callable[[], bool] | None = None
+) -> None:
+    """Solve, write what was computed, and exit with the status of the run; of several processes one writes."""
     import kernelfield
     from kernelfield.storage import check_folder
 
@@ -125,9 +142,12 @@ def _run(described: Config, method: Any, config: Path, output: Path, out: Output
         raise ValueError(f"the result would replace the configuration {config}")
     began = time.perf_counter()
     problem = described.problem()
+    first = join is None or join()
+    out = out if first else Output(quiet=True, as_json=False)
     with stoppable():
         solution = kernelfield.solve(described.network, problem, described.training, method, throw=False)
-    solution.save(output)
+    if first:
+        solution.save(output)
     seconds = time.perf_counter() - began
     out.say(f"wrote {output}: {_in_short(solution)}, {seconds:.1f} s")
     if out.as_json:
@@ -135,7 +155,8 @@ def _run(described: Config, method: Any, config: Path, output: Path, out: Output
 
         out.result({"wrote": str(output), "seconds": seconds, **record(solution)})
     if solution.status.code != "ok":
-        one_line(f"{solution.status} ({output} holds the steps that were computed)")
+        if first:
+            one_line(f"{solution.status} ({output} holds the steps that were computed)")
         raise typer.Exit(INTERRUPTED if solution.status.code == "interrupted" else FAILED)
 
 

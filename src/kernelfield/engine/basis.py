@@ -140,7 +140,7 @@ def _principal_directions(residual: Array, q: Array, cut: Array, most: int) -> t
         directions = directions - directions @ q.T / residual.shape[1] @ q
     overlap = directions @ directions.T / residual.shape[1]  # the identity to rounding over the smallest variance
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
-    directions = solve_triangular(triangle, directions, lower=True)
+    directions = solve_triangular(triangle, jnp.eye(most), lower=True) @ directions  # by the inverse: a sum like others
     loadings = exact @ directions.T / residual.shape[1]
     return directions.astype(residual.dtype), loadings.astype(residual.dtype), jnp.sum(kept).astype(int)
 

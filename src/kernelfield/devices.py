@@ -1,0 +1,197 @@
+"""Several devices, of one process or of many: arrays with an axis of particles are split along it.
+
+Products sum over particles or act on each of them, so that devices have to add up coordinates, and nothing larger.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import GetAttrKey, tree_map_with_path
+
+AXIS = "particles"  # of a mesh
+ON_PARTICLES = frozenset({"q", "Z", "W", "velocity", "h", "phi", "z", "g"})  # what has particles on its last axis
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where arrays are: their particles split over the devices of a mesh, and what has none on every device.
+
+    Args:
+        mesh: with an axis "particles"; None for JAX's default device alone.
+        particles: S.
+
+    Raises:
+        ValueError: the devices cannot have equally many particles.
+    """
+
+    mesh: Mesh | None = None
+    particles: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None and self.particles % (count := self.mesh.shape[AXIS]):
+            raise ValueError(
+                f"particles must be a multiple of the {count} devices they are split over, got {self.particles}"
+            )
+
+    @property
+    def is_split(self) -> bool:
+        """Whether devices communicate."""
+        return self.mesh is not None and self.mesh.size > 1
+
+    def shardings(self, tree: Any) -> Any:
+        """That of every leaf of a tree of arrays."""
+
+        def sharding(path: tuple, leaf: Any) -> NamedSharding:
+            assert self.mesh is not None
+            names = [key.name for key in path if isinstance(key, GetAttrKey)]
+            split = names and names[-1] in ON_PARTICLES and leaf.shape[-1:] == (self.particles,)
+            axes = [*[None] * (leaf.ndim - 1), AXIS] if split else []
+            return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+        return tree_map_with_path(sharding, tree)
+
+    def made(self, make: Callable[[], Any]) -> Any:
+        """A tree of arrays that every process makes alike, on the devices, of which none needs room for all of it."""
+        if self.mesh is None:
+            return make()
+        with _host():
+            tree = make()
+        return jax.tree.map(_shared, tree, self.shardings(tree))
+
+    def compiled(self, function: Callable[..., Any], given: tuple, **options: Any) -> Any:
+        """A function, compiled for arguments of these shapes, which are where `made` puts them, as are its results."""
+        if self.mesh is not None:
+            results = jax.eval_shape(function, *given)
+            options |= {"in_shardings": self.shardings(given), "out_shardings": self.shardings(results)}
+        return jax.jit(function, **options).lower(*given).compile()
+
+
+ONE_DEVICE = Placement()
+
+
+def particle_mesh() -> Mesh | None:
+    """The mesh that is set, if it has an axis "particles"; else one of all devices, None if there is a single one."""
+    given = jax.sharding.get_mesh()
+    if AXIS in given.axis_names:
+        return Mesh(given.devices, given.axis_names)
+    return Mesh(np.array(jax.devices()), (AXIS,)) if jax.device_count() > 1 else None
+
+
+def placement(particles: int) -> Placement:
+    """Of so many particles: on all devices of the mesh, or on one where nobody asked for several and they do not fit.
+
+    Args:
+        particles: S.
+
+    Raises:
+        ValueError: a mesh that was set, or the devices of several processes, cannot have equally many particles.
+    """
+    mesh = particle_mesh()
+    asked = AXIS in jax.sharding.get_mesh().axis_names or jax.process_count() > 1
+    fits = mesh is not None and particles % mesh.shape[AXIS] == 0
+    return Placement(mesh, particles) if fits or asked else ONE_DEVICE
+
+
+def multiple(particles: int) -> int:
+    """The least number of particles from there on that the devices can have equal shares of."""
+    mesh = particle_mesh()
+    count = 1 if mesh is None else mesh.shape[AXIS]
+    return -(-particles // count) * count
+
+
+def gathered(tree: Any) -> Any:
+    """A tree of arrays with those of a mesh as NumPy arrays, whole and in every process; others stay as they are."""
+
+    def whole(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
+            return leaf
+        return np.asarray(leaf) if leaf.is_fully_addressable else process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(whole, tree)
+
+
+def join(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> bool:
+    """Make this process one of several that solve together, before it has used a device.
+
+    Args:
+        coordinator: "host:port" of process 0; it, and what follows, is found by JAX on Slurm.
+        processes: how many there are.
+        process: the number of this one, from 0.
+
+    Returns:
+        Whether this is process 0.
+
+    Raises:
+        ValueError: some of the arguments are missing, or all are and JAX does not find them.
+    """
+    place = coordinator, processes, process
+    if coordinator is None or processes is None or process is None:
+        if place != (None, None, None):
+            raise ValueError("give --coordinator, --processes and --process together, or none of them on Slurm")
+    elif not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"--coordinator must be HOST:PORT, got '{coordinator}'")
+    elif process >= processes:
+        raise ValueError(f"--process must be below --processes = {processes}, got {process}")
+    try:
+        jax.distributed.initialize(*place, cluster_detection_method="deactivate" if coordinator else None)
+    except ValueError:
+        raise ValueError(
+            "--distributed finds other processes on Slurm: elsewhere give --coordinator, --processes and --process"
+        ) from None
+    return jax.process_index() == 0
+
+
+@contextmanager
+def together() -> Iterator[Callable[[int], int]]:
+    """All processes do the same steps, and stop together.
+
+    Yields:
+        A function of the number of steps that this process would take next; it returns those of process 0, and raises
+        KeyboardInterrupt in every process once one of them had Ctrl-C. One process alone is left as it is.
+    """
+    if jax.process_count() == 1:
+        yield lambda steps: steps
+        return
+    pressed = []
+
+    def press(*_: Any) -> None:
+        if pressed:  # a second time: the others may be gone
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    def agree(steps: int) -> int:
+        every = process_allgather(np.array([steps, len(pressed)]))
+        if every[:, 1].any():
+            raise KeyboardInterrupt
+        return int(every[0, 0])
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, press) if is_main else None
+    try:
+        yield agree
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _host() -> AbstractContextManager:
+    """Arrays in the memory of the host, unless JAX was told to leave it alone."""
+    with suppress(RuntimeError):
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    return nullcontext()
+
+
+def _shared(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Each device's share of an array."""
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
