@@ -77,10 +77,10 @@ def sweep_grid(
         >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     data = kf.sweep_grid(kf.MLP(depth=1, activation="linear"), problem, training,
-        ...                          {"gamma0": [0.1, 1.0], "depth": [1, 2]}, folder + "/sweep.zarr", workers=0)
+        ...                          {"gamma0": [0.1, 1.0], "steps": [2, 4]}, folder + "/sweep.zarr", workers=0)
         >>> data.final_loss.dims, bool((data.status == "ok").all())
-        (('gamma0', 'depth'), True)
-        >>> moved = data.Phi_movement.sel(depth=2, layer=1)
+        (('gamma0', 'steps'), True)
+        >>> moved = data.Phi_movement.sel(steps=4, layer=1)
         >>> bool(moved.sel(gamma0=1.0) > moved.sel(gamma0=0.1))
         True
     """
@@ -168,8 +168,13 @@ def _client(scheduler: str | None) -> Iterator[Any]:
         client = needs("distributed").Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError):
         raise ValueError(f"no Dask scheduler answers at {scheduler}") from None
-    with client:
-        yield client
+    log = logging.getLogger("distributed")
+    before, _ = log.level, log.setLevel(logging.CRITICAL)  # a lost connection is told in a sentence of our own
+    try:
+        with client:
+            yield client
+    finally:
+        log.setLevel(before)
 
 
 @contextlib.contextmanager
