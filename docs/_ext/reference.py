@@ -31,6 +31,7 @@ PUBLIC = {
         "compare_figure",
         "sweep",
         "sweep_figure",
+        "grid",
         "summary",
         "plotting",
         "report",
@@ -97,7 +98,11 @@ def group(name: str) -> str | None:
     value = getattr(kernelfield, name)
     if inspect.ismodule(value):
         return None
-    if hasattr(value, "run") or value.__module__ in ("kernelfield.solve", "kernelfield.sweep"):
+    if hasattr(value, "run") or value.__module__ in (
+        "kernelfield.solve",
+        "kernelfield.sweep",
+        "kernelfield.grid.driver",
+    ):
         return "solving"
     described = inspect.isclass(value) and (issubclass(value, Spec) or value is kernelfield.Problem)
     return "describing" if described else "looking"

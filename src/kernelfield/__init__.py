@@ -20,6 +20,7 @@ from kernelfield.adapted_kernel import AdaptedKernel
 from kernelfield.compare import compare
 from kernelfield.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
 from kernelfield.finite import FiniteWidth
+from kernelfield.grid import sweep_grid
 from kernelfield.march import March
 from kernelfield.networks import CNN, MLP, Network, ResNet
 from kernelfield.problem import Problem
@@ -63,4 +64,5 @@ __all__ = [
     "load",
     "solve",
     "sweep_gamma",
+    "sweep_grid",
 ]

@@ -70,6 +70,11 @@ class OnParticles(Spec):
             raise ValueError(f"particles must be a power of two (Sobol points), got {particles}")
         return particles
 
+    def check(self, network: Any, problem: Problem, training: Any) -> None:
+        """Raise ValueError if there are too few particles."""
+        if not network.is_linear and self.particles < 4 * problem.points:
+            raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
+
     def run(
         self,
         network: Any,
@@ -80,8 +85,6 @@ class OnParticles(Spec):
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
         exact = network.is_linear
-        if not exact and self.particles < 4 * problem.points:
-            raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
         run = MarchRun(self, network, problem, training, fields_at)
         particles = multiple(16 * problem.points + 128) if exact else self.particles
         while True:

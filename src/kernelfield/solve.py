@@ -25,7 +25,8 @@ class Method(Protocol):
 
     A method for other training rules than GradientDescent names them in a class attribute `rules`, one that knows the
     equations of some networks only names these in `networks`, and what else than plain gradient descent on the mean
-    squared error of one output it takes is in `takes`, a set of names of `EXTRAS`.
+    squared error of one output it takes is in `takes`, a set of names of `EXTRAS`. What else it needs of its input is
+    told by a method `check(network, problem, training)`, which raises ValueError.
     """
 
     def run(
@@ -83,21 +84,7 @@ def solve(
         raise ValueError(f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
     steps = sorted({step % (last + 1) for step in fields_at})
     solver = cast(Method, method or March())
-    rules = getattr(solver, "rules", (GradientDescent,))
-    if not isinstance(training, rules):
-        known = " and ".join(rule.__name__ for rule in rules)
-        raise ValueError(f"{type(solver).__name__} solves {known}, not {type(training).__name__}")
-    if isinstance(training, OnlineSGD) != (problem.stream is not None):
-        missing = "" if problem.stream is not None else ": give it Problem(X, y, stream=(X, y))"
-        raise ValueError(f"OnlineSGD trains on the stream of a Problem, and no other rule does{missing}")
-    for name in _extras(problem, training):
-        if name not in getattr(solver, "takes", ()):
-            raise ValueError(f"{type(solver).__name__} does not solve {EXTRAS[name]}: use March or FiniteWidth")
-    kinds, kind = getattr(solver, "networks", None), type(network).__name__
-    if kinds and kind not in kinds:
-        raise ValueError(f"{type(solver).__name__} solves {' and '.join(kinds)}, not {kind}: use March")
-    if kinds and not network.is_plain:
-        raise ValueError(f"{type(solver).__name__} solves {kind} without biases, scales and widths: use March")
+    check_input(network, problem, training, solver)
     with bar(type(solver).__name__, progress) as report:
         result = solver.run(network, problem, training, steps, report)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
@@ -105,6 +92,34 @@ def solve(
         check(status, solution)
     assert solution is not None
     return solution
+
+
+def check_input(network: Any, problem: Problem, training: Any, method: Any) -> None:
+    """Raise if a method cannot solve this, as far as it can be told without running.
+
+    Args:
+        network, problem, training, method: as for `solve`.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    rules = getattr(method, "rules", (GradientDescent,))
+    if not isinstance(training, rules):
+        known = " and ".join(rule.__name__ for rule in rules)
+        raise ValueError(f"{type(method).__name__} solves {known}, not {type(training).__name__}")
+    if isinstance(training, OnlineSGD) != (problem.stream is not None):
+        missing = "" if problem.stream is not None else ": give it Problem(X, y, stream=(X, y))"
+        raise ValueError(f"OnlineSGD trains on the stream of a Problem, and no other rule does{missing}")
+    for name in _extras(problem, training):
+        if name not in getattr(method, "takes", ()):
+            raise ValueError(f"{type(method).__name__} does not solve {EXTRAS[name]}: use March or FiniteWidth")
+    kinds, kind = getattr(method, "networks", None), type(network).__name__
+    if kinds and kind not in kinds:
+        raise ValueError(f"{type(method).__name__} solves {' and '.join(kinds)}, not {kind}: use March")
+    if kinds and not network.is_plain:
+        raise ValueError(f"{type(method).__name__} solves {kind} without biases, scales and widths: use March")
+    if hasattr(method, "check"):
+        method.check(network, problem, training)
 
 
 def check(status: Status, solution: Solution | None) -> None:

@@ -130,7 +130,7 @@ def _explained(error: Exception) -> int:
     if isinstance(error, Stopped):
         one_line(str(error))
         return INTERRUPTED
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError | ImportError):
         one_line(str(error))
         return BAD_INPUT
     if isinstance(error, SolveError):

@@ -107,19 +107,26 @@ def networks(described: Config, width: int | None, seeds: int | None, config: Pa
 
 @app.command()
 def show(
-    result: Annotated[Path, typer.Argument(metavar="RESULT.nc", help="File that solve or train wrote.")],
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT", help="File that solve or train wrote, or folder of a sweep.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="IMAGE", help="Also draw loss and kernels.")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Summarize a result: settings, status, loss with error bars, kernels."""
+    """Summarize a result: settings, status, loss with error bars, kernels; or the points of a sweep that are done."""
     from kernelfield import summary
     from kernelfield.storage import load
 
     if output is not None:
         check_image(output)
+    if result.is_dir():
+        from kernelfield.cli.grid import show_grid
+
+        show_grid(result, output, Output(quiet, as_json))
+        return
     solution, out = load(result), Output(quiet, as_json)
     out.say(summary.report(solution))
     if output is not None:

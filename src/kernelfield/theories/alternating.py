@@ -96,10 +96,8 @@ class AlternatingMonteCarlo(Spec):
             raise ValueError(f"samples must be a power of two (Sobol points), got {samples}")
         return samples
 
-    def run(
-        self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
+    def check(self, network: Any, problem: Problem, training: Any) -> None:
+        """Raise ValueError if the problem is too large, or there are too few samples."""
         n = (training.steps + 1) * problem.points
         if n > MOST_ENTRIES:
             raise ValueError(
@@ -109,6 +107,11 @@ class AlternatingMonteCarlo(Spec):
         needed = max(map(sum, _coordinates(network.depth, n, problem.input_coordinates.shape[1])))
         if self.samples < needed:
             raise ValueError(f"samples must be at least {needed}, the coordinates of a neuron, got {self.samples}")
+
+    def run(
+        self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
+    ) -> Solution | Status:
+        """Solve; see `kernelfield.solve`."""
         with jax.enable_x64(True), threadpool_limits(1, "blas"):  # replicates have the cores
             run = _Run(self, network, problem, training, tuple(fields_at))
             return run.solution(run.iterate(progress))

@@ -70,12 +70,15 @@ class DeepLinear(Spec):
 
     networks: ClassVar[tuple[str, ...]] = ("MLP",)
 
+    def check(self, network: Any, problem: Problem, training: Any) -> None:
+        """Raise ValueError if the network is not linear."""
+        if not network.is_linear:
+            raise ValueError(f"DeepLinear needs a network with activation='linear', got {network.activation!r}")
+
     def run(
         self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
-        if not network.is_linear:
-            raise ValueError(f"DeepLinear needs a network with activation='linear', got {network.activation!r}")
         return LinearRun(self, network, problem, training).solve(fields_at, progress)
 
 

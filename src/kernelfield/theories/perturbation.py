@@ -47,6 +47,13 @@ class Perturbation(OnParticles):
         True
     """
 
+    def check(self, network: Any, problem: Problem, training: Any) -> None:
+        """Raise ValueError if an activation is not smooth, or there are too few particles."""
+        if not network.smooth:
+            kinked = next(each.name for each in network.nonlinearities if not each.smooth)
+            raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
+        super().check(network, problem, training)
+
     def run(
         self,
         network: Any,
@@ -59,9 +66,6 @@ class Perturbation(OnParticles):
         if network.is_linear and isinstance(network, MLP) and network.is_plain:
             solved = closed_form(network, problem, training)
             return Solution(network, problem, training, self, **solved, exact=True)
-        if not network.smooth:
-            kinked = next(each.name for each in network.nonlinearities if not each.smooth)
-            raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
         return super().run(network, problem, training, fields_at, progress)
 
     def tolerances(self, network: Any) -> tuple[float, float]:
