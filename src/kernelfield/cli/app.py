@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ def stoppable(message: str = "interrupted: nothing was written") -> Iterator[Non
 
 def _explained(error: Exception) -> int:
     """One line about an error, and the exit code it asks for."""
+    from kernelfield.files import CannotWrite
     from kernelfield.solution import SolveError
 
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
@@ -130,6 +132,9 @@ def _explained(error: Exception) -> int:
     if isinstance(error, Stopped):
         one_line(str(error))
         return INTERRUPTED
+    if isinstance(error, CannotWrite):
+        one_line(str(error))
+        return FAILED
     if isinstance(error, ValueError | OSError):
         one_line(str(error))
         return BAD_INPUT
@@ -151,6 +156,8 @@ def _cache_compilations() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
+
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")  # it is only slower next time
 
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
