@@ -318,6 +318,8 @@ class Replicate:
         drawn_from: constants of the points that batches are of, if these are others.
     """
 
+    counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "seconds_compile")  # between two calls of `march`
+
     def __init__(
         self,
         step: Step,
@@ -351,6 +353,14 @@ class Replicate:
                         self.fields[self.t - 1] = reached
                 if self.full:
                     self._enlarge()
+
+    def snapshot(self) -> Any:
+        """The state as NumPy arrays, which are valid until it advances."""
+        return jax.device_get(self.state)
+
+    def restore(self, state: Any) -> None:
+        """Go on from such a state."""
+        self.state = jax.tree.map(jnp.asarray, state)
 
     @property
     def _at_row(self) -> bool:

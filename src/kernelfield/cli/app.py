@@ -6,6 +6,7 @@ import contextvars
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -119,6 +120,18 @@ def stoppable(message: str = "interrupted: nothing was written") -> Iterator[Non
         raise Stopped(message) from None
 
 
+@contextmanager
+def unattended() -> Iterator[None]:
+    """SIGTERM, which batch systems send before they kill, does what Ctrl-C does; warnings are one line."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: one_line(str(message))
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _explained(error: Exception) -> int:
     """One line about an error, and the exit code it asks for."""
     from kernelfield.files import CannotWrite
@@ -135,7 +148,7 @@ def _explained(error: Exception) -> int:
     if isinstance(error, CannotWrite):
         one_line(str(error))
         return FAILED
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError | ImportError):
         one_line(str(error))
         return BAD_INPUT
     if isinstance(error, SolveError):

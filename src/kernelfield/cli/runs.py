@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernelfield.cli.app import FAILED, INTERRUPTED, AsJson, Output, Quiet, app, check_image, one_line, stoppable
+from kernelfield.cli.app import (
+    FAILED,
+    INTERRUPTED,
+    AsJson,
+    Output,
+    Quiet,
+    app,
+    check_image,
+    one_line,
+    stoppable,
+    unattended,
+)
 
 if TYPE_CHECKING:
     from kernelfield.config import Config
@@ -54,6 +66,13 @@ def solve(
     method: Annotated[
         str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep what is done there, to go on from with --resume.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint; from the beginning if there is none.")
+    ] = False,
+    checkpoint_every: Annotated[float, typer.Option(metavar="SECONDS", help="Between two checkpoints.")] = 300.0,
     data: DataPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -62,7 +81,8 @@ def solve(
     from kernelfield.config import read
 
     described = read(config, data)
-    _run(described, described.method(method), config, output, Output(quiet, as_json))
+    kept = {"checkpoint": checkpoint, "resume": resume, "checkpoint_every": checkpoint_every}
+    _run(described, described.method(method), config, output, Output(quiet, as_json), **kept)
 
 
 @app.command()
@@ -115,7 +135,7 @@ def show(
     out.result({"file": str(result), "wrote": output and str(output), **summary.record(solution)})
 
 
-def _run(described: Config, method: Any, config: Path, output: Path, out: Output) -> None:
+def _run(described: Config, method: Any, config: Path, output: Path, out: Output, **kept: Any) -> None:
     """Solve, write what was computed, and exit with the status of the run."""
     import kernelfield
     from kernelfield.storage import check_folder
@@ -125,8 +145,9 @@ def _run(described: Config, method: Any, config: Path, output: Path, out: Output
         raise ValueError(f"the result would replace the configuration {config}")
     began = time.perf_counter()
     problem = described.problem()
-    with stoppable():
-        solution = kernelfield.solve(described.network, problem, described.training, method, throw=False)
+    folder = kept.get("checkpoint")
+    with stoppable(), unattended() if folder else contextlib.nullcontext():
+        solution = kernelfield.solve(described.network, problem, described.training, method, throw=False, **kept)
     solution.save(output)
     seconds = time.perf_counter() - began
     out.say(f"wrote {output}: {_in_short(solution)}, {seconds:.1f} s")
@@ -135,7 +156,8 @@ def _run(described: Config, method: Any, config: Path, output: Path, out: Output
 
         out.result({"wrote": str(output), "seconds": seconds, **record(solution)})
     if solution.status.code != "ok":
-        one_line(f"{solution.status} ({output} holds the steps that were computed)")
+        again = f"; --resume goes on from {folder}" if folder and solution.status.code == "interrupted" else ""
+        one_line(f"{solution.status} ({output} holds the steps that were computed{again})")
         raise typer.Exit(INTERRUPTED if solution.status.code == "interrupted" else FAILED)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernelfield.checkpoint import Checkpoint
 from kernelfield.engine.infinite_matrix import Side
 from kernelfield.engine.series import Series, Variable, coefficients
 from kernelfield.march import OnParticles
@@ -54,6 +55,7 @@ class Perturbation(OnParticles):
         training: GradientDescent,
         fields_at: Sequence[int],
         progress: Callable[[int, int], None],
+        checkpoint: Checkpoint | None = None,
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
         if network.is_linear and isinstance(network, MLP) and network.is_plain:
@@ -62,7 +64,7 @@ class Perturbation(OnParticles):
         if not network.smooth:
             kinked = next(each.name for each in network.nonlinearities if not each.smooth)
             raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
-        return super().run(network, problem, training, fields_at, progress)
+        return super().run(network, problem, training, fields_at, progress, checkpoint)
 
     def tolerances(self, network: Any) -> tuple[float, float]:
         """Feature and gradient tolerance, defaults filled in: gamma0 does not matter."""
