@@ -98,13 +98,15 @@ def solved(
     training=None,
     schedule="constant",
     stream=None,
+    checkpoint=None,
+    resume=False,
     **network,
 ):
     network = {"depth": 1, "activation": "linear", **network}
     network = network.pop("kind", kf.MLP)(**network) if layers is None else kf.Network(layers=layers)
     training = training or kf.GradientDescent(learning_rate=rate, steps=3, schedule=schedule)
     problem = kf.Problem(np.eye(len(y)) if X is None else X, y, loss=loss, stream=stream)
-    return kf.solve(network, problem, training, method, progress=False)
+    return kf.solve(network, problem, training, method, progress=False, checkpoint=checkpoint, resume=resume)
 
 
 def batches(size):
@@ -162,6 +164,8 @@ WRONG = {
     "no labels": lambda folder: solved(loss="cross_entropy"),
     "no classes": lambda folder: observables.accuracy(solved(y=(0.0, 1.0))),
     "no class of a row": lambda folder: observables.accuracy(solved(y=np.ones((2, 2)))),
+    "no checkpoints": lambda folder: solved(kf.StaticNTK(), checkpoint=folder),
+    "no checkpoint": lambda folder: solved(resume=True),
     "too many widths": lambda folder: kf.MLP(depth=1, widths=[1.0, 2.0]),
     "other batches": lambda folder: kf.compare(solved(training=batches(1)), solved()),
     "other schedule": lambda folder: kf.compare(solved(schedule="linear"), solved()),

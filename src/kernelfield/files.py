@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class CannotWrite(OSError):
+    """A file that could not be written; the message names it, and the reason."""
 
 
 @contextmanager
@@ -17,6 +22,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Returns:
         Context manager of the path to write to, with the same suffix.
+
+    Raises:
+        CannotWrite: the disk is full, or the folder cannot be written to; an existing file is as it was.
 
     Example:
         >>> import tempfile
@@ -33,5 +41,24 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        raise CannotWrite(f"{path} could not be written: {reason(error)}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in the words of the system where it says so.
+
+    Args:
+        error: of a write.
+
+    Example:
+        >>> import errno, os
+        >>> from kernelfield.files import reason
+        >>> reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        'no space left on device'
+    """
+    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return text[:1].lower() + text[1:]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,8 @@ def _flowing(step: Step, placement: Placement, signature: tuple) -> Callable[...
 
 class FlowReplicate(Replicate):
     """One scramble in continuous time."""
+
+    counters: ClassVar[tuple[str, ...]] = (*Replicate.counters, "time", "h", "accepted", "rejected")
 
     def start(self, training: GradientFlow) -> FlowReplicate:
         """Itself, at time zero."""

@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator
 
+from kernelfield.checkpoint import Checkpoint
 from kernelfield.devices import ONE_DEVICE, multiple, placement, together
 from kernelfield.engine.points import OutOfParticles, cubature, sobol
 from kernelfield.engine.series import coefficients
 from kernelfield.flow import FlowReplicate
+from kernelfield.identity import describe
 from kernelfield.layers import Setup
 from kernelfield.predictor import MarchPredictor
 from kernelfield.problem import Problem
@@ -62,6 +64,7 @@ class OnParticles(Spec):
 
     coupling: ClassVar[float] = 1.0  # 0: W(0) and its transpose are unrelated
     predicts: ClassVar[bool] = False  # at new points, by a forward pass
+    keeps_checkpoints: ClassVar[bool] = True
 
     @field_validator("particles")
     @classmethod
@@ -82,11 +85,16 @@ class OnParticles(Spec):
         training: GradientDescent,
         fields_at: Sequence[int],
         progress: Progress,
+        checkpoint: Checkpoint | None = None,
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
+        if checkpoint is not None and jax.process_count() > 1:
+            raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
         exact = network.is_linear
-        run = MarchRun(self, network, problem, training, fields_at)
+        run = MarchRun(self, network, problem, training, fields_at, checkpoint)
         particles = multiple(16 * problem.points + 128) if exact else self.particles
+        if checkpoint is not None:
+            particles = checkpoint.open(describe(network, problem, training, self, fields_at)) or particles
         while True:
             try:
                 status = run.march(particles, progress)
@@ -264,9 +272,10 @@ class MarchRun:
         problem: Problem,
         training: Any,
         fields_at: Sequence[int],
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.settings, self.network, self.problem, self.training = march, network, problem, training
-        self.fields_at = fields_at
+        self.fields_at, self.checkpoint = fields_at, checkpoint
         self.data, self.step = network.coordinates(problem), march.step(network, problem, training)
         self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
@@ -287,7 +296,10 @@ class MarchRun:
         at_once = 1 if self.placement.is_split else min(count, os.cpu_count() or 1)  # one sum at a time
         with ThreadPoolExecutor(at_once) as pool, together() as agreed:
             try:
-                self.replicates = list(pool.map(lambda index: self._replicate(index, particles), range(count)))
+                fresh = list(pool.map(lambda index: self._replicate(index, particles), range(count)))
+                if self.checkpoint is not None:
+                    self.began -= self.checkpoint.begin(fresh)
+                self.replicates = fresh
                 while self.steps_done <= last:
                     began, start = time.perf_counter(), self.steps_done
                     stop = min(start + stride, last + 1)
@@ -297,11 +309,20 @@ class MarchRun:
                     pace = SECONDS_BETWEEN_REPORTS / (time.perf_counter() - began)
                     stride = agreed(max(1, int(stride * min(4.0, pace))))
                     progress(min(stop, last), last)
+                    if self.checkpoint is not None and self.checkpoint.due:
+                        pool.submit(self._keep).result()  # in a thread, where Ctrl-C does not stop it half-way
+                pool.submit(self._keep).result()
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
+                self._keep()
                 done = max(self.steps_done - 1, 0)
                 return Status("interrupted", f"stopped by the user after {done} of {last} steps")
         return Status()
+
+    def _keep(self) -> None:
+        """Write what was done to the checkpoint, if there is one."""
+        if self.checkpoint is not None and self.replicates:
+            self.checkpoint.write(self.replicates, time.perf_counter() - self.began)
 
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):

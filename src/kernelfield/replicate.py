@@ -355,6 +355,8 @@ class Replicate:
         placement: of arrays on devices.
     """
 
+    counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "seconds_compile")  # between two calls of `march`
+
     def __init__(
         self,
         step: Step,
@@ -389,6 +391,14 @@ class Replicate:
                         self.fields[self.t - 1] = gathered(reached)
                 if self.full:
                     self._enlarge()
+
+    def snapshot(self) -> Any:
+        """The state as NumPy arrays, which are valid until it advances."""
+        return jax.device_get(gathered(self.state))
+
+    def restore(self, state: Any) -> None:
+        """Go on from such a state."""
+        self.state = self.placement.made(lambda: jax.tree.map(jnp.asarray, state))
 
     @property
     def _at_row(self) -> bool:
@@ -447,7 +457,7 @@ class Replicate:
                 raise OutOfParticles(f"more directions than {self.setup.particles} particles")
             grows = basis.full or basis.size > NEARLY_FULL * capacity
             capacities.append(self._rounded(GROWTH * capacity) if grows else capacity)
-        present = repeated(jax.device_get(gathered(self.state)))
+        present = repeated(self.snapshot())
         self.state = self.placement.made(lambda: jax.tree.map(_into, self._initial_state(iter(capacities)), present))
 
     def _rounded(self, capacity: float) -> int:

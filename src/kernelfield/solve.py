@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+from kernelfield.checkpoint import EVERY, Checkpoint
 from kernelfield.march import March
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
@@ -50,6 +52,9 @@ def solve(
     fields_at: Sequence[int] = (0, -1),
     progress: bool = True,
     throw: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: float = EVERY,
 ) -> Solution:
     """Train `network` on `problem` by `training`, solved by `method`.
 
@@ -61,12 +66,17 @@ def solve(
         fields_at: steps at which activation distributions are recorded (negative from the end).
         progress: show a progress bar on runs over two seconds.
         throw: raise when a run fails; otherwise return what it computed, with its status.
+        checkpoint: folder in which March, GradientIndependence and Perturbation keep what they have done, so that a run
+            that was stopped can go on bit for bit. What they solve in closed form needs none.
+        resume: go on from the checkpoint; from the beginning if there is none.
+        checkpoint_every: seconds between two checkpoints, which are written between two rows.
 
     Returns:
         Solution with steps + 1 rows, fewer if the run ended early.
 
     Raises:
-        ValueError: for input that cannot be solved; nothing was run.
+        ValueError: for input that cannot be solved, or a checkpoint that cannot be resumed; nothing was run.
+        ImportError: for a checkpoint without orbax.
         SolveError: the run diverged or ran out of particles; its `solution` holds the steps done.
         Interrupted: Ctrl-C, a KeyboardInterrupt whose `solution` holds the steps done.
 
@@ -85,8 +95,9 @@ def solve(
     steps = sorted({step % (last + 1) for step in fields_at})
     solver = cast(Method, method or March())
     check_input(network, problem, training, solver)
+    kept = _kept(solver, checkpoint, resume, checkpoint_every)
     with bar(type(solver).__name__, progress) as report:
-        result = solver.run(network, problem, training, steps, report)
+        result = solver.run(network, problem, training, steps, report, **kept)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
     if throw or solution is None:
         check(status, solution)
@@ -126,6 +137,19 @@ def check(status: Status, solution: Solution | None) -> None:
     """Raise SolveError or Interrupted, with what there is, if a run failed."""
     if status.code != "ok":
         raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
+
+
+def _kept(method: Any, folder: str | os.PathLike[str] | None, resume: bool, every: float) -> dict[str, Any]:
+    """The checkpoint, as an argument of a method that keeps one."""
+    if folder is None:
+        if resume:
+            raise ValueError("resume needs checkpoint, the folder to go on from")
+        return {}
+    if not getattr(method, "keeps_checkpoints", False):
+        raise ValueError(
+            f"{type(method).__name__} keeps no checkpoints: March, GradientIndependence and Perturbation do"
+        )
+    return {"checkpoint": Checkpoint(folder, every, resume)}
 
 
 def _extras(problem: Problem, training: Training) -> list[str]:

@@ -19,9 +19,11 @@ one, is in `X_stream` and `y_stream`, from schema 6 on. What predicts at new poi
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernelfield.files import whole_file
+from kernelfield.files import reason, whole_file
 from kernelfield.layers import Sequential
 from kernelfield.losses import LOSSES
 from kernelfield.problem import Problem
@@ -67,6 +69,7 @@ def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = Fal
         ValueError: for a custom activation, loss or schedule, which cannot be stored, or a method that does not
             predict; nothing was written.
         FileNotFoundError: the folder does not exist.
+        CannotWrite: the disk is full, or the folder cannot be written to; an existing file is as it was.
 
     Example:
         >>> import tempfile, numpy as np, kernelfield as kf
@@ -82,10 +85,12 @@ def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = Fal
     check_folder(path)
     encoding = {str(name): {"_FillValue": None} for name in data.variables}
     arrays = solution.kept_predictor.arrays() if predictor else {}
+    file = io.BytesIO()  # HDF5 does not get over a disk that is full, and says so until the process ends
+    data.to_netcdf(file, engine="h5netcdf", encoding=encoding)
+    if arrays:
+        _append(file, arrays)
     with whole_file(path) as beside:
-        data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
-        if arrays:
-            _append(beside, arrays)
+        beside.write_bytes(file.getbuffer())
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
@@ -126,11 +131,11 @@ def load(path: str | os.PathLike[str]) -> Solution:
         raise ValueError(f"{path} cannot be restored: {error}") from None
 
 
-def _append(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _append(netcdf: io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of any type into a group of the file."""
     import h5py
 
-    with h5py.File(path, "a") as file:
+    with h5py.File(netcdf, "a") as file:
         group = file.create_group(PREDICTOR)
         for name, values in arrays.items():
             group.create_dataset(name, data=values.astype(np.int8) if values.dtype == bool else values)
@@ -324,8 +329,11 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder {path.parent} cannot be written to")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"the folder {path.parent} cannot be written to: {reason(error)}") from None
 
 
 def _variable(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1") -> tuple:

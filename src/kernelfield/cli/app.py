@@ -6,7 +6,9 @@ import contextvars
 import json
 import logging
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,8 +120,21 @@ def stoppable(message: str = "interrupted: nothing was written") -> Iterator[Non
         raise Stopped(message) from None
 
 
+@contextmanager
+def unattended() -> Iterator[None]:
+    """SIGTERM, which batch systems send before they kill, does what Ctrl-C does; warnings are one line."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: one_line(str(message))
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _explained(error: Exception) -> int:
     """One line about an error, and the exit code it asks for."""
+    from kernelfield.files import CannotWrite
     from kernelfield.solution import SolveError
 
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
@@ -130,6 +145,9 @@ def _explained(error: Exception) -> int:
     if isinstance(error, Stopped):
         one_line(str(error))
         return INTERRUPTED
+    if isinstance(error, CannotWrite):
+        one_line(str(error))
+        return FAILED
     if isinstance(error, ValueError | OSError | ImportError):
         one_line(str(error))
         return BAD_INPUT
@@ -151,6 +169,8 @@ def _cache_compilations() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
+
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")  # it is only slower next time
 
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

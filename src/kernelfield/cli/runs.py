@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernelfield.cli.app import FAILED, INTERRUPTED, AsJson, Output, Quiet, app, check_image, one_line, stoppable
+from kernelfield.cli.app import (
+    FAILED,
+    INTERRUPTED,
+    AsJson,
+    Output,
+    Quiet,
+    app,
+    check_image,
+    one_line,
+    stoppable,
+    unattended,
+)
 
 if TYPE_CHECKING:
     from kernelfield.config import Config
@@ -55,6 +67,13 @@ def solve(
     method: Annotated[
         str, typer.Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep what is done there, to go on from with --resume.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint; from the beginning if there is none.")
+    ] = False,
+    checkpoint_every: Annotated[float, typer.Option(metavar="SECONDS", help="Between two checkpoints.")] = 300.0,
     data: DataPath = None,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="Share the solve with the other processes of a Slurm job.")
@@ -77,7 +96,9 @@ def solve(
     alone = not distributed and place == (None, None, None)
     if not alone and not isinstance(chosen, OnParticles):
         raise ValueError(f"--distributed is for methods on particles, march for instance, got {method}")
-    _run(described, chosen, config, output, Output(quiet, as_json), None if alone else lambda: join(*place))
+    kept = {"checkpoint": checkpoint, "resume": resume, "checkpoint_every": checkpoint_every}
+    out = Output(quiet, as_json)
+    _run(described, chosen, config, output, out, None if alone else lambda: join(*place), **kept)
 
 
 @app.command()
@@ -138,7 +159,13 @@ def show(
 
 
 def _run(
-    described: Config, method: Any, config: Path, output: Path, out: Output, join: Callable[[], bool] | None = None
+    described: Config,
+    method: Any,
+    config: Path,
+    output: Path,
+    out: Output,
+    join: Callable[[], bool] | None = None,
+    **kept: Any,
 ) -> None:
     """Solve, write what was computed, and exit with the status of the run; of several processes one writes."""
     import kernelfield
@@ -149,10 +176,10 @@ def _run(
         raise ValueError(f"the result would replace the configuration {config}")
     began = time.perf_counter()
     problem = described.problem()
-    first = join is None or join()
+    first, folder = join is None or join(), kept.get("checkpoint")
     out = out if first else Output(quiet=True, as_json=False)
-    with stoppable():
-        solution = kernelfield.solve(described.network, problem, described.training, method, throw=False)
+    with stoppable(), unattended() if folder else contextlib.nullcontext():
+        solution = kernelfield.solve(described.network, problem, described.training, method, throw=False, **kept)
     if first:
         solution.save(output)
     seconds = time.perf_counter() - began
@@ -163,7 +190,8 @@ def _run(
         out.result({"wrote": str(output), "seconds": seconds, **record(solution)})
     if solution.status.code != "ok":
         if first:
-            one_line(f"{solution.status} ({output} holds the steps that were computed)")
+            again = f"; --resume goes on from {folder}" if folder and solution.status.code == "interrupted" else ""
+            one_line(f"{solution.status} ({output} holds the steps that were computed{again})")
         raise typer.Exit(INTERRUPTED if solution.status.code == "interrupted" else FAILED)
 
 

@@ -139,7 +139,9 @@ def _principal_directions(residual: Array, q: Array, cut: Array, most: int) -> t
     directions = (axes / root * kept).T.astype(dtype) @ residual
     if dtype == jnp.float64:
         directions = directions - directions @ q.T / particles @ q
-    overlap = (directions @ directions.T / particles).astype(jnp.float64)  # nearly one: strong rows round weak directions
+    overlap = (directions @ directions.T / particles).astype(
+        jnp.float64
+    )  # nearly one: strong rows round weak directions
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
     inverse = solve_triangular(triangle, jnp.eye(most), lower=True)  # a sum over directions, as on many devices
     directions = inverse.astype(dtype) @ directions

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kernelfield.files import whole_file
 
 Axes = Any
 LAZY, RICH, NEUTRAL = "#2a78b5", "#d1495b", "#5c6670"
@@ -35,13 +36,8 @@ def write_figure(figure: Any, path: str | os.PathLike[str]) -> None:
         figure: the Figure.
         path: ending in .png, .pdf or .svg.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with whole_file(path) as beside:
         figure.savefig(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def plain(axes: Axes) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kernelfield.checkpoint import Checkpoint
 from kernelfield.engine.basis import any_full
 from kernelfield.layers import FieldTrace, WeightTrace
 from kernelfield.layers.base import traces
@@ -61,11 +62,12 @@ class GradientIndependence(OnParticles):
         training: GradientDescent,
         fields_at: Sequence[int],
         progress: Callable[[int, int], None],
+        checkpoint: Checkpoint | None = None,
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
         plain = isinstance(network, MLP) and network.is_plain and problem.loss.name == "mse" and training.plain
         if not (network.is_linear and plain):
-            return super().run(network, problem, training, fields_at, progress)
+            return super().run(network, problem, training, fields_at, progress, checkpoint)
         equations = LinearRun(DeepLinear(seed=self.seed), network, problem, training, coupling=0.0)
         solution = equations.solve(fields_at, progress)
         info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>

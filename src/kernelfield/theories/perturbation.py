@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernelfield.checkpoint import Checkpoint
 from kernelfield.engine.infinite_matrix import Side
 from kernelfield.engine.series import Series, Variable, coefficients
 from kernelfield.march import OnParticles
@@ -61,12 +62,13 @@ class Perturbation(OnParticles):
         training: GradientDescent,
         fields_at: Sequence[int],
         progress: Callable[[int, int], None],
+        checkpoint: Checkpoint | None = None,
     ) -> Solution | Status:
         """Solve; see `kernelfield.solve`."""
         if network.is_linear and isinstance(network, MLP) and network.is_plain:
             solved = closed_form(network, problem, training)
             return Solution(network, problem, training, self, **solved, exact=True)
-        return super().run(network, problem, training, fields_at, progress)
+        return super().run(network, problem, training, fields_at, progress, checkpoint)
 
     def tolerances(self, network: Any) -> tuple[float, float]:
         """Feature and gradient tolerance, defaults filled in: gamma0 does not matter."""

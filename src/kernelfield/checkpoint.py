@@ -1,0 +1,291 @@
+"""Checkpoints of long runs at infinite width, from which they go on bit for bit.
+
+A checkpoint is a folder of parts, each of them written whole or not at all. A part has what the run recorded since
+the part before it: that is written once. The newest one has also the state from which the run goes on, but for its
+Gaussian coordinates, which are written when there are new ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kernelfield.array_folders import ArrayFolders
+from kernelfield.engine.infinite_matrix import Side, each_side
+from kernelfield.files import reason
+from kernelfield.identity import differences
+from kernelfield.replicate import Record, Replicate, at
+
+FORMAT = 1
+EVERY = 300.0  # seconds between two parts
+PART = re.compile(r"part\d{6}")
+
+
+class Checkpoint:
+    """Where a run keeps what it has done.
+
+    Args:
+        folder: of the checkpoint; made if missing.
+        every: seconds between two writes.
+        resume: go on from what is in the folder, if there is something.
+
+    Raises:
+        ValueError: `every` is not a number of seconds.
+        ImportError: orbax is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: float = EVERY, resume: bool = False) -> None:
+        if not 0 <= every < math.inf:
+            raise ValueError(f"checkpoint_every must be a number of seconds >= 0, got {every}")
+        self.folder, self.every, self.resume = Path(folder).absolute(), every, resume
+        self.found: dict[str, Any] | None = None
+        self.description: dict[str, Any] = {}
+        self.warned = False
+        self.files = ArrayFolders()
+        self._forget(0)
+
+    def open(self, described: dict[str, Any]) -> int | None:
+        """Look for a checkpoint of a run; nothing is changed on disk.
+
+        Args:
+            described: the run, see `kernelfield.identity.describe`.
+
+        Returns:
+            The particles that it goes on with; None if it starts from the beginning.
+
+        Raises:
+            ValueError: there is one that is not to be resumed, of another run, or damaged.
+        """
+        self.description = json.loads(json.dumps(described))
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"checkpoint must be a folder, {self.folder} is a file")
+        parts = self._on_disk()
+        if not parts:
+            return None
+        if not self.resume:
+            raise ValueError(f"{self.folder} holds a checkpoint: resume from it, or remove it to start anew")
+        with self._intact():
+            found = self.files.document(self.folder / parts[-1])
+            version = found["format"]
+        if version != FORMAT:
+            raise ValueError(f"the checkpoint in {self.folder} has format {version}; this version reads {FORMAT}")
+        for what in differences(found["described"], self.description):
+            raise ValueError(f"the checkpoint in {self.folder} is of another run: {what}")
+        self.found = found
+        return found["particles"]
+
+    def begin(self, replicates: Sequence[Replicate]) -> float:
+        """Make sure that there can be checkpoints, and put what `open` found into the replicates.
+
+        Args:
+            replicates: at initialization.
+
+        Returns:
+            Seconds that it took to get there.
+
+        Raises:
+            ValueError: the folder cannot be written to, or what is in it is damaged.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(f"checkpoints cannot be written to {self.folder}: {reason(error)}") from None
+        self.files.clean(self.folder)
+        self._forget(len(replicates))
+        if self.found is None:
+            return 0.0
+        found, self.found = self.found, None  # a run that starts again, with more particles, has nothing to resume
+        with self._intact(), jax.enable_x64(True):
+            parts = [self.files.tree(self.folder / name, "rows") for name in found["parts"]]
+            states = self.files.tree(self.folder / self._on_disk()[-1], "state")
+            if [*map(_checksum, parts), _checksum(states)] != [*found["parts"].values(), found["state"]]:
+                raise ValueError("other arrays than were written")
+            trees = _trees(replicates[0])
+            for number, replicate in enumerate(replicates):
+                rows = [part[str(number)] for part in parts]
+                _restore(replicate, trees, rows, states[str(number)], found["replicates"][number])
+        self.parts, self.written = found["parts"], [_written(each) for each in replicates]
+        self.latest = [_counters(each) for each in replicates]
+        return found["seconds"]
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next write."""
+        return time.monotonic() - self.last >= self.every
+
+    def write(self, replicates: Sequence[Replicate], seconds: float) -> None:
+        """Write what is new; where that fails, warn once: the run is worth more than its checkpoint.
+
+        Args:
+            replicates: between two strides.
+            seconds: since the beginning of the run.
+        """
+        counters = [_counters(each) for each in replicates]
+        if counters == self.latest:
+            return
+        try:
+            self._write(replicates, counters, seconds)
+        except (OSError, MemoryError) as error:
+            if not self.warned:
+                self.warned = True
+                warnings.warn(
+                    f"no checkpoint could be written to {self.folder}: {reason(error)}; the run goes on",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        self.last = time.monotonic()
+
+    def _write(self, replicates: Sequence[Replicate], counters: list[dict[str, Any]], seconds: float) -> None:
+        here = self._on_disk()
+        if not set(self.parts) <= set(here):  # somebody removed them
+            self._forget(len(replicates))
+        name = f"part{1 + max((int(each[4:]) for each in [*self.parts, *here]), default=0):06d}"
+        run = {
+            "format": FORMAT,
+            "described": self.description,
+            "particles": replicates[0].setup.particles,
+            "seconds": seconds,
+            "replicates": counters,
+        }
+        states = [each.snapshot() for each in replicates]
+        fresh = [_rows(*each) for each in zip(replicates, states, self.written, strict=True)]
+        rows, state = (
+            {str(number): each for number, each in enumerate(trees)}
+            for trees in (fresh, [jax.tree.leaves(_bare(each)) for each in states])
+        )
+        run |= {"parts": {**self.parts, name: _checksum(rows)}, "state": _checksum(state)}
+        self.files.save(self.folder / name, run, rows=rows, state=state)
+        self.parts, self.written, self.latest = run["parts"], [_written(each) for each in replicates], counters
+        for old in self._on_disk():
+            if old != name:
+                shutil.rmtree(self.folder / old / ("state" if old in self.parts else ""), ignore_errors=True)
+
+    def _forget(self, replicates: int) -> None:
+        """Nothing is written yet."""
+        self.parts: dict[str, int] = {}  # and their checksums
+        self.written = [_Written()] * replicates
+        self.latest: list[dict[str, Any]] = []  # counters of the replicates
+        self.last = time.monotonic()
+
+    def _on_disk(self) -> list[str]:
+        """Names of the parts that are whole, in their order."""
+        try:
+            return sorted(each.name for each in self.folder.iterdir() if PART.fullmatch(each.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    @contextlib.contextmanager
+    def _intact(self) -> Iterator[None]:
+        """Whatever goes wrong when something is read is one sentence."""
+        try:
+            yield
+        except Exception as error:  # every layer below has its own exceptions for a file it cannot read
+            raise ValueError(f"the checkpoint in {self.folder} is damaged: remove it to start anew") from error
+
+
+# --- replicates
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """What of a replicate is in the parts: so many of its records, steps, and the shapes of Gaussian coordinates."""
+
+    records: int = 0
+    fields: frozenset[int] = frozenset()
+    states: frozenset[int] = frozenset()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+def _written(replicate: Replicate) -> _Written:
+    """All of it."""
+    shapes = tuple(Z.shape for Z in _coordinates(replicate.state))
+    return _Written(len(replicate.records), frozenset(replicate.fields), frozenset(replicate.states), shapes)
+
+
+def _counters(replicate: Replicate) -> dict[str, Any]:
+    return {name: getattr(replicate, name) for name in replicate.counters}
+
+
+def _checksum(tree: Any) -> int:
+    """Of arrays: files of orbax have checksums of what describes the arrays, not of their entries."""
+    return functools.reduce(
+        lambda so_far, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, so_far), jax.tree.leaves(tree), 0
+    )
+
+
+def _bare(state: Any) -> Any:
+    """A tree of states without Gaussian coordinates."""
+    return each_side(lambda side: side._replace(Z=None), state)
+
+
+def _coordinates(state: Any) -> list[Any]:
+    leaves = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, Side))
+    return [leaf.Z for leaf in leaves if isinstance(leaf, Side)]
+
+
+def _rows(replicate: Replicate, state: Any, written: _Written) -> dict[str, Any]:
+    """What is not written yet, as lists and dictionaries of arrays."""
+    replicate.records[written.records :] = _joined(replicate.records[written.records :])
+    Z = _coordinates(state)
+    fresh = {
+        "records": [jax.tree.leaves(part) for part in replicate.records[written.records :]],
+        "fields": {str(t): jax.tree.leaves(each) for t, each in replicate.fields.items() if t not in written.fields},
+        "states": {str(t): jax.tree.leaves(each) for t, each in replicate.states.items() if t not in written.states},
+        "Z": Z if tuple(each.shape for each in Z) != written.shapes else [],
+    }
+    return jax.tree.map(np.asarray, fresh)
+
+
+def _joined(records: list[Record]) -> list[Record]:
+    """Records in a row, those of bases with the same room as one."""
+    alike = itertools.groupby(records, lambda part: [leaf.shape[1:] for leaf in jax.tree.leaves(part)])
+    return [jax.tree.map(lambda *parts: np.concatenate(parts), *group) for _, group in alike]
+
+
+class _Trees(NamedTuple):
+    """What the arrays are leaves of: the same in all replicates."""
+
+    records: Any
+    fields: Any
+    states: Any
+    bare: Any
+
+
+def _trees(replicate: Replicate) -> _Trees:
+    pace, state = at(replicate.schedule.paces(0), 0), replicate.state
+    _, record, fields = jax.eval_shape(functools.partial(replicate.step, replicate.constants), state, pace)
+    kept = each_side(lambda side: side._replace(velocity=None), state)
+    return _Trees(*map(jax.tree.structure, (record, fields, kept, _bare(state))))
+
+
+def _restore(
+    replicate: Replicate, trees: _Trees, rows: list[dict[str, Any]], state: list[Any], counters: dict[str, Any]
+) -> None:
+    """Put what `_rows` has taken into a replicate at initialization."""
+    replicate.records = [trees.records.unflatten(part) for each in rows for part in each["records"]]
+    for name in ("fields", "states"):
+        tree = getattr(trees, name)
+        setattr(replicate, name, {int(t): tree.unflatten(part) for each in rows for t, part in each[name].items()})
+    Z = iter([each["Z"] for each in rows if each["Z"]][-1])
+    replicate.restore(each_side(lambda side: side._replace(Z=next(Z)), trees.bare.unflatten(state)))
+    for name, value in counters.items():
+        setattr(replicate, name, value)

@@ -1,0 +1,376 @@
+"""A run that was stopped, in whatever way, goes on bit for bit, or one sentence says why not."""
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from commands import exit_code
+from kernelfield.array_folders import ArrayFolders
+from kernelfield.cli import app
+from kernelfield.engine.points import OutOfParticles
+from kernelfield.files import CannotWrite
+from kernelfield.identity import describe
+from kernelfield.layers import Activation, Dense, Readout
+from kernelfield.replicate import Replicate
+from killed import FORKED, SETTINGS, go_on, little_room, with_a_full_disk
+
+MLP, PROBLEM = SETTINGS["network"], SETTINGS["problem"]
+RULE = kf.GradientDescent(learning_rate=0.2, steps=8)
+SOLVE = importlib.import_module("kernelfield.solve")
+SMALL = {"particles": 64, "replicates": 2}
+MARCH = kf.March(**SMALL)
+
+
+def solve(network=MLP, problem=PROBLEM, training=RULE, method=MARCH, folder=None, **kept):
+    kept = {"checkpoint": folder, "resume": True} | kept if folder else kept
+    return kf.solve(network, problem, training, method, progress=False, **kept)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kernelfield.march.first_capacity", little_room)
+        yield
+
+
+@contextlib.contextmanager
+def after_step(step, happens):
+    """Something happens once the progress bar is at a step, or further."""
+
+    @contextlib.contextmanager
+    def watched(title, wanted):
+        yield lambda done, total: happens() if done >= step else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SOLVE, "bar", watched)
+        patch.setattr("kernelfield.march.SECONDS_BETWEEN_REPORTS", 0.0)
+        yield
+
+
+def press():
+    raise KeyboardInterrupt
+
+
+def interrupted(step, *arguments, **settings):
+    with after_step(step, press), pytest.raises(kf.Interrupted) as stopped:
+        solve(*arguments, **settings)
+    return stopped.value.solution
+
+
+def arrays(solution):
+    """All that a run leaves."""
+    kept = solution.predictor.arrays() if solution.predictor else {}
+    named = ("replicate_predictions", "feature_factors", "gradient_factors", "tangent_kernels", "field_samples")
+    return jax.tree.leaves([getattr(solution, name) for name in named]) + list(kept.values())
+
+
+def assert_same(one, other):
+    pairs = list(zip(arrays(one), arrays(other), strict=True))
+    assert len(pairs) > 5 and one.status == other.status and one.steps_done == other.steps_done
+    infos = ({name: each for name, each in run.info.items() if "seconds" not in name} for run in (one, other))
+    assert next(infos) == next(infos)
+    assert all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def parts(folder):
+    return sorted(each.name for each in Path(folder).glob("part??????"))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that is not stopped."""
+    return solve()
+
+
+@pytest.fixture(scope="module")
+def whole_of_forty_steps():
+    return solve(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, whole):
+    """The checkpoint of a run that is done."""
+    folder = tmp_path_factory.mktemp("finished") / "ck"
+    assert_same(solve(folder=folder), whole)
+    return folder
+
+
+@pytest.fixture
+def kept(finished, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "ck")
+
+
+# --- bit for bit
+
+
+def test_a_run_that_is_killed_ten_times_is_as_if_it_had_not_been(tmp_path, whole_of_forty_steps):
+    """At random moments: of the first two, in whatever a process does first, of the others, after its first write."""
+    folder, cache = tmp_path / "ck", tmp_path / "cache"
+    rng, half_written, done = np.random.default_rng(0), 0, [0]
+    for kill in range(10):
+        child = FORKED.Process(target=go_on, args=(str(folder), str(cache)))
+        child.start()
+        while kill > 1 and len(parts(folder)) <= done[-1]:
+            assert child.is_alive()
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        half_written += any(folder.glob("*tmp*"))
+        done.append(len(parts(folder)))
+    assert half_written >= 3 and done == sorted(done) and 8 <= done[-1] <= 40
+    assert_same(solve(**SETTINGS, folder=folder), whole_of_forty_steps)
+    assert not any(folder.glob("*tmp*"))
+
+
+def test_a_run_whose_bases_have_grown_goes_on_bit_for_bit(tmp_path, whole_of_forty_steps):
+    """Gaussian coordinates of bases that grew are not those of bases that were as large from the start."""
+    assert max(whole_of_forty_steps.info["feature_ranks"]) > 32
+    for step in (5, 39):
+        assert interrupted(step, **SETTINGS, folder=tmp_path / "ck").steps_done == step - 1
+    assert_same(solve(**SETTINGS, folder=tmp_path / "ck"), whole_of_forty_steps)
+    assert len(parts(tmp_path / "ck")) == 3
+
+
+@pytest.mark.parametrize(
+    "training, method",
+    [
+        (kf.SGD(learning_rate=0.2, batch_size=2, epochs=4, momentum=0.5), MARCH),
+        (kf.GradientFlow(time=2.0, steps=4, rtol=1e-5), MARCH),
+        (RULE, kf.Perturbation(**SMALL)),
+    ],
+    ids=["mini-batches", "flow", "perturbation"],
+)
+def test_an_interrupted_run_goes_on_bit_for_bit(training, method, tmp_path):
+    run = {"training": training, "method": method}
+    assert interrupted(3, **run, folder=tmp_path / "ck").steps_done == 2
+    assert_same(solve(**run, folder=tmp_path / "ck"), solve(**run))
+
+
+def test_a_linear_run_that_ran_out_of_particles_goes_on_with_those_that_it_has_now(tmp_path, monkeypatch):
+    network, folder, march = kf.MLP(depth=1, activation="linear"), tmp_path / "ck", Replicate.march
+
+    def runs_out(self, stop, fields_at):
+        if self.setup.particles == 176 and self.t >= 3:
+            raise OutOfParticles("more directions than 176 particles")
+        march(self, stop, fields_at)
+
+    monkeypatch.setattr(Replicate, "march", runs_out)
+    assert interrupted(2, network, folder=folder).info["particles"] == 176
+    assert interrupted(4, network, folder=folder).info["particles"] == 352
+    assert parts(folder) == ["part000002"]
+    whole = solve(network)
+    monkeypatch.setattr(Replicate, "march", march)
+    assert_same(solve(network, folder=folder), whole)
+
+
+def test_a_finished_run_is_returned_at_once(kept, whole, monkeypatch):
+    monkeypatch.setattr(Replicate, "march", lambda *arguments: pytest.fail("it is done"))
+    files = sorted(kept.rglob("*"))
+    again = solve(folder=kept)
+    assert_same(again, whole)
+    assert again.info["seconds_run"] > whole.info["seconds_run"] / 10 and sorted(kept.rglob("*")) == files
+
+
+def test_what_was_recorded_is_written_once(tmp_path):
+    folder = tmp_path / "ck"
+    interrupted(6, folder=folder, checkpoint_every=0.0)
+    assert parts(folder) == [f"part{number:06d}" for number in range(1, 7)]
+    assert [each.parent.name for each in folder.glob("part*/state")] == ["part000006"]
+    sizes = [sum(file.stat().st_size for file in each.rglob("*")) for each in sorted(folder.glob("part*/rows"))]
+    assert max(sizes[1:]) < sizes[0]  # which has the Gaussian coordinates, and the state of row 0
+
+
+def test_a_checkpoint_that_is_removed_during_the_run_is_written_anew(tmp_path, whole):
+    folder = tmp_path / "ck"
+    with after_step(3, lambda: shutil.rmtree(folder, ignore_errors=True)):
+        solve(folder=folder, checkpoint_every=0.0)
+    assert_same(solve(folder=folder), whole)
+
+
+# --- refusals
+
+
+def refused(message, *arguments, **settings):
+    with pytest.raises(ValueError, match=message):
+        solve(*arguments, **settings)
+
+
+def test_a_checkpoint_is_not_overwritten(kept):
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    refused(r"ck holds a checkpoint: resume from it, or remove it to start anew", checkpoint=kept)
+    assert before == {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "what, settings",
+    [
+        ("network gamma0 is 3.0 there, 1.0 here", {"network": kf.MLP(depth=1, activation="tanh")}),
+        ("network bias_scale is None there, 0.1 here", {"network": kf.MLP(depth=1, gamma0=3.0, bias_scale=0.1)}),
+        ("method kind is March there, GradientIndependence here", {"method": kf.GradientIndependence(**SMALL)}),
+        (r"problem X is an array \(3, 4\) with digest .* here", {"problem": kf.Problem(PROBLEM.X + 1, PROBLEM.y)}),
+        ("training steps is 8 there, 9 here", {"training": kf.GradientDescent(learning_rate=0.2, steps=9)}),
+        ("method seed is 0 there, 1 here", {"method": kf.March(**SMALL, seed=1)}),
+        (r"fields_at is \[0, 8\] there, \[3\] here", {"fields_at": [3]}),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(kept, what, settings):
+    refused(f"the checkpoint in .*ck is of another run: {what}", folder=kept, **settings)
+
+
+def test_weights_that_are_shared_make_another_run():
+    def network(*dense):
+        layers = [each for one in dense for each in (one, Activation("tanh"))]
+        return describe(kf.Network(layers=[*layers, Readout()]), PROBLEM, RULE, MARCH, [0])
+
+    one, two, three = Dense(), Dense(), Dense()
+    assert network(one, two, two) == network(two, one, one) != network(one, two, three)
+
+
+def test_another_format_is_refused(kept):
+    file = next(kept.glob("part*/document/metadata"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
+    refused("has format 2; this version reads 1", folder=kept)
+
+
+def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    refused("checkpoint must be a folder, .*file is a file", folder=tmp_path / "file")
+    refused(r"checkpoints cannot be written to .*file/ck: not a directory", folder=tmp_path / "file" / "ck")
+    refused("StaticNTK keeps no checkpoints", method=kf.StaticNTK(), folder=tmp_path / "ck")
+    refused("checkpoint_every must be a number of seconds >= 0, got -1", folder=tmp_path / "ck", checkpoint_every=-1)
+    refused("resume needs checkpoint, the folder to go on from", resume=True)
+    refused("particles must be at least 4 P", method=kf.March(particles=16), problem=kf.Problem(np.eye(5), np.ones(5)))
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r'a checkpoint needs orbax: pip install "kernelfield\[checkpoint\]"'):
+        solve(folder=tmp_path / "ck")
+    assert not (tmp_path / "ck").exists()
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "removed"])
+@pytest.mark.parametrize("item", ["document", "rows", "state"])
+def test_a_damaged_checkpoint_is_one_sentence(kept, item, damage, capfd):
+    file = max(
+        (each for each in kept.glob(f"part*/{item}/**/*") if each.is_file()), key=lambda each: each.stat().st_size
+    )
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    if damage == "removed":
+        file.unlink()
+    refused("the checkpoint in .*ck is damaged: remove it to start anew$", folder=kept)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_that_is_half_written_is_not_taken(kept, whole, tmp_path):
+    (part,) = kept.iterdir()
+    half = part.rename(kept / "part000001.orbax-checkpoint-tmp")
+    shutil.rmtree(half / "state")
+    assert_same(solve(folder=kept), whole)
+    assert [each.name for each in kept.iterdir()] == ["part000001"]
+
+
+# --- disks
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path, whole, monkeypatch):
+    folder, save = tmp_path / "ck", ArrayFolders.save
+
+    def full_for_a_while(self, folder, document, **trees):
+        if document["replicates"][0]["t"] < 5:
+            raise CannotWrite("no space left on device")
+        save(self, folder, document, **trees)
+
+    monkeypatch.setattr(ArrayFolders, "save", full_for_a_while)
+    with pytest.warns(RuntimeWarning) as said:
+        interrupted(6, folder=folder, checkpoint_every=0.0)
+    assert [str(each.message) for each in said] == [
+        f"no checkpoint could be written to {folder}: no space left on device; the run goes on"
+    ]
+    assert_same(solve(folder=folder), whole)
+
+
+CONFIG = """
+[data]
+source = "gaussian"
+points = 3
+dimensions = 3
+[network]
+depth = 1
+activation = "tanh"
+[training]
+learning_rate = 0.2
+steps = 3
+[march]
+particles = 64
+replicates = 1
+"""
+LINE = ("solve", "run.toml", "-o", "a.nc", "--checkpoint", "ck")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder with a configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "_cache_compilations", lambda: None)
+    (tmp_path / "run.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(folder):
+    (folder / "a.nc").write_text("older")
+    child = FORKED.Process(target=with_a_full_disk, args=(folder, LINE, 4096))
+    child.start()
+    child.join()
+    warning, error = (folder / "printed").read_text().splitlines()
+    assert warning.endswith("ck: file too large; the run goes on") and warning.startswith("kernelfield: no checkpoint")
+    assert error == "kernelfield: a.nc could not be written: file too large" and child.exitcode == 1
+    assert (folder / "a.nc").read_text() == "older" and not list((folder / "ck").iterdir())
+    assert sorted(each.name for each in folder.iterdir()) == ["a.nc", "ck", "printed", "run.toml"]
+
+
+def test_a_folder_that_is_gone_or_cannot_be_written_to_is_one_sentence(folder, capsys, monkeypatch):
+    (folder / "out").mkdir()
+    with after_step(1, lambda: shutil.rmtree("out", ignore_errors=True)):
+        assert exit_code("solve", "run.toml", "-o", "out/a.nc") == 2
+    assert capsys.readouterr().err == "kernelfield: the folder out for a.nc does not exist\n"
+
+    def forbidden(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", forbidden)
+    assert exit_code("solve", "run.toml", "-o", "a.nc") == 2
+    assert capsys.readouterr().err == "kernelfield: the folder . cannot be written to: permission denied\n"
+
+
+# --- the command line
+
+
+def test_sigterm_stops_a_run_that_resume_finishes(folder, capsys):
+    with after_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        assert exit_code(*LINE) == 130
+    error = capsys.readouterr().err
+    assert "after 1 of 3 steps (a.nc holds the steps that were computed; --resume goes on from ck)" in error
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert exit_code(*LINE) == 2 and "holds a checkpoint: resume from it" in capsys.readouterr().err
+    assert exit_code(*LINE, "--resume", "--checkpoint-every", "60") == 0
+    assert kf.load("a.nc").status.code == "ok"
+    assert exit_code("solve", "run.toml", "-o", "b.nc", "--resume") == 2
+    assert "resume needs checkpoint" in capsys.readouterr().err
