@@ -8,7 +8,6 @@ import itertools
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -19,21 +18,18 @@ from jax import Array, lax
 
 from kernelfield.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.engine.basis import any_full, bases, completed, repeated
-from kernelfield.engine.infinite_matrix import Side, decayed, each_matrix, each_side, moved, opened, settled, slowed
+from kernelfield.engine.infinite_matrix import Side, decayed, each_side, moved, slowed
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
 from kernelfield.layers.base import traces
-from kernelfield.layers.base import uses as every_use
 from kernelfield.losses import LOSSES, Loss
 from kernelfield.training import Batches
 
 State = TypeVar("State")
-March = TypeVar("March", "Advance", "Descent")
 
 CHUNK = 64  # steps between two fetches, at most
 RECORD_BYTES = 2**26  # kernel factors kept on the device between two fetches
-TOGETHER = 1.5  # steps whose learning is added to the weights at once, times the root of rows over directions
 NEARLY_FULL = 0.7  # bases this full are enlarged together with one that is full
 GROWTH = 1.5  # factor by which they are
 
@@ -115,11 +111,6 @@ class Step:
     def begin(self, state: Any, constants: Constants) -> Any:
         """What the first step starts from, given the layers' states at initialization."""
         return state
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether weights change by what a step teaches alone."""
-        return self.orders == 1 and not self.momentum and not self.decays
 
     @property
     def rows(self) -> int:
@@ -213,8 +204,7 @@ def advance(
         )
         return Advance(state, now.t + done, stays_low(step, constants, record.f) | ~done, records, fields)
 
-    begin = Advance(state, start, jnp.array(True), records, blank(fields))
-    return marched(goes_on, go, begin, rows_learned(step, constants.data.shape[:-1]), step.is_plain)
+    return lax.while_loop(goes_on, go, Advance(state, start, jnp.array(True), records, blank(fields)))
 
 
 class Descent(NamedTuple):
@@ -240,33 +230,7 @@ def descend(
         done = ~any_full(state)
         return Descent(completed(state, done), now.done + done, stays_low(step, batch, record.f) | ~done)
 
-    rows = rows_learned(step, (batches.rows.shape[1], *constants.data.shape[1:-1]))
-    return marched(goes_on, go, Descent(state, begin, jnp.array(True)), rows, step.is_plain)
-
-
-def rows_learned(step: Step, shape: tuple[int, ...]) -> int:
-    """Rows that a step on points (P, *sites) adds to what a matrix has learned, at most."""
-    uses = max(Counter(id(each) for each in every_use(step.layers)).values())
-    return math.prod(shape) * step.rows * uses
-
-
-def marched(
-    goes_on: Callable[[March], Array], go: Callable[[March], March], begin: March, rows: int, plain: bool
-) -> March:
-    """Steps `go` while `goes_on`; where they have few rows, weights take up what several of them taught at once."""
-    directions = min(len(basis.q) for basis in bases(begin.state))
-    together = int(TOGETHER * math.sqrt(directions / rows))
-    if not plain or together < 2:
-        return lax.while_loop(goes_on, go, begin)
-
-    def several(now: March) -> March:
-        start = now._replace(state=each_matrix(lambda matrix: opened(matrix, together * rows), now.state)), 0
-        now, _ = lax.while_loop(
-            lambda each: goes_on(each[0]) & (each[1] < together), lambda each: (go(each[0]), each[1] + 1), start
-        )
-        return now._replace(state=each_side(settled, now.state))
-
-    return lax.while_loop(goes_on, several, begin)
+    return lax.while_loop(goes_on, go, Descent(state, begin, jnp.array(True)))
 
 
 def stays_low(step: Step, constants: Constants, f: Fields) -> Array:

@@ -15,7 +15,7 @@ from kernelfield.engine.series import Fields, Series, coefficients, like
 State = TypeVar("State")
 
 RESOLVED = 1e-10  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
-MARGIN = 0.2  # an extension leaves this part of the tolerance, so that the next one comes later
+MARGIN = 0.07  # an extension leaves this part of the tolerance, so that the next one comes later
 PASSES = 3  # extensions at once in double precision, each resolving what the one before left
 BLOCK = 128  # directions of one extension, at most
 ITERATIONS = 4  # of the search for leading directions among more than two blocks of rows

@@ -37,22 +37,6 @@ State = TypeVar("State")
 BIRTHS = 32  # directions that are born at once; the last of them again, where there is no room beyond
 
 
-class Recent(NamedTuple):
-    """What was learned lately and is not yet in W: sum_i coordinates_i^T x_i over rows i.
-
-    Adding it to W moves all of W through memory, which is slower than any product with few rows.
-
-    Attributes:
-        coordinates: (rows, n k), those from `size` on zero.
-        x: (rows, S).
-        size: rows in use.
-    """
-
-    coordinates: Array
-    x: Array
-    size: Array
-
-
 class Side(NamedTuple):
     """What n matrices look like from one of their two populations.
 
@@ -67,7 +51,6 @@ class Side(NamedTuple):
             populations of different width the root of (width of the other side / width of this side).
         gain: factor of what is learned.
         velocity: (same shape as W) the direction in which it moves; None without momentum.
-        recent: what W lacks; None if nothing.
     """
 
     basis: Basis
@@ -77,7 +60,6 @@ class Side(NamedTuple):
     response: Array
     gain: Array
     velocity: Fields | None = None
-    recent: Recent | None = None
 
 
 class InfiniteMatrix(NamedTuple):
@@ -143,50 +125,13 @@ def image(W: Fields, coordinates: Fields) -> Fields:
     return coordinates @ linear(lambda values: values.reshape(-1, values.shape[-1]), W)
 
 
-def received(side: Side, coordinates: Fields) -> Fields:
-    """What comes out on this side for coordinates (rows, n k) from the other: h = F W_F, z = G W_B."""
-    known = image(side.W, coordinates)
-    if side.recent is None:
-        return known
-    return known + (coordinates @ side.recent.coordinates.T) @ side.recent.x
-
-
 def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields) -> Side:
     """Gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity."""
-    if side.recent is not None:
-        return side._replace(recent=_with(side.recent, side.gain * rate * coordinates, x))
     learned = side.gain * ((rate * coordinates).T @ x)
     learned = linear(lambda values: values.reshape(side.Z.shape), learned)
     if side.velocity is None:
         return side._replace(W=side.W + learned)
     return side._replace(velocity=side.velocity + learned)
-
-
-def _with(recent: Recent, coordinates: Array, x: Array) -> Recent:
-    known, fields, size = recent
-    known, fields = (lax.dynamic_update_slice(a, b, (size, 0)) for a, b in ((known, coordinates), (fields, x)))
-    return Recent(known, fields, size + len(x))
-
-
-def opened(matrix: InfiniteMatrix, rows: int) -> InfiniteMatrix:
-    """Matrices that gather what so many rows teach them, on the sides that know more directions than that."""
-
-    def open_to(side: Side | None) -> Side | None:
-        if side is None or side.Z.shape[0] * side.Z.shape[1] <= rows:
-            return side
-        n, k, particles = side.Z.shape
-        nothing = (jnp.zeros((rows, size), side.Z.dtype) for size in (n * k, particles))
-        return side._replace(recent=Recent(*nothing, jnp.zeros((), int)))
-
-    return InfiniteMatrix(*map(open_to, matrix))
-
-
-def settled(side: Side) -> Side:
-    """With all that was learned in W."""
-    if side.recent is None:
-        return side
-    learned = side.recent.coordinates.T @ side.recent.x
-    return side._replace(W=side.W + learned.reshape(side.Z.shape), recent=None)
 
 
 def decayed(side: Side, kept: Array) -> Side:
@@ -209,15 +154,6 @@ def moved(side: Side, rate: Array) -> Side:
 
 def each_side(change: Callable[[Side], Side], tree: State) -> State:
     """A tree of states with every side changed."""
-    return _each(Side, change, tree)
-
-
-def each_matrix(change: Callable[[InfiniteMatrix], InfiniteMatrix], tree: State) -> State:
-    """A tree of states with every infinite matrix changed."""
-    return _each(InfiniteMatrix, change, tree)
-
-
-def _each(kind: type, change: Callable, tree: State) -> State:
     return jax.tree.map(
-        lambda leaf: change(leaf) if isinstance(leaf, kind) else leaf, tree, is_leaf=lambda leaf: isinstance(leaf, kind)
+        lambda leaf: change(leaf) if isinstance(leaf, Side) else leaf, tree, is_leaf=lambda leaf: isinstance(leaf, Side)
     )

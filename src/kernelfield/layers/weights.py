@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine import infinite_matrix
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, image, learn, received
+from kernelfield.engine.infinite_matrix import InfiniteMatrix, image, learn
 from kernelfield.engine.series import Fields, leading
 from kernelfield.engine.visitors import Visited, visit
 from kernelfield.layers import lazy
@@ -93,8 +93,7 @@ class Weights(Scaled):
             return state, Signal(*(spread(rows, samples, wiring.above) for rows in up)), WeightTrace(phi=phi, F=F)
         state, F = infinite_matrix.forward(state, phi)
         seen = gathered(F, wiring.up)
-        both = received(state.above, seen), image(state.above.Z, seen)
-        h, u = (spread(rows, samples, wiring.above) for rows in both)
+        h, u = (spread(image(W, seen), samples, wiring.above) for W in (state.above.W, state.above.Z))
         return state, Signal(h, state.above.scale * u), WeightTrace(phi=phi, F=F)
 
     def backward(
@@ -106,7 +105,7 @@ class Weights(Scaled):
         if state.below is None:
             return state, None, trace
         wiring = self.wiring(sites_of(trace.phi))
-        z = received(state.below, gathered(G, wiring.down))
+        z = image(state.below.W, gathered(G, wiring.down))
         return state, spread(z, len(leading(chi)), wiring.below), trace
 
     def update(self, state: InfiniteMatrix, trace: WeightTrace, rate: Fields) -> InfiniteMatrix:
