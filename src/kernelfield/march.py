@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator
 
+from kernelfield import memory
 from kernelfield.checkpoint import Checkpoint
 from kernelfield.devices import ONE_DEVICE, multiple, placement, together
 from kernelfield.engine.points import OutOfParticles, cubature, sobol
@@ -28,7 +30,7 @@ from kernelfield.identity import describe
 from kernelfield.layers import Setup
 from kernelfield.predictor import MarchPredictor
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Replicate, Schedule, Step
+from kernelfield.replicate import Constants, Record, Replicate, Schedule, Step, data_space
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
 from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
@@ -92,7 +94,8 @@ class OnParticles(Spec):
             raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
         exact = network.is_linear
         run = MarchRun(self, network, problem, training, fields_at, checkpoint)
-        particles = multiple(16 * problem.points + 128) if exact else self.particles
+        run.check_memory()
+        particles = run.particles
         if checkpoint is not None:
             particles = checkpoint.open(describe(network, problem, training, self, fields_at)) or particles
         while True:
@@ -279,9 +282,40 @@ class MarchRun:
         self.data, self.step = network.coordinates(problem), march.step(network, problem, training)
         self.exact = network.is_linear
         self.feature_tol, self.gradient_tol = march.tolerances(network)
+        self.particles = multiple(16 * problem.points + 128) if self.exact else march.particles  # to begin with
+        self.count = 1 if self.exact else march.replicates
         self.replicates: list[Replicate] = []
         self.placement = ONE_DEVICE
         self.began = time.perf_counter()
+
+    @property
+    def at_once(self) -> int:
+        """Replicates that march side by side; on several devices one, whose sums would wait for those of another."""
+        return 1 if placement(self.particles).is_split else min(self.count, os.cpu_count() or 1)
+
+    def check_memory(self) -> None:
+        """Raise ValueError if this machine cannot even hold the states of the beginning."""
+        if self.exact or placement(self.settings.particles).is_split:
+            return
+        settings, points = self.settings, self.problem.points
+        needed = self.count * self.state_bytes(itertools.repeat(first_capacity(self.step.orders * points)))
+        if needed > (most := memory.available()):
+            smaller = memory.smaller(settings.particles, settings.replicates, 4 * points, most / needed)
+            raise ValueError(
+                f"particles={settings.particles} and replicates={settings.replicates} need at least "
+                f"{needed / memory.GIB:.1f} GiB of memory, of which {most / memory.GIB:.1f} are available"
+                + (f": {smaller} would fit" if smaller else "")
+            )
+
+    def state_bytes(self, capacities: Iterable[int]) -> int:
+        """Size of the state of one replicate with so much room in every basis."""
+        data = self.data[: self.problem.points]
+        return memory.state_bytes(self.network.layers, self.setup(0, self.particles), data_space(data), capacities)
+
+    def setup(self, replicate: int, particles: int) -> Setup:
+        """How a replicate lays out the network."""
+        setup = self.settings.setup(self.network, self.problem, particles, replicate)
+        return dataclasses.replace(setup, momentum=self.step.momentum)
 
     @property
     def steps_done(self) -> int:
@@ -291,19 +325,17 @@ class MarchRun:
     def march(self, particles: int, progress: Progress) -> Status:
         """March all replicates in step, as many at once as there are cores, reporting progress on the way."""
         last, stride = self.training.steps, 1
-        count = 1 if self.exact else self.settings.replicates
         self.replicates, self.placement = [], placement(particles)
-        at_once = 1 if self.placement.is_split else min(count, os.cpu_count() or 1)  # one sum at a time
-        with ThreadPoolExecutor(at_once) as pool, together() as agreed:
+        with ThreadPoolExecutor(self.at_once) as pool, together() as agreed:
             try:
-                fresh = list(pool.map(lambda index: self._replicate(index, particles), range(count)))
+                fresh = list(pool.map(lambda index: self._replicate(index, particles), range(self.count)))
                 if self.checkpoint is not None:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
                 while self.steps_done <= last:
                     began, start = time.perf_counter(), self.steps_done
                     stop = min(start + stride, last + 1)
-                    list(pool.map(Replicate.march, self.replicates, [stop] * count, [self.fields_at] * count))
+                    list(pool.map(Replicate.march, self.replicates, [stop] * self.count, [self.fields_at] * self.count))
                     if not all(replicate.alive for replicate in self.replicates):
                         return self._diverged()
                     pace = SECONDS_BETWEEN_REPORTS / (time.perf_counter() - began)
@@ -327,8 +359,7 @@ class MarchRun:
     def _replicate(self, index: int, particles: int) -> Replicate:
         with jax.enable_x64(True):
             data, fresh = np.split(self.data, [self.problem.points])
-            setup = self.settings.setup(self.network, self.problem, particles, index)
-            setup = dataclasses.replace(setup, momentum=self.step.momentum)
+            setup = self.setup(index, particles)
             constants = Constants(
                 data=jnp.asarray(data, setup.dtype),
                 y=jnp.asarray(self.problem.y),
@@ -426,24 +457,29 @@ class MarchRun:
 
         Without unused capacity; Series have one more axis.
         """
-        factors, axes = [], 3 + (self.step.orders > 1)  # steps, orders, samples | sites, k
-        for layer in range(self.network.hidden_layers if self.step.records else 0):
-            chunks = [
-                [np.asarray(coefficients(getattr(part, kind)[layer])) for part in each.records]
-                for each in self.replicates
-            ]
-            rank = 1 + max(
-                int(np.flatnonzero(part.any(axis=tuple(range(part.ndim - 1)))).max(initial=0))
-                for each in chunks
-                for part in each
-            )
-            joined = [np.concatenate([_padded(part, rank) for part in each])[: self.steps_done] for each in chunks]
-            stacked = np.stack(joined)
-            if sites := stacked.shape[axes:-1]:
-                stacked = stacked.reshape(*stacked.shape[:axes], -1)
-                stacked = stacked / np.sqrt(np.prod(sites), dtype=stacked.dtype) if kind == "features" else stacked
-            factors.append(stacked)
-        return factors
+        return [self._factor(kind, layer) for layer in range(self.network.hidden_layers if self.step.records else 0)]
+
+    def _factor(self, kind: Literal["features", "gradients"], layer: int) -> np.ndarray:
+        """That of one hidden layer, which the records lose as it is put together: both would be much."""
+        axes = 3 + (self.step.orders > 1)  # steps, orders, samples | sites, k
+        chunks = [[coefficients(getattr(part, kind)[layer]) for part in each.records] for each in self.replicates]
+        for each in self.replicates:
+            each.records = [_without(part, kind, layer) for part in each.records]
+        used = (part.any(axis=tuple(range(part.ndim - 1))) for each in chunks for part in each)
+        rank = 1 + max(int(np.flatnonzero(columns).max(initial=0)) for columns in used)
+        shape = (len(chunks), self.steps_done, *chunks[0][0].shape[1:-1], rank)
+        stacked = np.zeros(shape, chunks[0][0].dtype)
+        for rows, parts in zip(stacked, chunks, strict=True):
+            start = 0
+            for part in parts:
+                kept = part[: len(rows) - start, ..., :rank]
+                rows[start : start + len(kept), ..., : kept.shape[-1]] = kept
+                start += len(kept)
+            parts.clear()
+        if sites := stacked.shape[axes:-1]:
+            stacked = stacked.reshape(*stacked.shape[:axes], -1)
+            stacked = stacked / np.sqrt(np.prod(sites), dtype=stacked.dtype) if kind == "features" else stacked
+        return stacked
 
     def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
@@ -473,7 +509,8 @@ def _by_neuron(field: np.ndarray) -> np.ndarray:
     return field.reshape(*field.shape[:2], -1)
 
 
-def _padded(factor: np.ndarray, rank: int) -> np.ndarray:
-    """A factor with `rank` columns: unused ones cut off or added."""
-    kept = factor[..., :rank]
-    return np.pad(kept, [(0, 0)] * (kept.ndim - 1) + [(0, rank - kept.shape[-1])])
+def _without(record: Record, kind: Literal["features", "gradients"], layer: int) -> Record:
+    """A record that has lost the coordinates of a hidden layer."""
+    parts = list(getattr(record, kind))
+    parts[layer] = None
+    return record._replace(**{kind: tuple(parts)})

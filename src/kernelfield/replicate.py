@@ -338,7 +338,7 @@ class Replicate:
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
         self.seconds_compile = 0.0
-        self.state = placement.made(lambda: self._initial_state(itertools.repeat(self._rounded(capacity))))
+        self.state = placement.made(lambda: self._initial_state(itertools.repeat(rounded(capacity, setup.particles))))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
         """Advance to row `stop` unless the run diverges; `alive` tells. Rows `fields_at` keep fields, and the state."""
@@ -387,7 +387,7 @@ class Replicate:
         self.t += done
         if not done:
             return None
-        self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records))
+        self.records.append(jax.tree.map(lambda leaf: np.array(leaf[:done]), now.records))
         return None if self.full else now.fields
 
     def _descend(self, stop: int) -> None:
@@ -420,13 +420,14 @@ class Replicate:
             if basis.full and capacity >= self.setup.particles:
                 raise OutOfParticles(f"more directions than {self.setup.particles} particles")
             grows = basis.full or basis.size > NEARLY_FULL * capacity
-            capacities.append(self._rounded(GROWTH * capacity) if grows else capacity)
+            capacities.append(rounded(GROWTH * capacity, self.setup.particles) if grows else capacity)
         present = repeated(self.snapshot())
         self.state = self.placement.made(lambda: jax.tree.map(_into, self._initial_state(iter(capacities)), present))
 
-    def _rounded(self, capacity: float) -> int:
-        """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
-        return min(32 * math.ceil(capacity / 32), self.setup.particles)
+
+def rounded(capacity: float, particles: int) -> int:
+    """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
+    return min(32 * math.ceil(capacity / 32), particles)
 
 
 def data_space(data: Any) -> Space:

@@ -1,0 +1,85 @@
+"""Memory that a march needs, known from the shapes of its arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from kernelfield.layers import Sequential, Setup, Space
+from kernelfield.replicate import GROWTH, initial_state, rounded
+
+GIB = 2**30
+
+
+def available() -> int:
+    """Bytes that programs can still have on this machine."""
+    return psutil.virtual_memory().available
+
+
+def state_bytes(layers: Sequential, setup: Setup, space: Space, capacities: Iterable[int]) -> int:
+    """Size of the state of a replicate: those of one and of two particles tell how it grows with their number.
+
+    Args:
+        layers: of the network.
+        setup: of the initial state.
+        space: of the data.
+        capacities: room in every basis.
+
+    Returns:
+        Bytes.
+    """
+
+    def size(particles: int, capacities: Iterator[int]) -> int:
+        small = dataclasses.replace(setup, points=_no_points, particles=particles)
+        with jax.enable_x64(True):
+            state = initial_state(layers, small, space, capacities)
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+    one, two = map(size, (1, 2), itertools.tee(capacities))
+    return one + (setup.particles - 1) * (two - one)
+
+
+def _no_points(dimensions: int, particles: int, seed: Any) -> np.ndarray:
+    return np.zeros((dimensions, particles))
+
+
+def rooms(first: int, directions: int, block: int, particles: int) -> list[int]:
+    """Room in a basis, as it grows to so many directions.
+
+    Args:
+        first: room at the beginning.
+        directions: k.
+        block: directions that are found at once.
+        particles: S, the most there can be.
+    """
+    found = [rounded(first, particles)]
+    while directions + block > found[-1] < particles:
+        found.append(rounded(GROWTH * found[-1], particles))
+    return found
+
+
+def smaller(particles: int, replicates: int, least: int, share: float) -> str | None:
+    """The settings that take no more than a share of the memory of so many particles and replicates.
+
+    Args:
+        particles: S.
+        replicates: R.
+        least: number of particles.
+        share: below one.
+
+    Returns:
+        The first setting that suffices, as text; None if there is none.
+    """
+    fewer = 2 ** math.floor(math.log2(max(1.0, particles * share)))
+    if fewer >= least:
+        return f"particles={fewer}"
+    if (count := int(replicates * share)) >= 2:
+        return f"replicates={count}"
+    return None
