@@ -18,6 +18,7 @@ Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (So
 from kernelfield import parameterization as parameterization
 from kernelfield.adapted_kernel import AdaptedKernel
 from kernelfield.compare import compare
+from kernelfield.cost import Cost, estimate
 from kernelfield.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
 from kernelfield.finite import FiniteWidth
 from kernelfield.grid import sweep_grid
@@ -41,6 +42,7 @@ __all__ = [
     "SGD",
     "AdaptedKernel",
     "AlternatingMonteCarlo",
+    "Cost",
     "DeepLinear",
     "Estimate",
     "FiniteWidth",
@@ -61,6 +63,7 @@ __all__ = [
     "StaticNTK",
     "Status",
     "compare",
+    "estimate",
     "load",
     "solve",
     "sweep_gamma",

@@ -7,6 +7,7 @@ show how it grows with the number of points, and how the seconds do. Both are ex
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -121,7 +122,6 @@ def estimate(
     check_input(network, problem, training, method)
     if type(training) is not GradientDescent:
         raise ValueError(f"estimate knows what GradientDescent takes, not {type(training).__name__}")
-    before = psutil.Process().memory_info().rss
     with bar("estimate", progress) as report:
         pilots = _pilots(method, network, problem, training, seconds, report)
     run = MarchRun(method, network, problem, training, [0, training.steps])
@@ -132,8 +132,8 @@ def estimate(
     )
     whole = Pilot(points, particles, 0.0, 0.0, directions)
     seconds = _at(whole.work, [each.work for each in pilots], [each.seconds for each in pilots])
-    needed = before + _bytes(run, directions)
-    most = before + memory.available()
+    own = psutil.Process().memory_info().rss  # of libraries and compiled programs, much the same in the solve
+    needed, most = own + _bytes(run, directions), own + memory.available()
     return Cost(
         seconds=seconds * math.ceil(run.count / run.at_once),
         seconds_compile=last.seconds_compile * len(_rooms(run, whole)) / len(_rooms(run, last)),
@@ -201,10 +201,11 @@ def _rooms(run: MarchRun, pilot: Pilot) -> list[int]:
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
-    """What is kept: states, again those of the last step for predictions, and the coordinates of every step."""
+    """What arrays take: states, again those of the first and last step for predictions, and coordinates of all."""
     points, particles = run.problem.points, run.particles
     first, block, item = first_capacity(points), min(points, BLOCK), np.dtype(run.setup(0, particles).dtype).itemsize
     rooms = [memory.rooms(first, each, block, particles)[-1] for each in directions]
     recorded = (run.training.steps + 1) * points * item if run.step.records else 0
-    own = run.at_once * ARRAYS * max(rooms) * particles * item
-    return run.count * (2 * run.state_bytes(rooms) + recorded * (sum(rooms) + max(directions))) + own
+    states = run.state_bytes(itertools.repeat(first)) + 2 * run.state_bytes(rooms)
+    working = run.at_once * ARRAYS * max(rooms) * particles * item
+    return run.count * (states + recorded * (sum(rooms) + max(directions))) + working

@@ -388,7 +388,7 @@ class MarchRun:
         )
 
     def solution(self, status: Status) -> Solution | Status:
-        """What was recorded, as a Solution; the status alone if nothing was."""
+        """What was recorded, as a Solution, which the records are used up for; the status alone if nothing was."""
         rows, replicates = self.steps_done, self.replicates
         seconds_compile = sum(each.seconds_compile for each in replicates)
         if not rows:

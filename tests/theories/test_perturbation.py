@@ -87,7 +87,11 @@ def marched(depth, particles=256):
 def at_gamma0(run, gamma0):
     """The perturbative Solution that the run gives at another gamma0."""
     run.network = kf.MLP(depth=run.network.depth, activation="tanh", gamma0=gamma0)
-    return run.solution(kf.solution.Status())
+    records = [each.records for each in run.replicates]
+    solution = run.solution(kf.solution.Status())
+    for each, kept in zip(run.replicates, records, strict=True):
+        each.records = kept
+    return solution
 
 
 def full_theory(run, gamma0):
