@@ -1,0 +1,105 @@
+"""The part of the machine's own rate of float32 matrix products that the march reaches.
+
+    python benchmarks/rate.py
+
+A step on P points, S particles and k directions of a basis makes products of 2 P k S operations: one for coordinates
+in every basis, and for every basis of an infinite matrix two more, its image and what it learns. Only these are
+counted, with the directions in use: not rows of zeros up to the capacity, nor the search for new directions. The
+machine's rate is that of square matrices of 2048, on all cores, in the same run. `growing` are the steps that met new
+directions, `settled` the others. Two replicates march side by side, as in every solve on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import kernelfield as kf
+from cases import breast_cancer
+from kernelfield.march import MarchRun
+from kernelfield.replicate import Replicate, bases
+
+LAYERS = 3
+
+
+def machine_rate(size: int = 2048) -> float:
+    """Operations a second of a product of square matrices, the best of ten."""
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / min(times)
+
+
+def operations(points: int, particles: int, directions: list[int]) -> float:
+    """Of one step; bases come from below: gradients of layer 1, features of 1, gradients of 2, ..., features of L."""
+    products = sum(directions) + 2 * sum(directions[1:-1])
+    return 2.0 * points * particles * products
+
+
+def measured(points: int, particles: int, steps: int, learning_rate: float) -> list[tuple[bool, float, float]]:
+    """Of every step: whether it met new directions, operations and seconds, of two replicates together."""
+    network = kf.MLP(depth=LAYERS, activation="tanh", gamma0=1.0)
+    training = kf.GradientDescent(learning_rate=learning_rate, steps=steps)
+    method = kf.March(particles=particles, replicates=2)
+    found = []
+    for _ in range(2):  # the first one compiles
+        found.clear()
+        run = MarchRun(method, network, breast_cancer(points), training, [])
+        replicates = [run._replicate(number, particles) for number in range(2)]
+        before = [sizes(each) for each in replicates]
+        with ThreadPoolExecutor(2) as pool:
+            for t in range(1, steps + 2):
+                compiled = sum(each.seconds_compile for each in replicates)
+                began = time.perf_counter()
+                list(pool.map(Replicate.march, replicates, [t] * 2, [()] * 2))
+                elapsed = time.perf_counter() - began - sum(each.seconds_compile for each in replicates) + compiled
+                now = [sizes(each) for each in replicates]
+                done = sum(operations(points, particles, each) for each in now)
+                found.append((now != before, done, elapsed))
+                before = now
+    print(f"# P = {points}: directions {before[0]}", flush=True)
+    return found
+
+
+def sizes(replicate: Replicate) -> list[int]:
+    """Directions in every basis."""
+    return [int(basis.size) for basis in bases(replicate.state)]
+
+
+def main() -> None:
+    """Print a markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, nargs="+", default=[20, 50, 200])
+    parser.add_argument("--particles", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    given = parser.parse_args()
+    rate = machine_rate()
+    print(f"The machine: {rate / 1e9:.0f} GFLOP/s\n")
+    print(
+        "| P | steps | GFLOP/s, all | part % | growing % | settled % | settled steps |\n|---|---|---|---|---|---|---|"
+    )
+    for points in given.points:
+        steps = measured(points, given.particles, given.steps, given.learning_rate)
+        parts = []
+        for kind in (None, True, False):
+            chosen = [(done, taken) for new, done, taken in steps if kind in (None, new)]
+            done, taken = np.sum(chosen, axis=0) if chosen else (np.nan, np.nan)
+            parts.append(done / taken / rate)
+        settled = sum(not new for new, *_ in steps)
+        percent = " | ".join(f"{100 * part:.0f}" for part in parts)
+        print(f"| {points} | {len(steps)} | {parts[0] * rate / 1e9:.0f} | {percent} | {settled} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
