@@ -42,6 +42,7 @@ SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
 SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
 EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
+SMALL = 1e-3  # of the bytes available: numbers in one of dozens of arrays
 TIME_TOL = 0.01  # of its basis' tolerance, variance that a factor of a long run may lose
 
 
@@ -298,8 +299,11 @@ class MarchRun:
         if self.exact or placement(self.settings.particles).is_split:
             return
         settings, points = self.settings, self.problem.points
-        needed = self.count * self.state_bytes(itertools.repeat(first_capacity(self.step.orders * points)))
-        if needed > (most := memory.available()):
+        first, most = first_capacity(self.step.orders * points), memory.available()
+        if self.count * self.particles * first < SMALL * most:  # not worth a closer look
+            return
+        needed = self.count * self.state_bytes(itertools.repeat(first))
+        if needed > most:
             smaller = memory.smaller(settings.particles, settings.replicates, 4 * points, most / needed)
             raise ValueError(
                 f"particles={settings.particles} and replicates={settings.replicates} need at least "
