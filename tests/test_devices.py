@@ -58,7 +58,7 @@ def no_host(*arguments, **options):
 
 jax.local_devices = no_host  # as where JAX_PLATFORMS=cuda
 march.first_capacity = lambda points: 8  # too few for all that training meets
-replicate.Replicate._rounded = lambda self, capacity: min(8 * math.ceil(capacity / 8), self.setup.particles)
+replicate.rounded = lambda capacity, particles: min(8 * math.ceil(capacity / 8), particles)
 
 def mesh(count):
     return jax.set_mesh(jax.make_mesh((count,), ("particles",), devices=jax.devices()[:count]))
@@ -153,8 +153,9 @@ def test_processes_that_nobody_names_are_found_on_clusters_alone(six_devices):
 def test_one_device_is_left_alone():
     placement = devices.placement(64)
     assert placement == devices.ONE_DEVICE and not placement.is_split and devices.multiple(177) == 177
+    before = signal.getsignal(signal.SIGINT)
     with devices.together() as agreed:
-        assert agreed(5) == 5 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert agreed(5) == 5 and signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.fixture

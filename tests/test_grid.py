@@ -277,7 +277,12 @@ def test_two_sweeps_at_once_in_a_folder_are_refused(folder, capsys):
 
 def test_folders_that_cannot_be_written_to_are_bad_input(folder, capsys, monkeypatch):
     store.create(folder / "sweep.zarr", grid_of(parse(CONFIG), {"depth": [1]}))
+
+    def read_only(**how):
+        raise OSError(errno.EROFS, "Read-only file system")
+
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     for name, message in (("sweep.zarr", "the folder sweep.zarr cannot"), ("new.zarr", "the folder . cannot")):
         assert exit_code("sweep", "run.toml", "-o", name, *HERE, "--grid", "depth=1") == 2
         assert message in capsys.readouterr().err
@@ -369,13 +374,30 @@ def test_a_worker_that_is_killed_loses_nothing(folder, capsys, monkeypatch, sche
     assert sorted(counts(log).values()) == [1, 1, 1, 2]  # twice the one that was cut off
 
 
+HEARS_CTRL_C = """
+# Ctrl-C is ignored where tests run in the background
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from kernelfield.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
 def test_ctrl_c_keeps_the_points_and_the_same_command_goes_on(folder):
     """Worker processes of its own, and Ctrl-C as a terminal sends it: to all of them."""
     gammas = ",".join(map(str, range(1, 201)))
     arguments = (*SWEEP, *QUICK, "--grid", f"gamma0={gammas}", "--workers", "1")
-    command = [sys.executable, "-m", "kernelfield.cli", *arguments]
+    command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # ignored where tests run unattended
     )
     while not (found := list((folder / "sweep.zarr" / "status" / "c").rglob("*"))) and running.poll() is None:
         time.sleep(0.05)
