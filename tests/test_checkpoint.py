@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from commands import exit_code
+from commands import CONFIG, exit_code
 from kernelfield.array_folders import ArrayFolders
 from kernelfield.cli import app
 from kernelfield.engine.points import OutOfParticles
@@ -307,21 +307,6 @@ def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_run_goes_on(tm
     assert_same(solve(folder=folder), whole)
 
 
-CONFIG = """
-[data]
-source = "gaussian"
-points = 3
-dimensions = 3
-[network]
-depth = 1
-activation = "tanh"
-[training]
-learning_rate = 0.2
-steps = 3
-[march]
-particles = 64
-replicates = 1
-"""
 LINE = ("solve", "run.toml", "-o", "a.nc", "--checkpoint", "ck")
 
 

@@ -11,25 +11,10 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from commands import exit_code
+from commands import CONFIG, exit_code
 from kernelfield import devices
 from kernelfield.cli import app
 
-CONFIG = """
-[data]
-source = "gaussian"
-points = 3
-dimensions = 3
-[network]
-depth = 1
-activation = "tanh"
-[training]
-learning_rate = 0.2
-steps = 3
-[march]
-particles = 64
-replicates = 2
-"""
 ON_SIX_DEVICES = """
 import json, math, re
 import jax, numpy as np

@@ -15,27 +15,12 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from commands import exit_code
+from commands import CONFIG, exit_code
 from kernelfield import replicate
 from kernelfield.cli import app
 from kernelfield.config import parse
 from kernelfield.grid import SweepError, driver, figure, grid_of, parsed, read, store, variables
 
-CONFIG = """
-[data]
-source = "gaussian"
-points = 3
-dimensions = 3
-[network]
-depth = 1
-activation = "tanh"
-[training]
-learning_rate = 0.2
-steps = 3
-[march]
-particles = 64
-replicates = 2
-"""
 SWEEP = ("sweep", "run.toml", "-o", "sweep.zarr")
 QUICK = ("--method", "static_ntk")
 FOUR = (*QUICK, "--grid", "gamma0=0.5,1", "--grid", "learning_rate=0.1,0.2")
