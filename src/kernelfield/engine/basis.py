@@ -128,24 +128,21 @@ def _principal_directions(residual: Array, q: Array, cut: Array, most: int) -> t
     Returns:
         directions (most, S), loadings (rows, most), both zero past the number kept, and that number.
     """
-    particles, dtype = residual.shape[1], residual.dtype
     exact = residual.astype(jnp.float64)
-    gram = exact @ exact.T / particles
+    gram = exact @ exact.T / residual.shape[1]
     variance, axes = _leading_axes(gram, most)
     shares = axes**2 * variance  # variance of each row along each direction
     left = jnp.max(jnp.diag(gram)[:, None] - jnp.cumsum(shares, axis=1) + shares, axis=0)
     kept = jnp.cumprod((left > cut) & (variance > RESOLVED * variance[0])).astype(jnp.float64)
     root = jnp.sqrt(jnp.maximum(variance, jnp.finfo(jnp.float64).tiny))
-    directions = (axes / root * kept).T.astype(dtype) @ residual
-    if dtype == jnp.float64:
-        directions = directions - directions @ q.T / particles @ q
-    overlap = (directions @ directions.T / particles).astype(
-        jnp.float64
-    )  # nearly one: strong rows round weak directions
+    directions = (axes / root * kept).T @ exact
+    if residual.dtype == jnp.float64:
+        directions = directions - directions @ q.T / residual.shape[1] @ q
+    overlap = directions @ directions.T / residual.shape[1]  # the identity to rounding over the smallest variance
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
-    inverse = solve_triangular(triangle, jnp.eye(most), lower=True)  # a sum over directions, as on many devices
-    directions = inverse.astype(dtype) @ directions
-    return directions, residual @ directions.T / particles, jnp.sum(kept).astype(int)
+    directions = solve_triangular(triangle, jnp.eye(most), lower=True) @ directions  # by the inverse: a sum like others
+    loadings = exact @ directions.T / residual.shape[1]
+    return directions.astype(residual.dtype), loadings.astype(residual.dtype), jnp.sum(kept).astype(int)
 
 
 def _leading_axes(gram: Array, most: int) -> tuple[Array, Array]:
