@@ -375,14 +375,7 @@ def test_ctrl_c_keeps_the_points_and_the_same_command_goes_on(folder):
     arguments = (*SWEEP, *QUICK, "--grid", f"gamma0={gammas}", "--workers", "1")
     command = [sys.executable, "-c", HEARS_CTRL_C, *arguments]
     running = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # ignored where tests run unattended
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while not (found := list((folder / "sweep.zarr" / "status" / "c").rglob("*"))) and running.poll() is None:
         time.sleep(0.05)
