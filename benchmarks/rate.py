@@ -55,7 +55,7 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> l
     for _ in range(2):  # the first one compiles
         found.clear()
         run = MarchRun(method, network, breast_cancer(points), training, [])
-        replicates = [run._replicate(number, particles) for number in range(2)]
+        replicates = [run.replicate(number) for number in range(2)]
         before = [sizes(each) for each in replicates]
         with ThreadPoolExecutor(2) as pool:
             for t in range(1, steps + 2):

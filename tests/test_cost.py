@@ -5,7 +5,7 @@ import pytest
 
 import kernelfield as kf
 from commands import exit_code
-from kernelfield import memory
+from kernelfield import march, memory
 from kernelfield.cost import _at
 from kernelfield.datasets import gaussian
 from kernelfield.march import MarchRun
@@ -17,19 +17,19 @@ METHOD = kf.March(particles=128, replicates=2)
 
 def test_the_state_is_as_large_as_it_is_said_to_be():
     run = MarchRun(METHOD, kf.MLP(depth=2, bias_scale=0.1), gaussian(4, 6), TRAINING, [0])
-    run.march(128, lambda done, total: None)
+    run.march(lambda done, total: None)
     state = run.replicates[0].state
     assert run.state_bytes([len(basis.q) for basis in bases(state)]) == sum(x.nbytes for x in jax.tree.leaves(state))
 
 
 def test_pilots_of_all_points_say_what_the_solve_finds():
     problem = gaussian(16, 20)
-    cost = kf.estimate(NETWORK, problem, TRAINING, METHOD, seconds=1000, progress=False)
+    found = kf.estimate(NETWORK, problem, TRAINING, METHOD, seconds=1000, progress=False)
     solution = kf.solve(NETWORK, problem, TRAINING, METHOD, progress=False)
-    assert [pilot.points for pilot in cost.pilots] == [8, 16]
+    assert [pilot.points for pilot in found.pilots] == [8, 16]
     ranks = [*solution.info["feature_ranks"], *solution.info["gradient_ranks"]]
-    assert sorted(cost.directions) == pytest.approx(sorted(ranks), abs=3)  # in another order of points
-    assert cost.fits and cost.advice is None and cost.seconds == cost.pilots[-1].seconds
+    assert sorted(found.directions) == pytest.approx(sorted(ranks), abs=3)  # in another order of points
+    assert found.fits and found.advice is None and found.seconds == found.pilots[-1].seconds
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0])
@@ -42,8 +42,8 @@ def test_memory_that_is_not_there_is_refused_before_the_start(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 300_000)
     with pytest.raises(ValueError, match=r"need at least .* GiB of memory, of which .*: particles=32 would fit"):
         kf.solve(NETWORK, gaussian(4, 6), TRAINING, METHOD, progress=False)
-    cost = kf.estimate(kf.MLP(depth=1, activation="linear"), gaussian(4, 6), TRAINING, METHOD, progress=False)
-    assert not cost.fits
+    found = kf.estimate(kf.MLP(depth=1, activation="linear"), gaussian(4, 6), TRAINING, METHOD, progress=False)
+    assert not found.fits
 
 
 def test_rooms_are_those_that_bases_have():
@@ -77,3 +77,10 @@ def test_the_command_prints_time_and_memory(tmp_path, capsys):
     assert exit_code("estimate", str(config)) == 0
     said = capsys.readouterr().out
     assert "to run" in said and "GiB of memory" in said and "from 4 points" in said
+
+
+def test_linear_networks_that_need_more_particles_are_estimated_too(monkeypatch):
+    """Their first cubature is made too small here."""
+    monkeypatch.setattr(march, "multiple", lambda particles: 16)
+    found = kf.estimate(kf.MLP(depth=2, activation="linear"), gaussian(4, 6), TRAINING, METHOD, progress=False)
+    assert found.pilots[-1].particles > 16

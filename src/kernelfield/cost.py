@@ -22,6 +22,7 @@ from kernelfield.engine.basis import BLOCK, bases
 from kernelfield.march import March, MarchRun, OnParticles, first_capacity
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
+from kernelfield.solution import Solution
 from kernelfield.solve import check, check_input
 from kernelfield.training import GradientDescent
 
@@ -107,6 +108,7 @@ def estimate(
     Raises:
         ValueError: for input that cannot be solved, a method that is not on particles, or a rule of training that is
             not plain gradient descent.
+        SolveError: a solve of some of the points failed.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -136,7 +138,7 @@ def estimate(
     needed, most = own + _bytes(run, directions), own + memory.available()
     return Cost(
         seconds=seconds * math.ceil(run.count / run.at_once),
-        seconds_compile=last.seconds_compile * len(_rooms(run, whole)) / len(_rooms(run, last)),
+        seconds_compile=last.seconds_compile * len(_rooms(whole)) / len(_rooms(last)),
         memory=needed,
         available=most,
         directions=directions,
@@ -177,10 +179,10 @@ def _pilot(method: OnParticles, network: Any, problem: Problem, training: Gradie
     began, last = time.perf_counter(), training.steps
     run = MarchRun(method, network, problem, training, [0, last])
     run.count = run.at_once
-    status = run.march(run.particles, lambda done, total: None)
-    sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
+    status = run.march_with_enough(lambda done, total: None)
     solution = run.solution(status)
-    check(status, None if status is solution else solution)  # type: ignore[arg-type]
+    check(status, solution if isinstance(solution, Solution) else None)
+    sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
     compiling = sum(each.seconds_compile for each in run.replicates)
     elapsed = time.perf_counter() - began - compiling
     return Pilot(problem.points, run.particles, elapsed, compiling, tuple(map(max, zip(*sizes, strict=True))))
@@ -194,7 +196,7 @@ def _at(x: float, known: Sequence[float], values: Sequence[float]) -> float:
     return values[-1] * (x / known[-1]) ** power
 
 
-def _rooms(run: MarchRun, pilot: Pilot) -> list[int]:
+def _rooms(pilot: Pilot) -> list[int]:
     """Room of the largest basis of such a solve, as it grows: every size is compiled."""
     first, block = first_capacity(pilot.points), min(pilot.points, BLOCK)
     return memory.rooms(first, max(pilot.directions), block, pilot.particles)
@@ -203,7 +205,7 @@ def _rooms(run: MarchRun, pilot: Pilot) -> list[int]:
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     """What arrays take: states, again those of the first and last step for predictions, and coordinates of all."""
     points, particles = run.problem.points, run.particles
-    first, block, item = first_capacity(points), min(points, BLOCK), np.dtype(run.setup(0, particles).dtype).itemsize
+    first, block, item = first_capacity(points), min(points, BLOCK), np.dtype(run.setup(0).dtype).itemsize
     rooms = [memory.rooms(first, each, block, particles)[-1] for each in directions]
     recorded = (run.training.steps + 1) * points * item if run.step.records else 0
     states = run.state_bytes(itertools.repeat(first)) + 2 * run.state_bytes(rooms)

@@ -93,22 +93,12 @@ class OnParticles(Spec):
         """Solve; see `kernelfield.solve`."""
         if checkpoint is not None and jax.process_count() > 1:
             raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
-        exact = network.is_linear
         run = MarchRun(self, network, problem, training, fields_at, checkpoint)
         run.check_memory()
-        particles = run.particles
         if checkpoint is not None:
-            particles = checkpoint.open(describe(network, problem, training, self, fields_at)) or particles
-        while True:
-            try:
-                status = run.march(particles, progress)
-            except OutOfParticles as error:
-                if exact:  # cubature of any size is exact, but all of it is needed at once: start again
-                    particles *= 2
-                    continue
-                advice = "use more particles or a larger feature_tol"
-                status = Status("out_of_particles", f"{error} at step {run.steps_done}: {advice}")
-            return run.solution(status)
+            found = checkpoint.open(describe(network, problem, training, self, fields_at))
+            run.particles = found or run.particles
+        return run.solution(run.march_with_enough(progress))
 
     def tolerances(self, network: Any) -> tuple[float, float]:
         """Feature and gradient tolerance for a network, defaults filled in."""
@@ -296,17 +286,17 @@ class MarchRun:
 
     def check_memory(self) -> None:
         """Raise ValueError if this machine cannot even hold the states of the beginning."""
-        if self.exact or placement(self.settings.particles).is_split:
+        if self.exact or placement(self.particles).is_split:
             return
-        settings, points = self.settings, self.problem.points
+        points = self.problem.points
         first, most = first_capacity(self.step.orders * points), memory.available()
         if self.count * self.particles * first < SMALL * most:  # not worth a closer look
             return
         needed = self.count * self.state_bytes(itertools.repeat(first))
         if needed > most:
-            smaller = memory.smaller(settings.particles, settings.replicates, 4 * points, most / needed)
+            smaller = memory.smaller(self.particles, self.count, 4 * points, most / needed)
             raise ValueError(
-                f"particles={settings.particles} and replicates={settings.replicates} need at least "
+                f"particles={self.particles} and replicates={self.count} need at least "
                 f"{needed / memory.GIB:.1f} GiB of memory, of which {most / memory.GIB:.1f} are available"
                 + (f": {smaller} would fit" if smaller else "")
             )
@@ -314,11 +304,11 @@ class MarchRun:
     def state_bytes(self, capacities: Iterable[int]) -> int:
         """Size of the state of one replicate with so much room in every basis."""
         data = self.data[: self.problem.points]
-        return memory.state_bytes(self.network.layers, self.setup(0, self.particles), data_space(data), capacities)
+        return memory.state_bytes(self.network.layers, self.setup(0), data_space(data), capacities)
 
-    def setup(self, replicate: int, particles: int) -> Setup:
+    def setup(self, replicate: int) -> Setup:
         """How a replicate lays out the network."""
-        setup = self.settings.setup(self.network, self.problem, particles, replicate)
+        setup = self.settings.setup(self.network, self.problem, self.particles, replicate)
         return dataclasses.replace(setup, momentum=self.step.momentum)
 
     @property
@@ -326,13 +316,24 @@ class MarchRun:
         """Rows that every replicate has."""
         return min((replicate.t for replicate in self.replicates), default=0)
 
-    def march(self, particles: int, progress: Progress) -> Status:
+    def march_with_enough(self, progress: Progress) -> Status:
+        """`march`, again where a linear network runs out of particles: a cubature of any size is exact, but whole."""
+        while True:
+            try:
+                return self.march(progress)
+            except OutOfParticles as error:
+                if not self.exact:
+                    advice = "use more particles or a larger feature_tol"
+                    return Status("out_of_particles", f"{error} at step {self.steps_done}: {advice}")
+                self.particles *= 2
+
+    def march(self, progress: Progress) -> Status:
         """March all replicates in step, as many at once as there are cores, reporting progress on the way."""
         last, stride = self.training.steps, 1
-        self.replicates, self.placement = [], placement(particles)
+        self.replicates, self.placement = [], placement(self.particles)
         with ThreadPoolExecutor(self.at_once) as pool, together() as agreed:
             try:
-                fresh = list(pool.map(lambda index: self._replicate(index, particles), range(self.count)))
+                fresh = list(pool.map(self.replicate, range(self.count)))
                 if self.checkpoint is not None:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
@@ -360,10 +361,11 @@ class MarchRun:
         if self.checkpoint is not None and self.replicates:
             self.checkpoint.write(self.replicates, time.perf_counter() - self.began)
 
-    def _replicate(self, index: int, particles: int) -> Replicate:
+    def replicate(self, index: int) -> Replicate:
+        """One of them, at initialization."""
         with jax.enable_x64(True):
             data, fresh = np.split(self.data, [self.problem.points])
-            setup = self.setup(index, particles)
+            setup = self.setup(index)
             constants = Constants(
                 data=jnp.asarray(data, setup.dtype),
                 y=jnp.asarray(self.problem.y),

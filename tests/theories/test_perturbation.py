@@ -80,7 +80,7 @@ def marched(depth, particles=256):
     method = kf.Perturbation(particles=particles, replicates=1, feature_tol=1e-13, gradient_tol=1e-13)
     network = kf.MLP(depth=depth, activation="tanh")
     run = MarchRun(method, network, PROBLEM, TRAINING, [])
-    run.march(particles, lambda done, total: None)
+    run.march(lambda done, total: None)
     return run
 
 
