@@ -387,7 +387,7 @@ class Replicate:
         self.t += done
         if not done:
             return None
-        self.records.append(jax.tree.map(lambda leaf: np.array(leaf[:done]), now.records))
+        self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done].copy(), now.records))
         return None if self.full else now.fields
 
     def _descend(self, stop: int) -> None:

@@ -17,8 +17,9 @@ State = TypeVar("State")
 RESOLVED = 1e-10  # variances that one eigendecomposition of a Gram matrix resolves, relative to the largest
 MARGIN = 0.07  # an extension leaves this part of the tolerance, so that the next one comes later
 PASSES = 3  # extensions at once in double precision, each resolving what the one before left
-BLOCK = 128  # directions of one extension, at most
-ITERATIONS = 4  # of the search for leading directions among more than two blocks of rows
+BLOCK = 64  # directions that are added at once, at most
+LEADING = 128  # directions that are sought among more than twice as many rows
+ITERATIONS = 4  # of that search
 
 
 class Basis(NamedTuple):
@@ -64,6 +65,11 @@ def represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
         The basis, whose new directions (at most one a row of every coefficient) follow the old ones, and
         F (..., capacity), a Series as x is. Where the basis was full, F lacks the rest.
     """
+    with jax.default_matmul_precision("highest"):  # of bases, on devices that round products of float32 more by default
+        return _represent(basis, x)
+
+
+def _represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
     values = coefficients(x)
     orders = values.shape[:1] if isinstance(x, Series) else ()
     rows = values.reshape(*orders, -1, values.shape[-1])
@@ -75,29 +81,25 @@ def represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
 
 def _coordinates(basis: Basis, x: Array) -> tuple[Basis, Array]:
     """`represent` for rows (rows, S) in units of their scale."""
-    block = block_size(basis, len(x))
-    passes = (PASSES if x.dtype == jnp.float64 else 1) + -(-len(x) // block) - 1
-
-    def has_room(basis: Basis) -> Array:
-        return basis.size + block <= len(basis.q)
+    passes = (PASSES if x.dtype == jnp.float64 else 1) + -(-len(x) // LEADING) - 1
 
     def goes_on(now: tuple[Basis, Array, Array, Array]) -> Array:
         basis, _, left, count = now
-        return (left > basis.tol) & (count < passes) & has_room(basis)
+        return (left > basis.tol) & (count < passes) & ~basis.full
 
     def extend(now: tuple[Basis, Array, Array, Array]) -> tuple[Basis, Array, Array, Array]:
         basis, F, _, count = now
-        basis, F = _extend(basis, F, x, block)
+        basis, F = _extend(basis, F, x)
         return basis, F, _left_out(basis, F, x), count + 1
 
     F = x @ basis.q.T / x.shape[1]
     start = basis, F, _left_out(basis, F, x), jnp.zeros((), int)
-    basis, F, left, count = lax.while_loop(goes_on, extend, start)
-    return basis._replace(full=basis.full | (left > basis.tol) & (count < passes) & ~has_room(basis)), F
+    basis, F, _, _ = lax.while_loop(goes_on, extend, start)
+    return basis, F
 
 
 def block_size(basis: Basis, rows: int) -> int:
-    """Directions that one extension for so many rows finds at most; it needs room for as many."""
+    """Directions that so many rows add at once; there must be room for all of them, zero or not."""
     return min(rows, BLOCK, len(basis.q))
 
 
@@ -108,54 +110,72 @@ def _left_out(basis: Basis, F: Array, x: Array) -> Array:
     return jnp.max(jnp.mean(x * x, axis=1) - jnp.sum(F * F, axis=1))
 
 
-def _extend(basis: Basis, F: Array, x: Array, block: int) -> tuple[Basis, Array]:
+def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
+    """With the principal directions of what F leaves out of x, a block at a time."""
     residual = x - F @ basis.q
-    correction = residual @ basis.q.T / x.shape[1]  # a second pass: orthogonal to rounding
-    residual, F = residual - correction @ basis.q, F + correction
-    directions, loadings, fresh = _principal_directions(residual, basis.q, MARGIN * basis.tol, block)
-    here = basis.size
-    q = lax.dynamic_update_slice(basis.q, directions, (here, 0))
-    old = lax.dynamic_slice(F, (0, here), loadings.shape)
-    return basis._replace(q=q, size=here + fresh), lax.dynamic_update_slice(F, old + loadings, (0, here))
+    block = block_size(basis, len(x))
+    axes, fresh = _principal_axes(residual, MARGIN * basis.tol, block)
+
+    def has_room(size: Array) -> Array:
+        return size + block <= len(basis.q)
+
+    def goes_on(now: tuple[Array, Basis, Array]) -> Array:
+        found, basis, _ = now
+        return (found < fresh) & has_room(basis.size)
+
+    def add(now: tuple[Array, Basis, Array]) -> tuple[Array, Basis, Array]:
+        found, basis, F = now
+        count = jnp.minimum(fresh - found, block)
+        directions = lax.dynamic_slice_in_dim(axes, found, block, axis=1).T @ residual
+        directions = _orthonormal(directions, basis.q, count)
+        loadings = residual @ directions.T / x.shape[1]
+        q = lax.dynamic_update_slice(basis.q, directions, (basis.size, 0))
+        old = lax.dynamic_slice(F, (0, basis.size), loadings.shape)
+        F = lax.dynamic_update_slice(F, old + loadings, (0, basis.size))
+        return found + block, basis._replace(q=q, size=basis.size + count), F
+
+    found, basis, F = lax.while_loop(goes_on, add, (jnp.zeros((), int), basis, F))
+    return basis._replace(full=basis.full | (found < fresh)), F
 
 
-def _principal_directions(residual: Array, q: Array, cut: Array, most: int) -> tuple[Array, Array, Array]:
-    """The fewest principal directions, up to `most`, that leave no row of `residual` a variance above `cut`.
+def _principal_axes(residual: Array, cut: Array, block: int) -> tuple[Array, Array]:
+    """The fewest combinations of rows, of unit variance, that leave no row a variance above `cut`; and their number.
 
-    In double precision, whose tolerances are near rounding, weak directions are made orthogonal to `q` once more: the
-    rounding of strong rows is large beside them.
-
-    Returns:
-        directions (most, S), loadings (rows, most), both zero past the number kept, and that number.
+    They are (rows, n), zero past that number, with n a multiple of `block`; by the Gram matrix in double precision.
     """
     exact = residual.astype(jnp.float64)
     gram = exact @ exact.T / residual.shape[1]
-    variance, axes = _leading_axes(gram, most)
+    variance, axes = _leading_axes(gram)
     shares = axes**2 * variance  # variance of each row along each direction
     left = jnp.max(jnp.diag(gram)[:, None] - jnp.cumsum(shares, axis=1) + shares, axis=0)
-    kept = jnp.cumprod((left > cut) & (variance > RESOLVED * variance[0])).astype(jnp.float64)
+    kept = jnp.cumprod((left > cut) & (variance > RESOLVED * variance[0]))
     root = jnp.sqrt(jnp.maximum(variance, jnp.finfo(jnp.float64).tiny))
-    directions = (axes / root * kept).T @ exact
-    if residual.dtype == jnp.float64:
-        directions = directions - directions @ q.T / residual.shape[1] @ q
-    overlap = directions @ directions.T / residual.shape[1]  # the identity to rounding over the smallest variance
+    axes = jnp.pad(axes / root * kept, [(0, 0), (0, -len(variance) % block)])
+    return axes.astype(residual.dtype), jnp.sum(kept).astype(int)
+
+
+def _orthonormal(directions: Array, q: Array, count: Array) -> Array:
+    """The first `count` of a few nearly orthonormal directions, orthonormal and orthogonal to q to rounding."""
+    directions = directions - directions @ q.T / q.shape[1] @ q
+    kept = (jnp.arange(len(directions)) < count).astype(jnp.float64)
+    exact = directions.astype(jnp.float64) * kept[:, None]
+    overlap = exact @ exact.T / q.shape[1]
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
-    directions = solve_triangular(triangle, jnp.eye(most), lower=True) @ directions  # by the inverse: a sum like others
-    loadings = exact @ directions.T / residual.shape[1]
-    return directions.astype(residual.dtype), loadings.astype(residual.dtype), jnp.sum(kept).astype(int)
+    by_inverse = solve_triangular(triangle, jnp.eye(len(directions)), lower=True)  # a product: sums like all others
+    return (by_inverse @ exact).astype(q.dtype)
 
 
-def _leading_axes(gram: Array, most: int) -> tuple[Array, Array]:
-    """The `most` largest eigenvalues and their eigenvectors (rows, most); of large matrices by subspace iteration."""
-    if len(gram) <= 2 * most:
+def _leading_axes(gram: Array) -> tuple[Array, Array]:
+    """The largest eigenvalues and their eigenvectors (rows, n); of large matrices by subspace iteration, LEADING."""
+    if len(gram) <= 2 * LEADING:
         variance, axes = jnp.linalg.eigh(gram)
     else:
-        within = jax.random.normal(jax.random.key(0), (len(gram), most), gram.dtype)
+        within = jax.random.normal(jax.random.key(0), (len(gram), LEADING), gram.dtype)
         for _ in range(ITERATIONS):
             within = jnp.linalg.qr(gram @ within)[0]
         variance, axes = jnp.linalg.eigh(within.T @ gram @ within)
         axes = within @ axes
-    return jnp.maximum(variance[::-1], 0)[:most], axes[:, ::-1][:, :most]
+    return jnp.maximum(variance[::-1], 0), axes[:, ::-1]
 
 
 def bases(tree: object) -> list[Basis]:

@@ -34,8 +34,6 @@ from kernelfield.engine.series import Fields, coefficients, like, linear
 
 State = TypeVar("State")
 
-BIRTHS = 32  # directions that are born at once; the last of them again, where there is no room beyond
-
 
 class Side(NamedTuple):
     """What n matrices look like from one of their two populations.
@@ -98,7 +96,7 @@ def transmit(sender: Side, receiver: Side, x: Fields) -> tuple[Side, Side, Field
     known = sender.basis.size
     basis, coordinates = represent(sender.basis, x)
     particles = basis.q.shape[1]
-    block = min(BIRTHS, block_size(basis, coefficients(x).size // particles))
+    block = block_size(basis, coefficients(x).size // particles)
 
     def bear(now: tuple[Array, Fields]) -> tuple[Array, Fields]:
         start, W = now
