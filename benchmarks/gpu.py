@@ -3,9 +3,9 @@
     python benchmarks/gpu.py                        # 1,000 images, 1,000 steps
     python benchmarks/gpu.py --points 200 --steps 20 --check
 
-`error` is the standard error of the predictions of all steps, relative to their norm; `--check` solves again with a third
-of both tolerances and gives the distance between the two as well. The rate is that of the products that
-a step cannot do without (see rate.py), over the whole run without compilation, beside the card's own on square matrices.
+`error` is the standard error of the predictions of all steps, relative to their norm; `--check` solves again with a
+third of both tolerances and gives the distance between the two as well. The rate is that of the products that a step
+cannot do without (see rate.py), over the whole run without compilation, beside the card's own on square matrices.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main() -> None:
     problem = images(given.points)
     training = kf.GradientDescent(learning_rate=given.time / given.steps, steps=given.steps)
     print(
-        "| particles x replicates | tolerances | s | compilation s | loss | error % | distance % | directions | TFLOP/s "
-        "| part % |\n|---|---|---|---|---|---|---|---|---|---|",
+        "| particles x replicates | tolerances | s | compilation s | loss | error % | distance % | directions "
+        "| TFLOP/s | part % |\n|---|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     before = None

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from kernelfield import memory
 from kernelfield.checkpoint import Checkpoint
 from kernelfield.devices import ONE_DEVICE, multiple, placement, together
-from kernelfield.engine.points import OutOfParticles, cubature, sobol
+from kernelfield.engine.points import OutOfParticles, cubature, padded_sobol
 from kernelfield.engine.series import coefficients
 from kernelfield.flow import FlowReplicate
 from kernelfield.identity import describe
@@ -138,7 +138,7 @@ class OnParticles(Spec):
         feature_tol, gradient_tol = self.tolerances(network)
         return Setup(
             gamma0=self.gamma0(network),
-            points=cubature if network.is_linear else sobol,
+            points=cubature if network.is_linear else padded_sobol,
             particles=particles,
             seed=np.random.SeedSequence(self.seed, spawn_key=(replicate,)),
             capacities=iter(()),

@@ -6,7 +6,7 @@ import pytest
 
 from kernelfield.engine.basis import empty_basis
 from kernelfield.engine.infinite_matrix import InfiniteMatrix, Side, backward, forward, image, learn
-from kernelfield.engine.points import sobol
+from kernelfield.engine.points import padded_sobol
 
 pytestmark = pytest.mark.usefixtures("x64")
 PARTICLES, POINTS, RATE = 4096, 3, 0.5
@@ -20,7 +20,7 @@ def infinite(coupling, scale=1.0):
     """Two steps of forward, backward, update on particles: fields above and below."""
 
     def side(seed):
-        z = jnp.asarray(sobol(24 + POINTS, PARTICLES, np.random.SeedSequence(seed)))
+        z = jnp.asarray(padded_sobol(24 + POINTS, PARTICLES, np.random.SeedSequence(seed)), float)
         numbers = (jnp.asarray(each) for each in (scale, coupling, 1.0))
         Z, basis = z[None, POINTS:], empty_basis(24, PARTICLES, 1e-8, np.float64)
         return Side(basis, Z, scale * Z, *numbers), np.asarray(z[:POINTS])

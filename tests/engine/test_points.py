@@ -1,23 +1,29 @@
 import numpy as np
 import pytest
 
-from kernelfield.engine.points import OutOfParticles, Population, cubature, sobol
+from kernelfield.engine.points import SOBOL, OutOfParticles, Population, cubature, padded_sobol
 
 SEED = np.random.SeedSequence(3)
 
 
-def test_sobol_coordinates_are_standard_normal_and_uncorrelated():
-    z = sobol(6, 4096, SEED)
+@pytest.mark.parametrize("which", [slice(0, 6), slice(SOBOL, SOBOL + 6), slice(SOBOL - 3, SOBOL + 3)])
+def test_coordinates_are_standard_normal_and_uncorrelated(which):
+    z = padded_sobol(SOBOL + 8, 4096, SEED)[which].astype(float)
     assert np.abs(z.mean(axis=1)).max() < 1e-3
-    np.testing.assert_allclose(z @ z.T / 4096, np.eye(6), atol=0.02)
+    np.testing.assert_allclose(np.mean(z**2, axis=1), 1, atol=0.002)
+    np.testing.assert_allclose(z @ z.T / 4096, np.eye(6), atol=4 / np.sqrt(4096))
     assert np.mean(z**4) == pytest.approx(3, abs=0.05)
 
 
 def test_scrambles_of_different_length_are_independent():
-    short, long = sobol(4, 1024, SEED), sobol(8, 1024, SEED)
+    short, long = padded_sobol(4, 1024, SEED), padded_sobol(8, 1024, SEED)
     overlap = short @ long[:4].T / 1024
     assert np.abs(overlap).max() < 0.9
     assert not np.allclose(short, long[:4])
+
+
+def test_longer_draws_continue_the_padding():
+    np.testing.assert_array_equal(padded_sobol(SOBOL + 2, 64, SEED), padded_sobol(SOBOL + 5, 64, SEED)[:-3])
 
 
 def test_cubature_is_exact_for_quadratics():
