@@ -47,8 +47,8 @@ def test_memory_that_is_not_there_is_refused_before_the_start(monkeypatch):
 
 
 def test_rooms_are_those_that_bases_have():
-    assert memory.rooms(40, 100, 20, 256) == [64, 96, 160]
-    assert memory.rooms(40, 250, 20, 256)[-1] == 256
+    assert memory.rooms(40, [100, 10], 20, 256) == [(64, 64), (96, 64), (160, 64)]
+    assert memory.rooms(40, [250, 230], 20, 256)[-1] == (256, 256)
     assert memory.smaller(1024, 4, 128, 0.3) == "particles=256"
     assert memory.smaller(1024, 4, 1024, 0.5) == "replicates=2"
     assert memory.smaller(1024, 4, 1024, 0.1) is None

@@ -7,7 +7,6 @@ show how it grows with the number of points, and how the seconds do. Both are ex
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,8 @@ from kernelfield.training import GradientDescent
 FEWEST = 8  # points of the first pilot
 LONGER = 4.0  # times the seconds of one pilot that the next one takes, about
 ARRAYS = 3  # as large as the largest of the state, that a compiled step needs for itself
+COPIES = 3  # of a state while its bases are enlarged: in NumPy, larger, and larger in NumPy
+PROGRAMS = memory.GIB // 2  # compiled, and what else the process holds besides arrays
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def estimate(
     check_input(network, problem, training, method)
     if type(training) is not GradientDescent:
         raise ValueError(f"estimate knows what GradientDescent takes, not {type(training).__name__}")
+    own = psutil.Process().memory_info().rss + PROGRAMS
     with bar("estimate", progress) as report:
         pilots = _pilots(method, network, problem, training, seconds, report)
     run = MarchRun(method, network, problem, training, [0, training.steps])
@@ -134,11 +136,12 @@ def estimate(
     )
     whole = Pilot(points, particles, 0.0, 0.0, directions)
     seconds = _at(whole.work, [each.work for each in pilots], [each.seconds for each in pilots])
-    own = psutil.Process().memory_info().rss  # of libraries and compiled programs, much the same in the solve
     needed, most = own + _bytes(run, directions), own + memory.available()
     return Cost(
         seconds=seconds * math.ceil(run.count / run.at_once),
-        seconds_compile=last.seconds_compile * len(_rooms(whole)) / len(_rooms(last)),
+        seconds_compile=last.seconds_compile
+        * len(_rooms(points, particles, directions))
+        / len(_rooms(last.points, last.particles, last.directions)),
         memory=needed,
         available=most,
         directions=directions,
@@ -196,18 +199,22 @@ def _at(x: float, known: Sequence[float], values: Sequence[float]) -> float:
     return values[-1] * (x / known[-1]) ** power
 
 
-def _rooms(pilot: Pilot) -> list[int]:
-    """Room of the largest basis of such a solve, as it grows: every size is compiled."""
-    first, block = first_capacity(pilot.points), min(pilot.points, BLOCK)
-    return memory.rooms(first, max(pilot.directions), block, pilot.particles)
+def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple[int, ...]]:
+    """Room of all bases, as they grow: a step is compiled for each."""
+    return memory.rooms(first_capacity(points), directions, min(points, BLOCK), particles)
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
-    """What arrays take: states, again those of the first and last step for predictions, and coordinates of all."""
-    points, particles = run.problem.points, run.particles
-    first, block, item = first_capacity(points), min(points, BLOCK), np.dtype(run.setup(0).dtype).itemsize
-    rooms = [memory.rooms(first, each, block, particles)[-1] for each in directions]
+    """What arrays take: at the end, or when bases are enlarged for the last time, which takes copies of those at work.
+
+    Every replicate has its state, again that of the first and at the end that of the last step, for predictions, and
+    the coordinates that it recorded, of which one layer's are copied in the end.
+    """
+    points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
+    rooms = _rooms(points, particles, directions)
+    first, last = run.state_bytes(rooms[0]), run.state_bytes(rooms[-1])
     recorded = (run.training.steps + 1) * points * item if run.step.records else 0
-    states = run.state_bytes(itertools.repeat(first)) + 2 * run.state_bytes(rooms)
-    working = run.at_once * ARRAYS * max(rooms) * particles * item
-    return run.count * (states + recorded * (sum(rooms) + max(directions))) + working
+    at_the_end = last + recorded * (sum(rooms[-1]) + max(directions))
+    enlarging = run.at_once * COPIES * last if len(rooms) > 1 else 0
+    working = run.at_once * ARRAYS * max(rooms[-1]) * particles * item
+    return run.count * (first + last) + max(run.count * at_the_end + working, enlarging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 
 from kernelfield.layers import Sequential, Setup, Space
-from kernelfield.replicate import GROWTH, initial_state, rounded
+from kernelfield.replicate import enlarged, initial_state, rounded
 
 GIB = 2**30
+GRADES = 100  # between the beginning and the end of a run
 
 
 def available() -> int:
@@ -50,18 +51,23 @@ def _no_points(dimensions: int, particles: int, seed: Any) -> np.ndarray:
     return np.zeros((dimensions, particles))
 
 
-def rooms(first: int, directions: int, block: int, particles: int) -> list[int]:
-    """Room in a basis, as it grows to so many directions.
+def rooms(first: int, directions: Sequence[int], block: int, particles: int) -> list[tuple[int, ...]]:
+    """Room in every basis, from the beginning to the end, if all grow in proportion.
 
     Args:
         first: room at the beginning.
-        directions: k.
-        block: directions that are found at once.
+        directions: k at the end, of every basis.
+        block: directions that are added at once.
         particles: S, the most there can be.
+
+    Returns:
+        Rooms in the order in which they are needed: a step is compiled for each of them.
     """
-    found = [rounded(first, particles)]
-    while directions + block > found[-1] < particles:
-        found.append(rounded(GROWTH * found[-1], particles))
+    found = [(rounded(first, particles),) * len(directions)]
+    for part in np.linspace(0, 1, GRADES):
+        sizes = [int(part * count) for count in directions]
+        while any(full := [size + block > room < particles for size, room in zip(sizes, found[-1], strict=True)]):
+            found.append(enlarged(zip(found[-1], sizes, full, strict=True), particles))
     return found
 
 

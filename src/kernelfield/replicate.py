@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -414,15 +414,21 @@ class Replicate:
 
     def _enlarge(self) -> None:
         """More room where it is getting short: a larger initial state, with the present one copied into it."""
-        capacities = []
-        for basis in bases(self.state):
-            capacity = basis.q.shape[0]
-            if basis.full and capacity >= self.setup.particles:
-                raise OutOfParticles(f"more directions than {self.setup.particles} particles")
-            grows = basis.full or basis.size > NEARLY_FULL * capacity
-            capacities.append(rounded(GROWTH * capacity, self.setup.particles) if grows else capacity)
+        particles, found = self.setup.particles, bases(self.state)
+        if any(basis.full and len(basis.q) >= particles for basis in found):
+            raise OutOfParticles(f"more directions than {particles} particles")
+        rooms = [(len(basis.q), int(basis.size), bool(basis.full)) for basis in found]
+        capacities = enlarged(rooms, particles)
         present = repeated(self.snapshot())
         self.state = self.placement.made(lambda: jax.tree.map(_into, self._initial_state(iter(capacities)), present))
+
+
+def enlarged(rooms: Iterable[tuple[int, int, bool]], particles: int) -> tuple[int, ...]:
+    """The next capacity of every basis, given capacity, size and whether it is full; the nearly full grow too."""
+    return tuple(
+        rounded(GROWTH * capacity, particles) if full or size > NEARLY_FULL * capacity else capacity
+        for capacity, size, full in rooms
+    )
 
 
 def rounded(capacity: float, particles: int) -> int:
