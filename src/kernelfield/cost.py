@@ -1,8 +1,9 @@
 """What a solve will take, before it runs: time and memory, from solves of a few of its points.
 
 A step moves every point along every direction of every basis on all particles, so that its cost is points times
-directions times particles. How many directions there will be is not known beforehand; solves of n, 2n, 4n, ... points
-show how it grows with the number of points, and how the seconds do. Both are extrapolated by power laws.
+directions times particles, and that of moving bases through memory directions times particles: two solves give the
+shares of both. How many directions there will be is not known beforehand; solves of n, 2n, 4n, ... points show how it
+grows with the number of points, which is extrapolated by a power law.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from scipy.optimize import nnls
 
 from kernelfield import memory
 from kernelfield.engine.basis import BLOCK, bases
@@ -51,9 +53,9 @@ class Pilot:
     directions: tuple[int, ...]
 
     @property
-    def work(self) -> float:
-        """What seconds are nearly proportional to."""
-        return float(self.points * self.particles * sum(self.directions))
+    def work(self) -> np.ndarray:
+        """What seconds are a combination of: particles times directions, which move through memory, and products."""
+        return np.array([1.0, self.points]) * self.particles * sum(self.directions)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def estimate(
         for counts in zip(*(each.directions for each in pilots), strict=True)
     )
     whole = Pilot(points, particles, 0.0, 0.0, directions)
-    seconds = _at(whole.work, [each.work for each in pilots], [each.seconds for each in pilots])
+    seconds = last.seconds * _relative(whole, last, pilots[-2:])
     needed, most = own + _bytes(run, directions), own + memory.available()
     return Cost(
         seconds=seconds * math.ceil(run.count / run.at_once),
@@ -189,6 +191,12 @@ def _pilot(method: OnParticles, network: Any, problem: Problem, training: Gradie
     compiling = sum(each.seconds_compile for each in run.replicates)
     elapsed = time.perf_counter() - began - compiling
     return Pilot(problem.points, run.particles, elapsed, compiling, tuple(map(max, zip(*sizes, strict=True))))
+
+
+def _relative(whole: Pilot, last: Pilot, pilots: Sequence[Pilot]) -> float:
+    """How many times as long as the last of the pilots, two of which give the shares of memory and products."""
+    shares, _ = nnls(np.stack([each.work / each.seconds for each in pilots]), np.ones(len(pilots)))
+    return float(whole.work @ shares / (last.work @ shares))
 
 
 def _at(x: float, known: Sequence[float], values: Sequence[float]) -> float:
