@@ -21,10 +21,12 @@ import numpy as np
 
 import kernelfield as kf
 from cases import breast_cancer
+from goals import goal
 from kernelfield.march import MarchRun
 from kernelfield.replicate import Replicate, bases
 
 LAYERS = 3
+AIM = 0.6  # of the machine's rate
 
 
 def machine_rate(size: int = 2048) -> float:
@@ -99,6 +101,10 @@ def main() -> None:
         settled = sum(not new for new, *_ in steps)
         percent = " | ".join(f"{100 * part:.0f}" for part in parts)
         print(f"| {points} | {len(steps)} | {parts[0] * rate / 1e9:.0f} | {percent} | {settled} |", flush=True)
+    print(
+        "\n"
+        + goal(f"Part of the machine's rate of products, P = {points}, tanh L = 3, all steps", f">= {AIM}", parts[0])
+    )
 
 
 if __name__ == "__main__":

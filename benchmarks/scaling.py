@@ -1,8 +1,9 @@
-"""Cost of the march against steps, particles and points, with compile time apart.
+"""Cost of the march against steps, particles, points and directions, with compile time apart.
 
     python benchmarks/scaling.py
 
-Steps: at fixed training time. The exponent is the slope of log seconds against log size.
+Steps: at fixed training time. The exponent is the slope of log seconds against log size; of directions, which a
+tolerance from 1e-3 to 1e-6 sets, against the log of their number in all bases.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import numpy as np
 
 import kernelfield as kf
 from cases import digits
+from goals import goal
 from kernelfield.datasets import gaussian
 
 NETWORK = kf.MLP(depth=3, activation="tanh", gamma0=1.0)
+
+
+AIM = 1.05  # exponent of steps
 
 
 def seconds(problem: kf.Problem, steps: int, method: kf.March) -> tuple[float, float, int]:
@@ -26,18 +31,37 @@ def seconds(problem: kf.Problem, steps: int, method: kf.March) -> tuple[float, f
     return min(run["seconds_run"] for run in runs), max(run["seconds_compile"] for run in runs), ranks
 
 
-def ladder(name: str, sizes: list[int], timings: list[tuple[float, float, int]]) -> None:
-    """Print one ladder and its exponent."""
+def ladder(name: str, sizes: list[int], timings: list[tuple[float, float, int]]) -> float:
+    """Print one ladder and its exponent, which is returned."""
     for size, (run, compiling, rank) in zip(sizes, timings, strict=True):
         print(f"| {name} | {size} | {run:.3f} | {compiling:.1f} | {rank} |")
     exponent = np.polyfit(np.log(sizes), np.log([run for run, *_ in timings]), 1)[0]
     print(f"| {name} | exponent | {exponent:.2f} | | |", flush=True)
+    return float(exponent)
+
+
+def directions() -> None:
+    """Print seconds against the number of directions, with points, particles and steps fixed."""
+    found = []
+    for tol in (1e-3, 1e-4, 1e-5, 1e-6):
+        training = kf.GradientDescent(learning_rate=12.0 / 50, steps=50)
+        method = kf.March(feature_tol=tol, gradient_tol=3 * tol)
+        runs = [kf.solve(NETWORK, gaussian(20, 40), training, method).info for _ in range(2)]
+        taken = min(run["seconds_run"] for run in runs)
+        count = sum(runs[0]["feature_ranks"] + runs[0]["gradient_ranks"])
+        largest = max(runs[0]["feature_ranks"] + runs[0]["gradient_ranks"])
+        print(
+            f"| directions, P=20 | {count} | {taken:.3f} | {runs[0]['seconds_compile']:.1f} | {largest} |", flush=True
+        )
+        found.append((count, taken))
+    counts, times = np.log(found).T
+    print(f"| directions, P=20 | exponent | {np.polyfit(counts, times, 1)[0]:.2f} | | |", flush=True)
 
 
 LADDERS = {
     "steps, P=5": ([50, 100, 200, 400, 800], lambda size: (gaussian(5, 20), size, kf.March())),
     "particles, P=5": ([1024, 2048, 4096, 8192, 16384], lambda size: (gaussian(5, 20), 50, kf.March(particles=size))),
-    "points": ([5, 10, 20], lambda size: (gaussian(size, 20), 50, kf.March())),
+    "points": ([5, 10, 20, 40], lambda size: (gaussian(size, 20), 50, kf.March())),
     "steps, digits P=20": ([50, 100, 200], lambda size: (digits(20), size, kf.March())),
 }
 
@@ -47,9 +71,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ladders", nargs="+", choices=list(LADDERS), default=list(LADDERS))
     print("| against | size | run s | compile s | largest rank |\n|---|---|---|---|---|", flush=True)
+    exponents = {}
     for name in parser.parse_args().ladders:
         sizes, settings = LADDERS[name]
-        ladder(name, sizes, [seconds(*settings(size)) for size in sizes])
+        exponents[name] = ladder(name, sizes, [seconds(*settings(size)) for size in sizes])
+    directions()
+    print()
+    for name, exponent in exponents.items():
+        if name.startswith("steps"):
+            print(goal(f"Exponent of time against {name}", f"<= {AIM}", exponent))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,15 @@
 """Warnings are errors. The library computes in double precision where it needs to, with x64 left off
 globally, as users have it; a test that calls JAX itself uses the `x64` fixture."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of this run alone, for all of its processes
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernelfield-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # most of the time goes into compilation
@@ -23,12 +30,6 @@ def x64():
     """Double precision for what a test computes with JAX itself."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(autouse=True)
-def own_compilation_cache(monkeypatch, tmp_path_factory):
-    """The command line keeps compiled programs in a folder of the tests, not of the user."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import json
 import os
-from pathlib import Path
 
 import h5py
 import jax.numpy as jnp
@@ -184,11 +183,11 @@ def test_a_write_that_fails_leaves_the_old_file(small_solution, tmp_path, monkey
     small_solution.save(path)
     before = path.read_bytes()
 
-    def fails(self, data):
-        self.write_text("half")
+    def fails(self, path, **_):
+        path.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", fails)
+    monkeypatch.setattr(xarray.Dataset, "to_netcdf", fails)
     with pytest.raises(OSError, match=r"run\.nc could not be written: no space left on device$"):
         small_solution.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -221,8 +221,10 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
     rooms = _rooms(points, particles, directions)
     first, last = run.state_bytes(rooms[0]), run.state_bytes(rooms[-1])
-    recorded = (run.training.steps + 1) * points * item if run.step.records else 0
-    at_the_end = last + recorded * (sum(rooms[-1]) + max(directions))
+    kinds = run.step.records + run.step.records * run.step.plain  # features and gradients, about half of the room each
+    recorded = (run.training.steps + 1) * points * item * kinds / 2 * sum(rooms[-1])
+    one_layer = (run.training.steps + 1) * points * item * max(directions) if kinds else 0
+    at_the_end = last + round(recorded) + one_layer
     enlarging = run.at_once * COPIES * last if len(rooms) > 1 else 0
     working = run.at_once * ARRAYS * max(rooms[-1]) * particles * item
     return run.count * (first + last) + max(run.count * at_the_end + working, enlarging)

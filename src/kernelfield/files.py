@@ -14,11 +14,12 @@ class CannotWrite(OSError):
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     """A file beside `path` to write to, which takes its place at the end; if something fails, nothing is left.
 
     Args:
         path: of the file; an existing one is replaced.
+        size: bytes that there has to be room for before anything is written, where the system can tell.
 
     Returns:
         Context manager of the path to write to, with the same suffix.
@@ -39,6 +40,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        if size and hasattr(os, "posix_fallocate"):
+            with open(beside, "wb") as tried:
+                os.posix_fallocate(tried.fileno(), 0, size)
         yield beside
         os.replace(beside, path)
     except OSError as error:

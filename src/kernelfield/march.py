@@ -463,7 +463,7 @@ class MarchRun:
 
         Without unused capacity; Series have one more axis.
         """
-        return [self._factor(kind, layer) for layer in range(self.network.hidden_layers if self.step.records else 0)]
+        return [self._factor(kind, layer) for layer in range(len(getattr(self.replicates[0].records[0], kind)))]
 
     def _factor(self, kind: Literal["features", "gradients"], layer: int) -> np.ndarray:
         """That of one hidden layer, which the records lose as it is put together: both would be much."""

@@ -157,13 +157,14 @@ class Step:
         return state, trace
 
     def recorded(self, state: Any, f: Fields, trace: tuple) -> Record:
-        """The outputs, and the coordinates of features and gradients of every hidden layer."""
+        """The outputs, and the coordinates of features and plain gradients of every hidden layer."""
         if not self.records:
             return Record(f)
         weights = traces(trace, WeightTrace)
         tangent = self.layers.tangent(state, trace, trace) if self.plain and not self.factorizes else None
         features = tuple(linear(lambda F: F[:: self.rows], each.F) for each in weights[1:])
-        return Record(f, features, tuple(each.G for each in weights[:-1]), tangent)
+        gradients = tuple(each.G for each in weights[:-1]) if self.plain else ()  # else their kernels are unknown
+        return Record(f, features, gradients, tangent)
 
     def fields(self, trace: tuple) -> tuple[FieldTrace, ...]:
         """What passed the activations: h and phi of points, z and g of their rows."""

@@ -19,7 +19,6 @@ one, is in `X_stream` and `y_stream`, from schema 6 on. What predicts at new poi
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
 FORMAT, SCHEMA = "kernelfield.Solution", 6
 PREDICTOR = "predictor"  # group of what is left to predict with, which readers may ignore
+HEADERS = 2**20  # bytes of a file beside its arrays, at most
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -85,12 +85,11 @@ def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = Fal
     check_folder(path)
     encoding = {str(name): {"_FillValue": None} for name in data.variables}
     arrays = solution.kept_predictor.arrays() if predictor else {}
-    file = io.BytesIO()  # HDF5 does not get over a disk that is full, and says so until the process ends
-    data.to_netcdf(file, engine="h5netcdf", encoding=encoding)
-    if arrays:
-        _append(file, arrays)
-    with whole_file(path) as beside:
-        beside.write_bytes(file.getbuffer())
+    size = data.nbytes + sum(each.nbytes for each in arrays.values()) + HEADERS
+    with whole_file(path, size) as beside:  # HDF5 does not get over a disk that is full
+        data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
+        if arrays:
+            _append(beside, arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
@@ -131,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> Solution:
         raise ValueError(f"{path} cannot be restored: {error}") from None
 
 
-def _append(netcdf: io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:
+def _append(netcdf: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of any type into a group of the file."""
     import h5py
 

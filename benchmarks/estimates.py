@@ -1,0 +1,93 @@
+"""What `kernelfield estimate` says against what the solve takes, each in a process of its own.
+
+    python benchmarks/estimates.py
+    python benchmarks/estimates.py --large       # 512 points: as much as 24 GiB hold, half an hour
+
+Estimates are given so few seconds that they see at most half of the points. Time is that of running, without
+compilation; memory the most that the solving process had resident.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import kernelfield as kf
+from cases import breast_cancer
+from goals import goal
+from kernelfield.datasets import digits
+from kernelfield.memory import GIB
+
+
+class Run(NamedTuple):
+    """What is estimated, within so many seconds, and solved."""
+
+    name: str
+    network: kf.MLP
+    problem: kf.Problem
+    training: kf.GradientDescent
+    method: kf.March
+    seconds: float
+
+
+def runs(large: bool) -> list[Run]:
+    """Digits and measurements of cells, three and two hidden layers."""
+    tanh, relu = kf.MLP(depth=3, activation="tanh", gamma0=1.0), kf.MLP(depth=2, activation="relu", gamma0=1.0)
+
+    def steps(rate: float, count: int) -> kf.GradientDescent:
+        return kf.GradientDescent(learning_rate=rate, steps=count)
+
+    if large:
+        method = kf.March(particles=8192, replicates=2, feature_tol=1e-3, gradient_tol=1e-2)
+        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 150), method, 240.0)]
+    return [
+        Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March(), 6.0),
+        Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March(), 12.0),
+        Run("cells, P = 64, relu L = 2", relu, breast_cancer(64), steps(0.1, 30), kf.March(), 12.0),
+    ]
+
+
+def estimated(run: Run) -> kf.Cost:
+    """What the estimate says."""
+    return kf.estimate(run.network, run.problem, run.training, run.method, seconds=run.seconds, progress=False)
+
+
+def solved(run: Run) -> tuple[float, int]:
+    """Seconds, and bytes that the process had at most."""
+    solution = kf.solve(run.network, run.problem, run.training, run.method, progress=False)
+    return solution.info["seconds_run"], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def alone(function: Any, run: Run) -> Any:
+    """The function in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, run).result()
+
+
+def main() -> None:
+    """Print a markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--large", action="store_true")
+    print("| run | points seen | said s | took s | ratio | said GiB | took GiB | ratio |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    times, sizes = [], []
+    for run in runs(parser.parse_args().large):
+        cost = alone(estimated, run)
+        seconds, memory = alone(solved, run)
+        times.append(cost.seconds / seconds)
+        sizes.append(cost.memory / memory)
+        print(
+            f"| {run.name} | {cost.pilots[-1].points} | {cost.seconds:.0f} | {seconds:.0f} | {times[-1]:.2f} "
+            f"| {cost.memory / GIB:.2f} | {memory / GIB:.2f} | {sizes[-1]:.2f} |",
+            flush=True,
+        )
+    print()
+    for what, bound, ratios in (("time", 0.3, times), ("memory", 0.15, sizes)):
+        print(goal(f"Estimate of {what}, part that it is off, worst", f"<= {bound}", max(abs(r - 1) for r in ratios)))
+
+
+if __name__ == "__main__":
+    main()

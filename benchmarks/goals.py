@@ -1,0 +1,12 @@
+"""How a benchmark says what was aimed at and what came out, so that suite.py can put it into one table."""
+
+from __future__ import annotations
+
+MARK = "- Goal: "
+
+
+def goal(what: str, aim: str, figure: float) -> str:
+    """One line: what is measured, the aim (">= 100") and the figure."""
+    sign, bound = aim.split()
+    met = figure >= float(bound) if sign == ">=" else figure <= float(bound)
+    return f"{MARK}{what} | {aim} | {figure:.3g} | {'yes' if met else 'no'}"

@@ -1,0 +1,78 @@
+"""Accuracy per second against particles, replicates and tolerances: which settings reach an error first.
+
+    python benchmarks/settings.py
+
+Errors are relative rms distances of the mean over replicates, over seeds, from a march of 8192 particles x 8 with a
+third of the default tolerances. Errors of samples fall as the root of the time spent, so that time times squared error
+compares settings: the last column has it for predictions, relative to the default settings, as the geometric mean over
+the cases. Tolerances are in units of the default ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+import kernelfield as kf
+from cases import Case, accuracy_cases, equal_error_cases
+from equal_error import samples, truth_of
+
+SETTINGS = [(4096, 4, 1.0)]  # particles, replicates, tolerances: the default first
+SETTINGS += [(particles, 4, 1.0) for particles in (1024, 2048, 8192)]
+SETTINGS += [(4096, 4, factor) for factor in (0.3, 3.0, 10.0, 100.0)]
+SETTINGS += [(8192, 2, 1.0), (2048, 8, 1.0), (1024, 16, 1.0)]
+NAMES = ("gaussian-P5-tanh3", "digits-P20-tanh3", "digits-relu2-rich")
+KINDS = ("f", "Phi")
+
+
+def measured(
+    case: Case, truth: dict[str, np.ndarray], particles: int, replicates: int, factor: float, runs: int
+) -> tuple[float, dict[str, float]]:
+    """Median seconds, and rms relative errors over seeds."""
+    feature_tol, gradient_tol = (factor * tol for tol in kf.March().tolerances(case.network))
+    seconds, errors = [], []
+    for seed in range(runs + 1):
+        method = kf.March(
+            particles=particles, replicates=replicates, feature_tol=feature_tol, gradient_tol=gradient_tol, seed=seed
+        )
+        solution = kf.solve(case.network, case.problem, case.training, method, progress=False)
+        found = samples(solution)
+        seconds.append(solution.info["seconds_run"])
+        errors.append(
+            [np.linalg.norm(found[kind].mean(0) - truth[kind]) / np.linalg.norm(truth[kind]) for kind in KINDS]
+        )
+    rms = np.sqrt(np.mean(np.square(errors), axis=0))
+    return float(np.median(seconds[1:])), dict(zip(KINDS, rms.tolist(), strict=True))  # the first one compiles
+
+
+def main() -> None:
+    """Print a markdown table and the best settings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="seeds of every setting")
+    given = parser.parse_args()
+    every = {case.name: case for case in [*equal_error_cases(), *accuracy_cases()]}
+    cases = [every[name] for name in NAMES]
+    truths = [truth_of(case) for case in cases]
+    heads = " | ".join(f"{case.name}: f %, Phi %, s" for case in cases)
+    print(
+        f"| particles x replicates | tolerances | {heads} | time x error^2 |\n{'|---' * (3 + len(cases))}|", flush=True
+    )
+    default: list[float] = []
+    best = (np.inf, "")
+    for particles, replicates, factor in SETTINGS:
+        found = [
+            measured(case, truth, particles, replicates, factor, given.runs)
+            for case, truth in zip(cases, truths, strict=True)
+        ]
+        products = [seconds * errors["f"] ** 2 for seconds, errors in found]
+        default = default or products
+        relative = float(np.exp(np.mean(np.log(np.array(products) / default))))
+        cells = " | ".join(f"{100 * each['f']:.2f}, {100 * each['Phi']:.2f}, {s:.2f}" for s, each in found)
+        print(f"| {particles} x {replicates} | {factor:g} | {cells} | {relative:.2f} |", flush=True)
+        best = min(best, (relative, f"{particles} x {replicates}, tolerances {factor:g}"))
+    print(f"\nBest of these: {best[1]}, at {best[0]:.2f} of the default's time for the same error of predictions.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Every goal of speed beside its figure: runs the benchmarks and writes benchmarks/RESULTS.md.
+
+    python benchmarks/suite.py                       # everything, about half an hour on two cores
+    python benchmarks/suite.py --only rate scaling   # these again; other sections stay as they are
+
+Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from goals import MARK
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "RESULTS.md"
+SECTION = "\n## "
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark: its title, and what it is run with."""
+
+    title: str
+    command: tuple[str, ...]
+
+
+SECTIONS = {
+    "ensembles": Section("Time to the same error: finite networks", ("equal_error.py",)),
+    "alternating": Section("Time to the same error: alternating Monte Carlo", ("table1.py", "--ratios")),
+    "scaling": Section("Time against steps, particles, points and directions", ("scaling.py",)),
+    "rate": Section("Part of the machine's rate", ("rate.py",)),
+    "settings": Section("Accuracy per second", ("settings.py",)),
+    "estimates": Section("Estimates against what was taken", ("estimates.py",)),
+    "warm": Section("From a cold process to the first result", ("warm.py",)),
+}
+
+
+def measured(section: Section) -> str:
+    """The text of a section: command, description, what was printed."""
+    print(f"{section.title} ...", flush=True)
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, FOLDER / section.command[0], *section.command[1:]],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    print(f"    {time.perf_counter() - began:.0f} s", flush=True)
+    source = (FOLDER / section.command[0]).read_text(encoding="utf-8")
+    described = re.split(r"\n\n {4}python [^\n]*(?:\n {4}[^\n]*)*\n\n", source.split('"""')[1], maxsplit=1)
+    text = "\n\n".join(part.strip() for part in described)
+    command = f"    python benchmarks/{' '.join(section.command)}"
+    return f"{section.title}\n\n{command}\n\n{text}\n\n{done.stdout.strip()}\n"
+
+
+def machine() -> str:
+    """What was measured on."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8")) or [
+        platform.machine()
+    ]
+    return f"{os.cpu_count()} cores of {names[0]}, JAX {version('jax')}, CPU only"
+
+
+def written(sections: dict[str, str]) -> str:
+    """The page: goals, then sections by title."""
+    lines = [
+        line.removeprefix(MARK) for text in sections.values() for line in text.splitlines() if line.startswith(MARK)
+    ]
+    goals = "\n".join(f"| {line} |" for line in lines)
+    head = (
+        "# Speed\n\n    python benchmarks/suite.py\n\n"
+        f"writes this page. Measured on {machine()}; compilation is left out of every time unless it is named. "
+        "Accuracy is measured in benchmarks/ACCURACY.md, which also says what was tried to be faster.\n\n"
+        f"| what | aim | figure | met |\n|---|---|---|---|\n{goals}\n"
+    )
+    return head + "".join(SECTION + text for text in sections.values())
+
+
+def main() -> None:
+    """Run and write; every section is written as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    chosen = parser.parse_args().only
+    before = RESULTS.read_text(encoding="utf-8").split(SECTION)[1:] if RESULTS.exists() else []
+    known = {text.splitlines()[0]: text for text in before}
+    for name, section in SECTIONS.items():
+        if name in chosen:
+            known[section.title] = measured(section)
+            ours = [each.title for each in SECTIONS.values() if each.title in known]
+            RESULTS.write_text(written({title: known[title] for title in ours}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
