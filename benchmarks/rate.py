@@ -12,6 +12,7 @@ directions, `settled` the others. Two replicates march side by side, as in every
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -69,7 +70,7 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> l
                 done = sum(operations(points, particles, each) for each in now)
                 found.append((now != before, done, elapsed))
                 before = now
-    print(f"# P = {points}: directions {before[0]}", flush=True)
+    print(f"# P = {points}: directions {before[0]}", file=sys.stderr)
     return found
 
 
@@ -88,9 +89,8 @@ def main() -> None:
     given = parser.parse_args()
     rate = machine_rate()
     print(f"The machine: {rate / 1e9:.0f} GFLOP/s\n")
-    print(
-        "| P | steps | GFLOP/s, all | part % | growing % | settled % | settled steps |\n|---|---|---|---|---|---|---|"
-    )
+    print("| P | steps | GFLOP/s, all | part % | growing % | settled % | settled steps |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for points in given.points:
         steps = measured(points, given.particles, given.steps, given.learning_rate)
         parts = []

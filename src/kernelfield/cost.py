@@ -23,6 +23,7 @@ from kernelfield.engine.basis import BLOCK, bases
 from kernelfield.march import March, MarchRun, OnParticles, first_capacity
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
+from kernelfield.replicate import RECORD_BYTES
 from kernelfield.solution import Solution
 from kernelfield.solve import check, check_input
 from kernelfield.training import GradientDescent
@@ -31,7 +32,7 @@ FEWEST = 8  # points of the first pilot
 LONGER = 4.0  # times the seconds of one pilot that the next one takes, about
 ARRAYS = 3  # as large as the largest of the state, that a compiled step needs for itself
 COPIES = 3  # of a state while its bases are enlarged: in NumPy, larger, and larger in NumPy
-PROGRAMS = memory.GIB // 2  # compiled, and what else the process holds besides arrays
+PROGRAMS = 3 * memory.GIB // 4  # compiled, and what else the process holds besides arrays
 
 
 @dataclass(frozen=True)
@@ -226,5 +227,5 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     one_layer = (run.training.steps + 1) * points * item * max(directions) if kinds else 0
     at_the_end = last + round(recorded) + one_layer
     enlarging = run.at_once * COPIES * last if len(rooms) > 1 else 0
-    working = run.at_once * ARRAYS * max(rooms[-1]) * particles * item
-    return run.count * (first + last) + max(run.count * at_the_end + working, enlarging)
+    working = run.at_once * (ARRAYS * max(rooms[-1]) * particles * item + RECORD_BYTES)
+    return run.count * (first + last) + working + max(run.count * at_the_end, enlarging)
