@@ -5,7 +5,9 @@
 Errors are relative rms distances of the mean over replicates, over seeds, from a march of 8192 particles x 8 with a
 third of the default tolerances. Errors of samples fall as the root of the time spent, so that time times squared error
 compares settings: the last column has it for predictions, relative to the default settings, as the geometric mean over
-the cases. Tolerances are in units of the default ones.
+the cases. Tolerances are in units of the default ones. Of the same number of samples fewer replicates are more
+accurate, but two have a 95 % interval of 12.7 standard errors to each side and four one of 3.2 (Student's t): four are
+the default.
 """
 
 from __future__ import annotations
