@@ -162,7 +162,7 @@ def main() -> None:
             name = "exact" if case.network.is_linear else particles
             print(
                 f"| {case.name} | {kind} | {percent:.2f} | {name} | {ours:.3f} | {ensemble} | {theirs:.1f} "
-                f"| {theirs / ours:.0f} |",
+                f"| {theirs / ours:.2g} |",
                 flush=True,
             )
         for kind, _, _, ours, _, theirs in found[-len(KINDS) :]:

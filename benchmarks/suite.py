@@ -79,8 +79,8 @@ def written(sections: dict[str, str]) -> str:
     goals = "\n".join(f"| {line} |" for line in lines)
     head = (
         "# Speed\n\n    python benchmarks/suite.py\n\n"
-        f"writes this page. Measured on {machine()}; compilation is left out of every time unless it is named. "
-        "Accuracy is measured in benchmarks/ACCURACY.md, which also says what was tried to be faster.\n\n"
+        f"writes this page. Measured on {machine()}; compilation is left out of every time unless it\n"
+        "is named. Accuracy is measured in benchmarks/ACCURACY.md, which also says what was tried to be faster.\n\n"
         f"| what | aim | figure | met |\n|---|---|---|---|\n{goals}\n"
     )
     return head + "".join(SECTION + text for text in sections.values())
