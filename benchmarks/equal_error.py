@@ -12,6 +12,11 @@ least over widths of M(N) times the measured seconds of one network, vmapped ove
 Both run in float32; compilation is left out of both. Errors are relative Frobenius norms of predictions over all
 steps, and of the final feature and gradient kernels over all layers. A linear network is solved exactly: ensembles are
 asked for an error of 0.1 % there.
+
+Where the march is not far ahead: the mean over networks of width 128 has a 1 / N bias below what a thousand of them
+resolve in most kernels, and narrow networks are cheap; a network of one hidden layer costs next to nothing; gradients
+of ReLU units span a thousand directions, which the march has to carry. It is far ahead where a small error asks for
+wide networks, and where the theory is exact.
 """
 
 from __future__ import annotations
@@ -162,7 +167,7 @@ def main() -> None:
             name = "exact" if case.network.is_linear else particles
             print(
                 f"| {case.name} | {kind} | {percent:.2f} | {name} | {ours:.3f} | {ensemble} | {theirs:.1f} "
-                f"| {theirs / ours:.2g} |",
+                f"| {theirs / ours:.{1 if theirs < 10 * ours else 0}f} |",
                 flush=True,
             )
         for kind, _, _, ours, _, theirs in found[-len(KINDS) :]:
