@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+
+import jax
 
 from goals import MARK
 
@@ -65,10 +66,10 @@ def measured(section: Section) -> str:
 
 def machine() -> str:
     """What was measured on."""
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8")) or [
-        platform.machine()
-    ]
-    return f"{os.cpu_count()} cores of {names[0]}, JAX {version('jax')}, CPU only"
+    known = Path("/proc/cpuinfo")  # on Linux
+    names = re.findall(r"model name\s*: (.*)", known.read_text(encoding="utf-8")) if known.exists() else []
+    devices = "CPU only" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+    return f"{os.cpu_count()} cores of {(names or [platform.machine()])[0]}, JAX {jax.__version__}, {devices}"
 
 
 def written(sections: dict[str, str]) -> str:

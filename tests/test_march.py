@@ -208,7 +208,7 @@ def test_layers_share_one_contraction_of_fields_and_gradients(activation):
 # --- other ways to the same answer
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
 def test_finite_networks_approach_the_march(activation):
     truth = march(activation, gamma0=1.5, particles=2048)
     network, training, problem = truth.network, truth.training, truth.problem

@@ -60,6 +60,7 @@ def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method):
 CONVOLUTION = kf.Network(layers=[Conv(2), Activation("tanh"), GlobalAveragePool(), Readout()])
 LABELS = {"loss": "cross_entropy", "stream": (STREAM, np.digitize(STREAM[:, 0], [-0.4, 0.4]))}
 ENSEMBLES = {
+    "tanh": (kf.MLP(depth=2), PROBLEM),
     "classes": (kf.MLP(depth=2), kf.Problem(X, [0, 1, 2, 1], **LABELS)),
     "convolution": (
         CONVOLUTION,

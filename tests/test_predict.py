@@ -82,8 +82,7 @@ def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name
     else:
         along = solved(network, inputs=inputs, riding=new)
     alone = solved(network, inputs=inputs, **problem)
-    wide = kf.FiniteWidth(width=128 if name == "convolution" else 256, seeds=12, kernels="none")
-    finite = solved(network, inputs=inputs, method=wide, **problem)
+    finite = solved(network, inputs=inputs, method=kf.FiniteWidth(width=256, seeds=12, kernels="none"), **problem)
     f, ridden = alone.predict(new), along.estimate("predictions")
     size = np.linalg.norm(f.mean)
     for mean, se in ((ridden.mean[-1, 5:], ridden.se[-1, 5:]), (finite.predict(new).mean, finite.predict(new).se)):

@@ -153,11 +153,12 @@ ENSEMBLES = {
     "outputs": (kf.MLP(depth=2), kf.Problem(X, OUTPUTS), descent()),
     "logistic": (kf.MLP(depth=1, activation="relu"), kf.Problem(X, np.sign(Y), loss="logistic"), descent()),
     "hinge": (kf.MLP(depth=1), kf.Problem(X, np.sign(Y), loss="hinge"), descent(steps=5)),
-    "scales, widths": (
-        kf.MLP(depth=3, weight_scales=[1.3, 0.8, 1.1, 0.7], scales_multiply="weight", widths=[2.0, 0.5, 1.0]),
+    "scales": (
+        kf.MLP(depth=2, weight_scales=[1.3, 0.8, 0.7], scales_multiply="weight", bias_scale=0.5),
         kf.Problem(X, Y),
         descent(),
     ),
+    "widths": (kf.MLP(depth=3, widths=[2.0, 0.5, 1.0]), kf.Problem(X, Y), descent()),
     "momentum": (kf.MLP(depth=2), kf.Problem(X, Y), descent(momentum=0.7)),
     "decay": (kf.MLP(depth=2), kf.Problem(X, Y), descent(weight_decay=0.3)),
     "everything": (

@@ -65,17 +65,13 @@ def represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
         The basis, whose new directions (at most one a row of every coefficient) follow the old ones, and
         F (..., capacity), a Series as x is. Where the basis was full, F lacks the rest.
     """
-    with jax.default_matmul_precision("highest"):  # of bases, on devices that round products of float32 more by default
-        return _represent(basis, x)
-
-
-def _represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
     values = coefficients(x)
     orders = values.shape[:1] if isinstance(x, Series) else ()
     rows = values.reshape(*orders, -1, values.shape[-1])
     scale = jnp.maximum(basis.scale, jnp.mean(rows * rows, axis=(-2, -1)))
     unit = jnp.sqrt(jnp.where(scale > 0, scale, 1))[..., None, None]
-    basis, F = _coordinates(basis._replace(scale=scale), (rows / unit).reshape(-1, rows.shape[-1]))
+    with jax.default_matmul_precision("highest"):  # on devices that round products of float32 more by default
+        basis, F = _coordinates(basis._replace(scale=scale), (rows / unit).reshape(-1, rows.shape[-1]))
     return basis, like(x, (unit * F.reshape(*rows.shape[:-1], -1)).reshape(*values.shape[:-1], -1))
 
 
