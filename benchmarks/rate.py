@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import kernelfield as kf
 from cases import breast_cancer
@@ -60,7 +61,7 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> l
         run = MarchRun(method, network, breast_cancer(points), training, [])
         replicates = [run.replicate(number) for number in range(2)]
         before = [sizes(each) for each in replicates]
-        with ThreadPoolExecutor(2) as pool:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:
             for t in range(1, steps + 2):
                 compiled = sum(each.seconds_compile for each in replicates)
                 began = time.perf_counter()

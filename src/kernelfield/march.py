@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, field_validator
+from threadpoolctl import threadpool_limits
 
 from kernelfield import memory
 from kernelfield.checkpoint import Checkpoint
@@ -331,7 +332,8 @@ class MarchRun:
         """March all replicates in step, as many at once as there are cores, reporting progress on the way."""
         last, stride = self.training.steps, 1
         self.replicates, self.placement = [], placement(self.particles)
-        with ThreadPoolExecutor(self.at_once) as pool, together() as agreed:
+        one_each = threadpool_limits(1, "blas")  # of LAPACK's threads, which wait where those of XLA would work
+        with one_each, ThreadPoolExecutor(self.at_once) as pool, together() as agreed:
             try:
                 fresh = list(pool.map(self.replicate, range(self.count)))
                 if self.checkpoint is not None:

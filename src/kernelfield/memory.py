@@ -47,8 +47,8 @@ def state_bytes(layers: Sequential, setup: Setup, space: Space, capacities: Iter
     return one + (setup.particles - 1) * (two - one)
 
 
-def _no_points(dimensions: int, particles: int, seed: Any) -> np.ndarray:
-    return np.zeros((dimensions, particles))
+def _no_points(dimensions: int, particles: int, seed: Any, first: int = 0) -> np.ndarray:
+    return np.zeros((dimensions - first, particles))
 
 
 def rooms(first: int, directions: Sequence[int], block: int, particles: int) -> list[tuple[int, ...]]:

@@ -18,9 +18,10 @@ from jax import Array, lax
 
 from kernelfield.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.engine.basis import any_full, bases, completed, repeated
-from kernelfield.engine.infinite_matrix import Side, decayed, each_side, moved, slowed
+from kernelfield.engine.infinite_matrix import decayed, each_side, is_side, moved, slowed
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.series import Fields, leading, linear
+from kernelfield.engine.slabs import SHORT, SLAB
 from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
@@ -339,7 +340,8 @@ class Replicate:
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
         self.seconds_compile = 0.0
-        self.state = placement.made(lambda: self._initial_state(itertools.repeat(rounded(capacity, setup.particles))))
+        capacities = itertools.repeat(rounded(capacity, setup.particles))
+        self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state(capacities)))
 
     def march(self, stop: int, fields_at: Sequence[int]) -> None:
         """Advance to row `stop` unless the run diverges; `alive` tells. Rows `fields_at` keep fields, and the state."""
@@ -409,8 +411,8 @@ class Replicate:
             self.seconds_compile += time.perf_counter() - began
         return found
 
-    def _initial_state(self, capacities: Iterator[int]) -> Any:
-        state = initial_state(self.step.layers, self.setup, data_space(self.constants.data), capacities)
+    def _initial_state(self, capacities: Iterator[int], present: Any = None) -> Any:
+        state = initial_state(self.step.layers, self.setup, data_space(self.constants.data), capacities, present)
         return self.step.begin(state, self.constants)
 
     def _enlarge(self) -> None:
@@ -421,7 +423,9 @@ class Replicate:
         rooms = [(len(basis.q), int(basis.size), bool(basis.full)) for basis in found]
         capacities = enlarged(rooms, particles)
         present = repeated(self.snapshot())
-        self.state = self.placement.made(lambda: jax.tree.map(_into, self._initial_state(iter(capacities)), present))
+        self.state = self.placement.made(
+            lambda: _filled(lambda: self._initial_state(iter(capacities), present), present)
+        )
 
 
 def enlarged(rooms: Iterable[tuple[int, int, bool]], particles: int) -> tuple[int, ...]:
@@ -433,8 +437,9 @@ def enlarged(rooms: Iterable[tuple[int, int, bool]], particles: int) -> tuple[in
 
 
 def rounded(capacity: float, particles: int) -> int:
-    """The next multiple of 32, so that similar problems share a compilation; never more than particles."""
-    return min(32 * math.ceil(capacity / 32), particles)
+    """The next multiple of 32, or of a slab, so that similar problems share a compilation; never above particles."""
+    unit = 32 if capacity <= SHORT else SLAB
+    return min(unit * math.ceil(capacity / unit), particles)
 
 
 def data_space(data: Any) -> Space:
@@ -442,25 +447,39 @@ def data_space(data: Any) -> Space:
     return Space(None, data.shape[1:-1], data.shape[-1])
 
 
-def initial_state(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int]) -> Any:
-    """The states of all layers at initialization, with room for so many directions in every basis."""
+def initial_state(
+    layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], present: Any = None
+) -> Any:
+    """The states of all layers at initialization, with room for so many directions in every basis.
+
+    Without the coordinates of a smaller state, `present`, that is about to be copied into it.
+    """
     setup = dataclasses.replace(setup, capacities=capacities, populations=[])
-    return setup.dealt(layers.init(setup, space)[0])
+    return setup.dealt(layers.init(setup, space)[0], present)
 
 
 def grown(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], state: Any) -> Any:
     """A larger initial state, with `state` (NumPy arrays) copied into it; the W(0) beyond it has decayed as much."""
 
     def aged(side: Any, old: Any) -> Any:
-        return side._replace(W=old.scale * side.Z) if isinstance(side, Side) else side
+        return side._replace(W=old.scale * side.Z) if is_side(side) else side
 
-    larger = initial_state(layers, setup, space, capacities)
-    larger = jax.tree.map(aged, larger, state, is_leaf=lambda leaf: isinstance(leaf, Side))
-    return jax.tree.map(_into, larger, state)
+    def larger() -> Any:
+        return jax.tree.map(aged, initial_state(layers, setup, space, capacities, state), state, is_leaf=is_side)
+
+    return _filled(larger, state)
 
 
-def _into(larger: Array, values: np.ndarray) -> Array:
-    """`larger` with `values` in its corner; in NumPy, which compiles nothing for new shapes."""
-    filled = np.array(larger)
-    filled[tuple(slice(n) for n in values.shape)] = values
-    return jnp.asarray(filled)
+def _filled(larger: Callable[[], Any], state: Any) -> Any:
+    """What `larger` returns, on the device, with `state` in the corners of its arrays: one after the other, for room.
+
+    In NumPy, which compiles nothing for new shapes.
+    """
+    leaves, structure = jax.tree.flatten(larger())
+    for number, values in enumerate(jax.tree.leaves(state)):
+        filled = leaves[number]
+        if not (isinstance(filled, np.ndarray) and filled.flags.writeable):
+            filled = np.array(filled)
+        filled[tuple(slice(n) for n in values.shape)] = values
+        leaves[number] = jnp.asarray(filled)
+    return jax.tree.unflatten(structure, leaves)

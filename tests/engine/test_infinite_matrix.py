@@ -30,14 +30,15 @@ def infinite(coupling, scale=1.0):
     phi, passed = nonlinear(u), []
     for _ in range(2):
         matrix, F = forward(matrix, jnp.asarray(phi))
-        h = np.asarray(image(matrix.above.W, F))
+        h = np.asarray(image(matrix.above.W, F, matrix.features))
         g = np.tanh(h)
         matrix, G = backward(matrix, jnp.asarray(g))
-        z = np.asarray(image(matrix.below.W, G))
+        z = np.asarray(image(matrix.below.W, G, matrix.gradients))
         passed.append((h, g, z, phi))
         rate = jnp.full((POINTS, 1), RATE)
         matrix = matrix._replace(
-            above=learn(matrix.above, rate, F, jnp.asarray(g)), below=learn(matrix.below, rate, G, jnp.asarray(phi))
+            above=learn(matrix.above, rate, F, jnp.asarray(g), matrix.features),
+            below=learn(matrix.below, rate, G, jnp.asarray(phi), matrix.gradients),
         )
         phi = nonlinear(u + z)
     return passed

@@ -36,14 +36,34 @@ def test_longer_cubatures_continue_shorter_ones():
     np.testing.assert_array_equal(cubature(5, 16, SEED), cubature(9, 16, SEED)[:5])
 
 
+@pytest.mark.parametrize("points", [padded_sobol, cubature])
+@pytest.mark.parametrize("first", [3, SOBOL, SOBOL + 70, SOBOL + 199])
+def test_coordinates_are_the_same_without_those_before(points, first):
+    everything = points(SOBOL + 200, 1024, SEED)
+    np.testing.assert_array_equal(points(SOBOL + 200, 1024, SEED, first), everything[first:])
+
+
+def test_known_coordinates_are_left_out():
+    def dealt(known_up, known_down):
+        population = Population(padded_sobol, 64, SEED)
+        up, fixed, down = population.lane(1, 300, True), population.lane(1, 3, False), population.lane(2, 200, True)
+        rows = population.coordinates({up: known_up, fixed: 3, down: known_down} if known_up else {})
+        return rows[up], rows[fixed], rows[down]
+
+    (up, _, down), (more_up, fixed, more_down) = dealt(0, 0), dealt(260, 120)
+    assert not more_up[:, :260].any() and not fixed.any() and not more_down[:, :120].any()
+    np.testing.assert_array_equal(more_up[:, 260:], up[:, 260:])
+    np.testing.assert_array_equal(more_down[:, 120:], down[:, 120:])
+
+
 def test_cubature_refuses_more_coordinates_than_particles():
     with pytest.raises(OutOfParticles, match="17 Gaussian coordinates on 16 particles"):
         cubature(17, 16, SEED)
 
 
 def test_lanes_of_a_population_share_no_dimension_however_they_grow():
-    def unit_vectors(dimensions, particles, seed):
-        return np.eye(dimensions, particles)
+    def unit_vectors(dimensions, particles, seed, first=0):
+        return np.eye(dimensions, particles)[first:]
 
     def dealt(rows_up, rows_down):
         population = Population(unit_vectors, 64, SEED)
@@ -52,7 +72,7 @@ def test_lanes_of_a_population_share_no_dimension_however_they_grow():
             population.lane(1, 3, grows=False),
             population.lane(2, rows_down, grows=True),
         ]
-        rows = population.coordinates()
+        rows = population.coordinates({})
         return [each.argmax(axis=1).tolist() for lane in lanes for each in rows[lane]]
 
     small, large = dealt(4, 6), dealt(12, 9)
@@ -62,16 +82,16 @@ def test_lanes_of_a_population_share_no_dimension_however_they_grow():
 
 
 def test_joined_populations_deal_from_one_point_set():
-    def unit_vectors(dimensions, particles, seed):
-        return np.eye(dimensions, particles)
+    def unit_vectors(dimensions, particles, seed, first=0):
+        return np.eye(dimensions, particles)[first:]
 
     one, other, third = (Population(unit_vectors, 64, SEED) for _ in range(3))
     lanes = [one.lane(1, 2, grows=False), other.lane(3, 2, grows=False), third.lane(1, 1, grows=False)]
     other.join(third)
     one.join(third)
     one.join(other)  # again: nothing changes
-    assert other.coordinates() == third.coordinates() == {}
+    assert other.coordinates({}) == third.coordinates({}) == {}
     assert other.itself is third.itself is one
-    rows = one.coordinates()
+    rows = one.coordinates({})
     dealt = [dimension for lane in lanes for dimension in rows[lane].argmax(axis=2).ravel().tolist()]
     assert sorted(dealt) == list(range(9))

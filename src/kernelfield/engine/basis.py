@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from kernelfield.engine.series import Fields, Series, coefficients, like
+from kernelfield.engine.slabs import combination, coordinates
 
 State = TypeVar("State")
 
@@ -44,8 +45,9 @@ class Basis(NamedTuple):
 
 def empty_basis(capacity: int, particles: int, tol: float, dtype: jnp.dtype) -> Basis:
     """A basis without directions and room for `capacity`."""
+    q: Any = np.zeros((capacity, particles), dtype)
     return Basis(
-        q=jnp.zeros((capacity, particles), dtype),
+        q=q,
         size=jnp.zeros((), int),
         full=jnp.zeros((), bool),
         kept=jnp.zeros((), int),
@@ -88,10 +90,20 @@ def _coordinates(basis: Basis, x: Array) -> tuple[Basis, Array]:
         basis, F = _extend(basis, F, x)
         return basis, F, _left_out(basis, F, x), count + 1
 
-    F = x @ basis.q.T / x.shape[1]
+    F = _along(x, basis)
     start = basis, F, _left_out(basis, F, x), jnp.zeros((), int)
     basis, F, _, _ = lax.while_loop(goes_on, extend, start)
     return basis, F
+
+
+def _along(x: Array, basis: Basis) -> Array:
+    """<x q> (rows, capacity) of rows x (rows, S)."""
+    return coordinates(x, basis.q[None], basis.size) / x.shape[1]
+
+
+def _field(F: Array, basis: Basis) -> Array:
+    """The field (rows, S) of coordinates F (rows, capacity)."""
+    return combination(F, basis.q[None], basis.size)
 
 
 def block_size(basis: Basis, rows: int) -> int:
@@ -102,13 +114,13 @@ def block_size(basis: Basis, rows: int) -> int:
 def _left_out(basis: Basis, F: Array, x: Array) -> Array:
     """The largest variance of a row of x outside the basis: by Pythagoras, in double precision from the residual."""
     if x.dtype == jnp.float64:
-        return jnp.max(jnp.mean((x - F @ basis.q) ** 2, axis=1))
+        return jnp.max(jnp.mean((x - _field(F, basis)) ** 2, axis=1))
     return jnp.max(jnp.mean(x * x, axis=1) - jnp.sum(F * F, axis=1))
 
 
 def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
     """With the principal directions of what F leaves out of x, a block at a time."""
-    residual = x - F @ basis.q
+    residual = x - _field(F, basis)
     block = block_size(basis, len(x))
     axes, fresh = _principal_axes(residual, MARGIN * basis.tol, block)
 
@@ -123,7 +135,7 @@ def _extend(basis: Basis, F: Array, x: Array) -> tuple[Basis, Array]:
         found, basis, F = now
         count = jnp.minimum(fresh - found, block)
         directions = lax.dynamic_slice_in_dim(axes, found, block, axis=1).T @ residual
-        directions = _orthonormal(directions, basis.q, count)
+        directions = _orthonormal(directions, basis, count)
         loadings = residual @ directions.T / x.shape[1]
         q = lax.dynamic_update_slice(basis.q, directions, (basis.size, 0))
         old = lax.dynamic_slice(F, (0, basis.size), loadings.shape)
@@ -150,15 +162,15 @@ def _principal_axes(residual: Array, cut: Array, block: int) -> tuple[Array, Arr
     return axes.astype(residual.dtype), jnp.sum(kept).astype(int)
 
 
-def _orthonormal(directions: Array, q: Array, count: Array) -> Array:
-    """The first `count` of a few nearly orthonormal directions, orthonormal and orthogonal to q to rounding."""
-    directions = directions - directions @ q.T / q.shape[1] @ q
+def _orthonormal(directions: Array, basis: Basis, count: Array) -> Array:
+    """The first `count` of a few nearly orthonormal directions, orthonormal and orthogonal to a basis to rounding."""
+    directions = directions - _field(_along(directions, basis), basis)
     kept = (jnp.arange(len(directions)) < count).astype(jnp.float64)
     exact = directions.astype(jnp.float64) * kept[:, None]
-    overlap = exact @ exact.T / q.shape[1]
+    overlap = exact @ exact.T / exact.shape[1]
     triangle = jnp.linalg.cholesky(overlap + jnp.diag(1 - kept))
     by_inverse = solve_triangular(triangle, jnp.eye(len(directions)), lower=True)  # a product: sums like all others
-    return (by_inverse @ exact).astype(q.dtype)
+    return (by_inverse @ exact).astype(directions.dtype)
 
 
 def _leading_axes(gram: Array) -> tuple[Array, Array]:

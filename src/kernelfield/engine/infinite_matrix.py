@@ -30,7 +30,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kernelfield.engine.basis import Basis, block_size, represent
-from kernelfield.engine.series import Fields, coefficients, like, linear
+from kernelfield.engine.series import Fields, coefficients, leading, like, linear
+from kernelfield.engine.slabs import combination, coordinates, plus_products
 
 State = TypeVar("State")
 
@@ -66,6 +67,16 @@ class InfiniteMatrix(NamedTuple):
     below: Side | None
     above: Side
 
+    @property
+    def features(self) -> Array | int:
+        """Number of directions of features that W is known on; all of data."""
+        return self.above.Z.shape[1] if self.below is None else self.below.basis.size
+
+    @property
+    def gradients(self) -> Array:
+        """Number of directions of gradients that W^T is known on."""
+        return self.above.basis.size
+
 
 def forward(matrix: InfiniteMatrix, phi: Fields) -> tuple[InfiniteMatrix, Fields]:
     """The matrix, extended to know W on the features phi (..., S), and their coordinates F; then h = F W_F."""
@@ -94,21 +105,22 @@ def transmit(sender: Side, receiver: Side, x: Fields) -> tuple[Side, Side, Field
         sender, receiver and the coordinates (..., capacity) of x.
     """
     known = sender.basis.size
-    basis, coordinates = represent(sender.basis, x)
+    basis, X = represent(sender.basis, x)
     particles = basis.q.shape[1]
     block = block_size(basis, coefficients(x).size // particles)
 
     def bear(now: tuple[Array, Fields]) -> tuple[Array, Fields]:
         start, W = now
         born = lax.dynamic_slice_in_dim(basis.q, start, block)
-        response = born @ sender.Z.reshape(-1, particles).T / particles
-        responded = response.reshape(block, len(sender.Z), -1) @ receiver.basis.q
+        sent = receiver.basis
+        response = coordinates(born, sender.Z, sent.size).reshape(-1, len(sent.q)) / particles
+        responded = combination(response, sent.q[None], sent.size).reshape(block, len(sender.Z), -1)
         gaussian = lax.dynamic_slice_in_dim(receiver.Z, start, block, axis=1)
         images = receiver.scale * (gaussian + receiver.response * jnp.moveaxis(responded, 0, 1))
         return start + block, with_rows(W, images, start)
 
     _, W = lax.while_loop(lambda now: now[0] < basis.size, bear, (known, receiver.W))
-    return sender._replace(basis=basis), receiver._replace(W=W), coordinates
+    return sender._replace(basis=basis), receiver._replace(W=W), X
 
 
 def with_rows(W: Fields, rows: Array, start: Array) -> Fields:
@@ -118,18 +130,23 @@ def with_rows(W: Fields, rows: Array, start: Array) -> Fields:
     return like(W, lax.dynamic_update_slice(values, block, (0,) * (values.ndim - 2) + (start, 0)))
 
 
-def image(W: Fields, coordinates: Fields) -> Fields:
-    """Sum over matrices and directions of coordinates (rows, n k) times images W (n, k, S)."""
-    return coordinates @ linear(lambda values: values.reshape(-1, values.shape[-1]), W)
+def image(W: Fields, coordinates: Fields, size: Array | int) -> Fields:
+    """Sum over matrices and directions of coordinates (rows, n k) times images W (n, k, S), of the first `size` k."""
+    return combination(coordinates, W, size)
 
 
-def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields) -> Side:
-    """Gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity."""
-    learned = side.gain * ((rate * coordinates).T @ x)
-    learned = linear(lambda values: values.reshape(side.Z.shape), learned)
-    if side.velocity is None:
-        return side._replace(W=side.W + learned)
-    return side._replace(velocity=side.velocity + learned)
+def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields, size: Array | int) -> Side:
+    """Gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity.
+
+    Coordinates are (rows, n k), of which the first `size` directions are in use.
+    """
+    moving = side.W if side.velocity is None else side.velocity
+    wide = linear(
+        lambda values: values.reshape(len(values), -1, leading(x).shape[-1]), moving
+    )  # all sites of a readout
+    moved = plus_products(wide, side.gain * (rate * coordinates), x, size)
+    moved = linear(lambda values: values.reshape(side.Z.shape), moved)
+    return side._replace(W=moved) if side.velocity is None else side._replace(velocity=moved)
 
 
 def decayed(side: Side, kept: Array) -> Side:
@@ -150,8 +167,16 @@ def moved(side: Side, rate: Array) -> Side:
     return side._replace(W=side.W + side.velocity * rate.astype(side.Z.dtype))
 
 
+def is_side(leaf: object) -> bool:
+    """Whether a leaf of a tree of states is a side."""
+    return isinstance(leaf, Side)
+
+
+def sides(tree: object) -> list[Side]:
+    """Every side in a tree of states, in order."""
+    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_side) if is_side(leaf)]
+
+
 def each_side(change: Callable[[Side], Side], tree: State) -> State:
     """A tree of states with every side changed."""
-    return jax.tree.map(
-        lambda leaf: change(leaf) if isinstance(leaf, Side) else leaf, tree, is_leaf=lambda leaf: isinstance(leaf, Side)
-    )
+    return jax.tree.map(lambda leaf: change(leaf) if is_side(leaf) else leaf, tree, is_leaf=is_side)

@@ -8,36 +8,54 @@ leading, best dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
 SOBOL = 512  # coordinates of the Sobol sequence, before padding
-PointSet = Callable[[int, int, np.random.SeedSequence], np.ndarray]
+GROUP = 64  # coordinates of the padding that share a random generator
+
+
+class PointSet(Protocol):
+    """Gaussian coordinates of a number of particles."""
+
+    def __call__(self, dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
+        """Coordinates `first` to `dimensions`, (dimensions - first, particles)."""
+        ...
 
 
 class OutOfParticles(RuntimeError):
     """More Gaussian coordinates are needed than the point set can supply."""
 
 
-def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence) -> np.ndarray:
+def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
     """Standard normal coordinates (dimensions, particles), <z_i z_j> ~ delta_ij: scrambled Sobol points, then padding.
 
     Errors are those of Sobol points throughout: coordinates that come late carry little, and for them Latin hypercube
     sampling, one stratified sample in an order of its own for each, is as good at a fraction of the time.
+
+    Args:
+        dimensions, particles: how many.
+        seed: of all of them.
+        first: leave out those before.
     """
-    few = min(dimensions, SOBOL)
-    # A longer draw has an independent scramble, so that its new dimensions may join those of a shorter one.
-    scramble, orders = (np.random.default_rng(_child(seed, number)) for number in (few, SOBOL + 1))
-    z = np.empty((dimensions, particles), np.float32)
-    uniform = qmc.Sobol(few, scramble=True, rng=scramble).random(particles)
-    z[:few] = ndtri(np.clip(uniform.T, 1e-12, 1 - 1e-12))
+    z = np.empty((dimensions - first, particles), np.float32)
+    if first < (few := min(dimensions, SOBOL)):
+        # A longer draw has an independent scramble, so that its new dimensions may join those of a shorter one.
+        uniform = qmc.Sobol(few, scramble=True, rng=np.random.default_rng(_child(seed, few))).random(particles)
+        z[: few - first] = ndtri(np.clip(uniform.T[first:], 1e-12, 1 - 1e-12))
     strata = ndtri((np.arange(particles) + 0.5) / particles)
-    z[few:] = strata / np.sqrt(np.mean(strata**2))
-    orders.permuted(z[few:], axis=1, out=z[few:])
+    strata /= np.sqrt(np.mean(strata**2))
+    for start in range(SOBOL, dimensions, GROUP):
+        if start + GROUP > first:
+            group = np.tile(strata.astype(np.float32), (GROUP, 1))
+            np.random.default_rng(_child(seed, SOBOL + start)).permuted(group, axis=1, out=group)
+            wanted = slice(max(start, first), min(start + GROUP, dimensions))
+            z[wanted.start - first : wanted.stop - first] = group[wanted.start - start : wanted.stop - start]
     return z
 
 
@@ -45,7 +63,7 @@ def _child(seed: np.random.SeedSequence, number: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number))
 
 
-def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence) -> np.ndarray:
+def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
     """Signed unit vectors: <z_i z_j> = delta_ij exactly, hence exact averages of quadratic functions.
 
     A coordinate that no matrix has asked for yet is zero on every particle in use, so that rounding errors
@@ -55,8 +73,9 @@ def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence) -> n
         raise OutOfParticles(f"{dimensions} Gaussian coordinates on {particles} particles")
     rng = np.random.default_rng(seed)
     places, signs = rng.permutation(particles), rng.choice([-1.0, 1.0], particles)  # the same for any number of them
-    z = np.zeros((dimensions, particles))
-    z[np.arange(dimensions), places[:dimensions]] = signs[:dimensions]
+    places, signs = places[first:dimensions], signs[first:dimensions]
+    z = np.zeros((dimensions - first, particles))
+    z[np.arange(dimensions - first), places] = signs
     return np.sqrt(particles) * z
 
 
@@ -95,8 +114,8 @@ class Population:
         if mine is not theirs:
             mine.lanes, theirs.lanes, theirs.joined = mine.lanes + theirs.lanes, [], mine
 
-    def coordinates(self) -> dict[Lane, np.ndarray]:
-        """The coordinates of every lane, (matrices, rows, S) each.
+    def coordinates(self, known: Mapping[Lane, int]) -> dict[Lane, np.ndarray]:
+        """The coordinates of every lane, (matrices, rows, S) each; zeros for its first rows, where they are `known`.
 
         Row j of a lane has the same dimension of the point set however many rows the growing lanes have.
         """
@@ -110,6 +129,12 @@ class Population:
                     at.append(range(dimension, dimension + lane.matrices))
                 if row < lane.rows or lane.grows:
                     dimension += lane.matrices
-        needed = 1 + max(each[-1] for at in dimensions.values() for each in at)
-        table = self.points(needed, self.particles, self.seed)
-        return {lane: table[np.array(at).T] for lane, at in dimensions.items()}
+        wanted = {lane: np.array(at[known.get(lane, 0) :]).T for lane, at in dimensions.items()}
+        numbers = np.concatenate([np.ravel(each) for each in wanted.values()]).astype(int)
+        first = int(min(numbers, default=0))
+        table = self.points(1 + int(max(numbers, default=-1)), self.particles, self.seed, first)
+        found = {}
+        for lane, at in wanted.items():
+            found[lane] = np.zeros((lane.matrices, lane.rows, self.particles), table.dtype)
+            found[lane][:, lane.rows - at.shape[-1] :] = table[at - first] if at.size else 0
+        return found

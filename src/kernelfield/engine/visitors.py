@@ -44,6 +44,7 @@ def visit(visited: Visited, phi: Array, seen: Callable[[Array], Array]) -> tuple
         The matrix, coordinates F in its basis, and h and u (P B, S).
     """
     below, above = visited.matrix
+    known = visited.matrix.features
     (places, _, particles), (points, *sites, _) = above.Z.shape, phi.shape
     rows = phi.reshape(points, -1, phi.shape[-1])
     count = rows.shape[1]
@@ -71,8 +72,8 @@ def visit(visited: Visited, phi: Array, seen: Callable[[Array], Array]) -> tuple
     own, W, Z = _joined(visited.own, own), _joined(visited.W, images), _joined(visited.Z, gaussian)
     F, mine = (each.reshape(points, *sites, -1) for each in (F, mine))
     alone = seen(mine).reshape(points, -1, W.shape[1] * W.shape[2])
-    h = image(above.W, seen(F)) + above.scale * (alone @ W.reshape(points, -1, particles)).reshape(-1, particles)
-    u = above.scale * (image(above.Z, seen(F)) + image(Z, alone.reshape(-1, alone.shape[-1])))
+    h = image(above.W, seen(F), known) + above.scale * (alone @ W.reshape(points, -1, particles)).reshape(-1, particles)
+    u = above.scale * (image(above.Z, seen(F), known) + alone.reshape(-1, alone.shape[-1]) @ Z.reshape(-1, particles))
     return visited._replace(own=own, W=W, Z=Z), F, h, u
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.basis import Basis, empty_basis
-from kernelfield.engine.infinite_matrix import Side, each_side
+from kernelfield.engine.infinite_matrix import Side, each_side, sides
 from kernelfield.engine.points import PointSet, Population
 from kernelfield.engine.series import Fields, leading, linear
 
@@ -141,14 +141,20 @@ class Setup:
         factors = (jnp.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
         return Side(basis, lane, None, *factors)
 
-    def dealt(self, state: State) -> State:
-        """`state` with the coordinates of every lane in its place."""
-        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates().items()}
+    def dealt(self, state: State, present: State = None) -> State:
+        """`state` with the coordinates of every lane in its place, as NumPy arrays.
+
+        Those that a smaller state has are left out, zeros, if it is `present`.
+        """
+        lanes: list[Any] = [side.Z for side in sides(state)]
+        known = dict(zip(lanes, (small.Z.shape[1] for small in sides(present)), strict=False))
+        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates(known).items()}
 
         def filled(side: Side) -> Side:
             lane: Any = side.Z
-            Z = jnp.array(coordinates[lane].astype(self.dtype))
-            return side._replace(Z=Z, W=side.scale * Z, velocity=jnp.zeros_like(Z) if self.momentum else None)
+            Z = coordinates[lane].astype(self.dtype, copy=False)
+            W = np.asarray(side.scale) * Z
+            return side._replace(Z=Z, W=W, velocity=np.zeros_like(Z) if self.momentum else None)
 
         return each_side(filled, state)
 

@@ -62,7 +62,7 @@ class Bias(Simple):
         rows = flat(trace.g)
         count = len(leading(rows))
         ones = jnp.ones((count, 1), state.side.Z.dtype)
-        return state._replace(side=learn(state.side, in_rows(rate, count), ones, rows))
+        return state._replace(side=learn(state.side, in_rows(rate, count), ones, rows, 1))
 
     def tangent(self, state: BiasState, trace: BiasTrace, other: BiasTrace) -> Fields:
         """G, summed over pairs of sites."""

@@ -68,8 +68,8 @@ class Readout(Scaled):
     def update(self, state: ReadoutState, trace: WeightTrace, rate: Fields) -> ReadoutState:
         """w_c += sum_mu rate_mu chi_{mu c} phi_mu."""
         phi = linear(lambda each: each.reshape(len(each), -1), trace.phi)
-        column = in_rows(rate, len(leading(phi)))
-        return state._replace(side=learn(state.side, column, trace.G * self._scale(sites_of(trace.phi)), phi))
+        column, G = in_rows(rate, len(leading(phi))), trace.G * self._scale(sites_of(trace.phi))
+        return state._replace(side=learn(state.side, column, G, phi, 1))
 
     def tangent(self, state: ReadoutState, trace: WeightTrace, other: WeightTrace) -> Fields:
         """Phi^L of every output, with sites their mean."""

@@ -93,7 +93,7 @@ class Weights(Scaled):
             return state, Signal(*(spread(rows, samples, wiring.above) for rows in up)), WeightTrace(phi=phi, F=F)
         state, F = infinite_matrix.forward(state, phi)
         seen = gathered(F, wiring.up)
-        h, u = (spread(image(W, seen), samples, wiring.above) for W in (state.above.W, state.above.Z))
+        h, u = (spread(image(W, seen, state.features), samples, wiring.above) for W in (state.above.W, state.above.Z))
         return state, Signal(h, state.above.scale * u), WeightTrace(phi=phi, F=F)
 
     def backward(
@@ -105,20 +105,20 @@ class Weights(Scaled):
         if state.below is None:
             return state, None, trace
         wiring = self.wiring(sites_of(trace.phi))
-        z = image(state.below.W, gathered(G, wiring.down))
+        z = image(state.below.W, gathered(G, wiring.down), state.gradients)
         return state, spread(z, len(leading(chi)), wiring.below), trace
 
     def update(self, state: InfiniteMatrix, trace: WeightTrace, rate: Fields) -> InfiniteMatrix:
         """W_F += sum_mu rate_mu F_mu^T g_mu and W_B += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
         wiring = self.wiring(sites_of(trace.F))
 
-        def learned(side: Any, coordinates: Fields, table: np.ndarray, x: Fields) -> Any:
+        def learned(side: Any, coordinates: Fields, table: np.ndarray, x: Fields, size: Any) -> Any:
             rows = flat(x)
-            return learn(side, in_rows(rate, len(leading(rows))), gathered(coordinates, table), rows)
+            return learn(side, in_rows(rate, len(leading(rows))), gathered(coordinates, table), rows, size)
 
         return state._replace(
-            above=learned(state.above, trace.F, wiring.up, trace.g),
-            below=state.below and learned(state.below, trace.G, wiring.down, trace.phi),
+            above=learned(state.above, trace.F, wiring.up, trace.g, state.features),
+            below=state.below and learned(state.below, trace.G, wiring.down, trace.phi, state.gradients),
         )
 
     def tangent(self, state: InfiniteMatrix, trace: WeightTrace, other: WeightTrace) -> Fields:

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.checkpoint import Checkpoint
-from kernelfield.engine.infinite_matrix import Side
+from kernelfield.engine.infinite_matrix import Side, each_side
 from kernelfield.engine.series import Series, Variable, coefficients
 from kernelfield.march import OnParticles
 from kernelfield.networks import MLP
@@ -119,10 +118,7 @@ class SeriesStep(Step):
             scale = jnp.zeros(ORDERS, side.basis.scale.dtype)
             return side._replace(W=Series(learned) + side.W, basis=side.basis._replace(scale=scale))
 
-        def is_side(leaf: Any) -> bool:
-            return isinstance(leaf, Side)
-
-        return jax.tree.map(lambda leaf: lifted(leaf) if is_side(leaf) else leaf, state, is_leaf=is_side)
+        return each_side(lifted, state)
 
     orders: ClassVar[int] = ORDERS
 
