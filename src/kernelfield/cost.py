@@ -1,13 +1,14 @@
-"""What a solve will take, before it runs: time and memory, from solves of a few of its points.
+"""What a solve will take, before it runs: time and memory, from its first steps and from smaller runs to the end.
 
-A step moves every point along every direction of every basis on all particles, so that its cost is points times
-directions times particles, and that of moving bases through memory directions times particles: two solves give the
-shares of both. How many directions there will be is not known beforehand; solves of n, 2n, 4n, ... points show how it
-grows with the number of points, which is extrapolated by a power law.
+How many directions there will be is not known beforehand. The first steps of the run itself say where it begins; how
+it goes on is seen in a run of fewer points on as many fewer particles. A step moves every point along every direction
+on all particles, and a new direction is compared with all others: seconds are a combination of the two.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -28,35 +29,57 @@ from kernelfield.solution import Solution
 from kernelfield.solve import check, check_input
 from kernelfield.training import GradientDescent
 
-FEWEST = 8  # points of the first pilot
-LONGER = 4.0  # times the seconds of one pilot that the next one takes, about
+FEWEST = 8  # points of the smallest run
+LONGER = 8.0  # times the seconds of one run that one of twice the points on twice the particles takes, about
+LOOKS = 3  # at a run, before it is given up: fewer say nothing of how it goes on
 ARRAYS = 3  # as large as the largest of the state, that a compiled step needs for itself
-COPIES = 3  # of a state while its bases are enlarged: in NumPy, larger, and larger in NumPy
+COPIES = 2  # of a state while its bases are enlarged
 PROGRAMS = 3 * memory.GIB // 4  # compiled, and what else the process holds besides arrays
 
 
 @dataclass(frozen=True)
+class Look:
+    """At a run: the step it had come to, after so many seconds, and its directions in every basis."""
+
+    step: int
+    seconds: float
+    directions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Pilot:
-    """A solve of some of the points, by as many replicates as march at once.
+    """The run of a part of the points, or the first steps of the whole, by as many replicates as march at once.
 
     Args:
         points: n.
         particles: S.
+        steps: that were done.
         seconds: to run.
         seconds_compile: to compile.
-        directions: in every basis at the end.
+        looks: at it on the way.
     """
 
     points: int
     particles: int
+    steps: int
     seconds: float
     seconds_compile: float
-    directions: tuple[int, ...]
+    looks: tuple[Look, ...] = field(repr=False)
 
     @property
-    def work(self) -> np.ndarray:
-        """What seconds are a combination of: particles times directions, which move through memory, and products."""
-        return np.array([1.0, self.points]) * self.particles * sum(self.directions)
+    def directions(self) -> tuple[int, ...]:
+        """In every basis at the end."""
+        return self.looks[-1].directions
+
+    @property
+    def seconds_after(self) -> float:
+        """From the last step to the solution."""
+        return self.seconds - self.looks[-1].seconds
+
+    def at(self, step: int) -> np.ndarray:
+        """Directions in every basis at a step."""
+        known = np.array([each.directions for each in self.looks]).T
+        return np.array([np.interp(step, [each.step for each in self.looks], counts) for counts in known])
 
 
 @dataclass(frozen=True)
@@ -96,14 +119,14 @@ def estimate(
     seconds: float = 60.0,
     progress: bool = True,
 ) -> Cost:
-    """Time and memory that `kernelfield.solve` will take, from solves of a few of the points.
+    """Time and memory that `kernelfield.solve` will take, from its first steps and solves of a few of the points.
 
     Args:
         network: what learns.
         problem: what is learned.
         training: how it learns.
         method: March() by default, or another one on particles.
-        seconds: that the estimate itself may take, roughly.
+        seconds: that the estimate itself may take, roughly, without compilation.
         progress: show a progress bar.
 
     Returns:
@@ -129,83 +152,117 @@ def estimate(
     if type(training) is not GradientDescent:
         raise ValueError(f"estimate knows what GradientDescent takes, not {type(training).__name__}")
     own = psutil.Process().memory_info().rss + PROGRAMS
+    most, run = own + memory.available(), MarchRun(method, network, problem, training, [0, training.steps])
+
+    def needed(directions: Sequence[int]) -> int:
+        return own + _bytes(run, directions)
+
     with bar("estimate", progress) as report:
-        pilots = _pilots(method, network, problem, training, seconds, report)
-    run = MarchRun(method, network, problem, training, [0, training.steps])
-    points, particles, last = problem.points, run.particles, pilots[-1]
-    directions = tuple(
-        round(min(particles, _at(points, [each.points for each in pilots], counts)))
-        for counts in zip(*(each.directions for each in pilots), strict=True)
-    )
-    whole = Pilot(points, particles, 0.0, 0.0, directions)
-    seconds = last.seconds * _relative(whole, last, pilots[-2:])
-    needed, most = own + _bytes(run, directions), own + memory.available()
+        pilots = _pilots(run, seconds, report, lambda directions: needed(directions) <= most)
+    last = pilots[-1]
+    directions, one_round = last.directions, last.seconds
+    if (last.points, last.steps) != (problem.points, training.steps):
+        directions, one_round = _extrapolated(pilots, run)
+    whole = needed(directions)
     return Cost(
-        seconds=seconds * math.ceil(run.count / run.at_once),
+        seconds=one_round * math.ceil(run.count / run.at_once),
         seconds_compile=last.seconds_compile
-        * len(_rooms(points, particles, directions))
+        * len(_rooms(problem.points, run.particles, directions))
         / len(_rooms(last.points, last.particles, last.directions)),
-        memory=needed,
+        memory=whole,
         available=most,
         directions=directions,
         pilots=tuple(pilots),
-        advice=None if needed <= most else memory.smaller(particles, run.count, 4 * points, most / needed),
+        advice=None if whole <= most else memory.smaller(run.particles, run.count, 4 * problem.points, most / whole),
     )
 
 
 def _pilots(
-    method: OnParticles,
-    network: Any,
-    problem: Problem,
-    training: GradientDescent,
-    seconds: float,
-    report: Callable[[int, int], None],
+    run: MarchRun, seconds: float, report: Callable[[int, int], None], fits: Callable[[Sequence[int]], bool]
 ) -> list[Pilot]:
-    """At least two, as long as they take no more than so many seconds, up to one of all points."""
+    """Runs of more and more points for half of the seconds, then the whole as far as it comes, if it fits."""
+    problem, halvings = run.problem, max(0, int(math.log2(run.problem.points / FEWEST)))
     order = np.random.default_rng(0).permutation(problem.points)
     order = order[np.argsort(problem.weights[order] == 0, kind="stable")] if not problem.weights.all() else order
-    sizes = [problem.points]
-    while sizes[0] >= 2 * FEWEST:
-        sizes.insert(0, math.ceil(sizes[0] / 2))
     ran: list[Pilot] = []
-    for number, size in enumerate(sizes):
-        left = seconds - sum(each.seconds + each.seconds_compile for each in ran)
-        if len(ran) >= 2 and LONGER * ran[-1].seconds > left:
-            break
-        report(number, len(sizes))
-        ran.append(_pilot(method, network, _part(problem, order[:size]), training))
+    left = seconds
+    for halving in range(halvings, -1, -1):
+        report(halvings - halving, halvings + 1)
+        if halving and (not ran or LONGER * ran[-1].seconds < left / 2):
+            chosen = order[: math.ceil(problem.points / 2**halving)]
+            part = Problem(problem.X[chosen], problem.y[chosen], problem.weights[chosen], problem.loss)
+            ran.append(_pilot(run, part, run.settings.particles >> halving, left / 2))
+        elif not halving and (not ran or fits(_multiplied(ran[-1].directions, problem.points / ran[-1].points))):
+            ran.append(_pilot(run, problem, run.settings.particles, left))
+        left = seconds - sum(each.seconds for each in ran)
     return ran
 
 
-def _part(problem: Problem, chosen: np.ndarray) -> Problem:
-    return Problem(problem.X[chosen], problem.y[chosen], problem.weights[chosen], problem.loss)
+def _multiplied(directions: Sequence[int], factor: float) -> tuple[int, ...]:
+    return tuple(round(factor * count) for count in directions)
 
 
-def _pilot(method: OnParticles, network: Any, problem: Problem, training: GradientDescent) -> Pilot:
-    began, last = time.perf_counter(), training.steps
-    run = MarchRun(method, network, problem, training, [0, last])
+class _Enough(Exception):
+    """A run has taken its time."""
+
+
+def _pilot(whole: MarchRun, problem: Problem, particles: int, seconds: float) -> Pilot:
+    """A run, as far as it comes in so many seconds; on all particles if these do not suffice."""
+    began, last, looks = time.perf_counter(), whole.training.steps, []
+    method = whole.settings.model_copy(update={"particles": particles})
+    run = MarchRun(method, whole.network, problem, whole.training, [0, last])
     run.count = run.at_once
-    status = run.march_with_enough(lambda done, total: None)
-    solution = run.solution(status)
-    check(status, solution if isinstance(solution, Solution) else None)
-    sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
-    compiling = sum(each.seconds_compile for each in run.replicates)
-    elapsed = time.perf_counter() - began - compiling
-    return Pilot(problem.points, run.particles, elapsed, compiling, tuple(map(max, zip(*sizes, strict=True))))
+
+    def compiling() -> float:
+        return sum(each.seconds_compile for each in run.replicates)
+
+    def look(done: int, total: int) -> None:
+        if looks and done <= looks[-1].step:  # begun again, with more particles
+            looks.clear()
+        sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
+        counts = tuple(map(max, zip(*sizes, strict=True)))
+        looks.append(Look(done, time.perf_counter() - began - compiling(), counts))
+        if len(looks) >= LOOKS and looks[-1].seconds > seconds:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        status = run.march_with_enough(look)
+        if status.code == "out_of_particles" and particles < whole.settings.particles:
+            return _pilot(whole, problem, whole.settings.particles, seconds)
+        solution = run.solution(status)
+        check(status, solution if isinstance(solution, Solution) else None)
+    elapsed = time.perf_counter() - began - compiling()
+    return Pilot(problem.points, run.particles, looks[-1].step, elapsed, compiling(), tuple(looks))
 
 
-def _relative(whole: Pilot, last: Pilot, pilots: Sequence[Pilot]) -> float:
-    """How many times as long as the last of the pilots, two of which give the shares of memory and products."""
-    shares, _ = nnls(np.stack([each.work / each.seconds for each in pilots]), np.ones(len(pilots)))
-    return float(whole.work @ shares / (last.work @ shares))
+def _extrapolated(pilots: Sequence[Pilot], run: MarchRun) -> tuple[tuple[int, ...], float]:
+    """Directions at the end and seconds of the whole, which goes on as the run before it, or is a multiple of that."""
+    points, steps, last = run.problem.points, run.training.steps, pilots[-1]
+    if last.points == points:
+        shape = pilots[-2] if len(pilots) > 1 else last
+        start, elapsed = last.steps, last.looks[-1].seconds
+        factors = np.array(last.directions) / np.maximum(shape.at(start), 1)
+    else:
+        shape, start, elapsed = last, 0, 0.0
+        factors = np.full(len(last.directions), points / last.points)
+    path = np.array([np.minimum(factors * shape.at(t), run.particles) for t in range(start, steps + 1)])
+    work = [
+        _work(each, [look.step for look in each.looks], [look.directions for look in each.looks]) for each in pilots
+    ]
+    taken = [np.diff([look.seconds for look in each.looks]) for each in pilots]
+    rates, _ = nnls(np.concatenate(work), np.concatenate(taken))
+    ahead = _work(dataclasses.replace(last, points=points, particles=run.particles), range(start, steps + 1), path)
+    records = points * path[-1].sum() / (shape.points * sum(shape.directions))  # times as many of them in the end
+    seconds = elapsed + ahead.sum(axis=0) @ rates + shape.seconds_after * records
+    return tuple(round(count) for count in path[-1]), float(seconds)
 
 
-def _at(x: float, known: Sequence[float], values: Sequence[float]) -> float:
-    """The power law through the last two of the values, at x; proportional to x where there is one."""
-    power = 1.0
-    if len(values) > 1 and min(values[-2:]) > 0:
-        power = float(np.clip(np.log(values[-1] / values[-2]) / np.log(known[-1] / known[-2]), 0.0, 1.2))
-    return values[-1] * (x / known[-1]) ** power
+def _work(run: Pilot, steps: Sequence[int], directions: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+    """Products between looks at these steps, (looks - 1, 2): of points and directions, of directions with new ones."""
+    counts = np.array(directions, float)
+    moved = run.points * np.diff(steps) * counts[1:].sum(axis=1)
+    met = np.sum(counts[1:] * np.diff(counts, axis=0), axis=1)
+    return run.particles * np.stack([moved, met], axis=1)
 
 
 def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple[int, ...]]:
