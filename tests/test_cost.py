@@ -1,12 +1,14 @@
 """Time and memory of a solve, before it runs."""
 
+import math
+
 import jax
 import pytest
 
 import kernelfield as kf
 from commands import exit_code
 from kernelfield import march, memory
-from kernelfield.cost import _at
+from kernelfield.cost import Look, Pilot, _extrapolated, _pilot
 from kernelfield.datasets import gaussian
 from kernelfield.march import MarchRun
 from kernelfield.replicate import bases
@@ -32,10 +34,50 @@ def test_pilots_of_all_points_say_what_the_solve_finds():
     assert found.fits and found.advice is None and found.seconds == found.pilots[-1].seconds
 
 
-@pytest.mark.parametrize("power", [0.3, 1.0])
-def test_power_laws_are_extrapolated_exactly(power):
-    known = [2.0, 4.0, 8.0]
-    assert _at(32.0, known, [x**power for x in known]) == pytest.approx(32.0**power)
+def pilot(points, particles, steps, growth, after=0.0):
+    """A run that obeys the law of `cost`: directions grow in proportion, and seconds are products."""
+    seconds, looks, counts = 3.0, [], None
+    for step in steps:
+        now = tuple(round(points * growth(step) * part) for part in (10, 20))
+        if counts is not None:
+            moved = points * (step - looks[-1].step) * sum(now)
+            met = sum(new * (new - old) for new, old in zip(now, counts, strict=True))
+            seconds += particles * (2e-7 * moved + 3e-7 * met)
+        looks.append(Look(step, seconds, now))
+        counts = now
+    return Pilot(points, particles, steps[-1], seconds + after, 0.0, tuple(looks))
+
+
+def test_a_run_goes_on_as_a_smaller_one_did():
+    """Exact if it does: directions and seconds from the first steps of one and all steps of the other."""
+
+    def growth(step):
+        return 1 + step / 10
+
+    problem, training = gaussian(32, 20), kf.GradientDescent(learning_rate=0.2, steps=40)
+    run = MarchRun(kf.March(particles=4096, replicates=2), NETWORK, problem, training, [0])
+    steps = range(1, 41)
+    whole, small = pilot(32, 4096, steps, growth, after=8.0), pilot(16, 2048, steps, growth, after=2.0)
+    begun = pilot(32, 4096, steps[:5], growth)
+    directions, seconds = _extrapolated([small, begun], run)
+    assert directions == whole.directions and seconds == pytest.approx(whole.seconds)
+    directions, seconds = _extrapolated([small], run)  # where the whole does not fit: as many times as there are points
+    assert directions == whole.directions
+    assert seconds == pytest.approx(whole.seconds - 3, rel=0.05)  # without what it takes to begin
+    directions, _ = _extrapolated([begun], run)
+    assert directions == begun.directions  # nothing is known of how it goes on
+
+
+def test_first_steps_and_a_smaller_run_say_how_many_directions_there_will_be():
+    problem, training = gaussian(64, 20), kf.GradientDescent(learning_rate=0.2, steps=30)
+    run = MarchRun(kf.March(particles=512, replicates=1), NETWORK, problem, training, [0])
+    small = _pilot(run, gaussian(32, 20), 256, math.inf)
+    begun = _pilot(run, problem, 512, 0.0)  # no seconds: as few steps as say anything
+    assert small.steps == 30 and begun.steps < 30
+    found, _ = _extrapolated([small, begun], run)
+    solution = kf.solve(NETWORK, problem, training, run.settings, progress=False)
+    ranks = [*solution.info["feature_ranks"], *solution.info["gradient_ranks"]]
+    assert sum(begun.directions) < sum(found) == pytest.approx(sum(ranks), rel=0.3)
 
 
 def test_memory_that_is_not_there_is_refused_before_the_start(monkeypatch):
@@ -76,7 +118,7 @@ def test_the_command_prints_time_and_memory(tmp_path, capsys):
     )
     assert exit_code("estimate", str(config)) == 0
     said = capsys.readouterr().out
-    assert "to run" in said and "GiB of memory" in said and "from 4 points" in said
+    assert "to run" in said and "GiB of memory" in said and "from 4 steps of 4 points" in said
 
 
 def test_linear_networks_that_need_more_particles_are_estimated_too(monkeypatch):

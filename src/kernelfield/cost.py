@@ -33,7 +33,7 @@ FEWEST = 8  # points of the smallest run
 LONGER = 8.0  # times the seconds of one run that one of twice the points on twice the particles takes, about
 LOOKS = 3  # at a run, before it is given up: fewer say nothing of how it goes on
 ARRAYS = 3  # as large as the largest of the state, that a compiled step needs for itself
-COPIES = 2  # of a state while its bases are enlarged
+FIELDS = 5  # of all points on all particles, kept or at work, for every basis
 PROGRAMS = 3 * memory.GIB // 4  # compiled, and what else the process holds besides arrays
 
 
@@ -158,7 +158,7 @@ def estimate(
         return own + _bytes(run, directions)
 
     with bar("estimate", progress) as report:
-        pilots = _pilots(run, seconds, report, lambda directions: needed(directions) <= most)
+        pilots = _pilots(run, seconds, report, lambda look: needed(look.directions) <= most)
     last = pilots[-1]
     directions, one_round = last.directions, last.seconds
     if (last.points, last.steps) != (problem.points, training.steps):
@@ -178,9 +178,9 @@ def estimate(
 
 
 def _pilots(
-    run: MarchRun, seconds: float, report: Callable[[int, int], None], fits: Callable[[Sequence[int]], bool]
+    run: MarchRun, seconds: float, report: Callable[[int, int], None], fits: Callable[[Look], bool]
 ) -> list[Pilot]:
-    """Runs of more and more points for half of the seconds, then the whole as far as it comes, if it fits."""
+    """Runs of more and more points for half of the seconds, then the whole as far as it comes and fits into memory."""
     problem, halvings = run.problem, max(0, int(math.log2(run.problem.points / FEWEST)))
     order = np.random.default_rng(0).permutation(problem.points)
     order = order[np.argsort(problem.weights[order] == 0, kind="stable")] if not problem.weights.all() else order
@@ -192,22 +192,24 @@ def _pilots(
             chosen = order[: math.ceil(problem.points / 2**halving)]
             part = Problem(problem.X[chosen], problem.y[chosen], problem.weights[chosen], problem.loss)
             ran.append(_pilot(run, part, run.settings.particles >> halving, left / 2))
-        elif not halving and (not ran or fits(_multiplied(ran[-1].directions, problem.points / ran[-1].points))):
-            ran.append(_pilot(run, problem, run.settings.particles, left))
+        elif not halving and (not ran or fits(ran[-1].looks[0])):
+            ran.append(_pilot(run, problem, run.settings.particles, left, fits))
         left = seconds - sum(each.seconds for each in ran)
     return ran
-
-
-def _multiplied(directions: Sequence[int], factor: float) -> tuple[int, ...]:
-    return tuple(round(factor * count) for count in directions)
 
 
 class _Enough(Exception):
     """A run has taken its time."""
 
 
-def _pilot(whole: MarchRun, problem: Problem, particles: int, seconds: float) -> Pilot:
-    """A run, as far as it comes in so many seconds; on all particles if these do not suffice."""
+def _pilot(
+    whole: MarchRun,
+    problem: Problem,
+    particles: int,
+    seconds: float,
+    fits: Callable[[Look], bool] = lambda look: True,
+) -> Pilot:
+    """A run, as far as it comes in so many seconds and fits; on all particles if these do not suffice."""
     began, last, looks = time.perf_counter(), whole.training.steps, []
     method = whole.settings.model_copy(update={"particles": particles})
     run = MarchRun(method, whole.network, problem, whole.training, [0, last])
@@ -222,7 +224,7 @@ def _pilot(whole: MarchRun, problem: Problem, particles: int, seconds: float) ->
         sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
         counts = tuple(map(max, zip(*sizes, strict=True)))
         looks.append(Look(done, time.perf_counter() - began - compiling(), counts))
-        if len(looks) >= LOOKS and looks[-1].seconds > seconds:
+        if len(looks) >= LOOKS and (looks[-1].seconds > seconds or not fits(looks[-1])):
             raise _Enough
 
     with contextlib.suppress(_Enough):
@@ -271,18 +273,17 @@ def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
-    """What arrays take: at the end, or when bases are enlarged for the last time, which takes copies of those at work.
+    """What arrays take at the end; while bases are enlarged, they take no more.
 
-    Every replicate has its state, again that of the first and at the end that of the last step, for predictions, and
-    the coordinates that it recorded, of which one layer's are copied in the end.
+    Every replicate has its state, that of the first step and that of the last one, for predictions, fields of points,
+    and the coordinates that it recorded, of which one layer's are copied in the end.
     """
     points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
     rooms = _rooms(points, particles, directions)
     first, last = run.state_bytes(rooms[0]), run.state_bytes(rooms[-1])
     kinds = run.step.records + run.step.records * run.step.plain  # features and gradients, about half of the room each
-    recorded = (run.training.steps + 1) * points * item * kinds / 2 * sum(rooms[-1])
+    recorded = (run.training.steps + 1) * points * item * kinds * sum(rooms[-1]) // 2
     one_layer = (run.training.steps + 1) * points * item * max(directions) if kinds else 0
-    at_the_end = last + round(recorded) + one_layer
-    enlarging = run.at_once * COPIES * last if len(rooms) > 1 else 0
+    fields = FIELDS * len(directions) * points * particles * item
     working = run.at_once * (ARRAYS * max(rooms[-1]) * particles * item + RECORD_BYTES)
-    return run.count * (first + last) + working + max(run.count * at_the_end, enlarging)
+    return run.count * (first + 2 * last + fields + recorded + one_layer) + working

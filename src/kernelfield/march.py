@@ -163,8 +163,8 @@ class OnParticles(Spec):
         network: Any,
         problem: Problem,
         predictions: np.ndarray,
-        features: list[np.ndarray],
-        gradients: list[np.ndarray],
+        features: list[Any],
+        gradients: list[Any],
         tangents: np.ndarray | None,
     ) -> dict[str, Any]:
         """Arguments of the Solution.
@@ -179,15 +179,14 @@ class OnParticles(Spec):
         Returns:
             Predictions and kernels by the names that `Solution` has for them.
         """
-        one, tolerances = readout_gradients(problem), self.tolerances(network)
-        Phi, G = (
-            [slim(factor, TIME_TOL * tol) for factor in factors]
-            for factors, tol in zip((features, gradients), tolerances, strict=True)
-        )
+        one = readout_gradients(problem)
+        for factors, tol in zip((features, gradients), self.tolerances(network), strict=True):
+            for layer, factor in enumerate(factors):
+                factors[layer] = slim(factor, TIME_TOL * tol)  # in its place: both would be much
         return {
             "replicate_predictions": predictions,
-            "feature_factors": (problem.input_coordinates[None, None], *Phi) if self.tracks_features else (),
-            "gradient_factors": (*G, one) if self.tracks_gradients(problem) else (),
+            "feature_factors": (problem.input_coordinates[None, None], *features) if self.tracks_features else (),
+            "gradient_factors": (*gradients, one) if self.tracks_gradients(problem) else (),
             "tangent_kernels": tangents,
         }
 
@@ -403,6 +402,8 @@ class MarchRun:
             return status
         features, gradients = self._factors("features"), self._factors("gradients")
         predictions, tangents = self._records("f"), self._records("tangent")
+        ranks = {"feature_ranks": features, "gradient_ranks": gradients}
+        ranks = {name: [factor.shape[-1] for factor in factors] for name, factors in ranks.items()}
         return Solution(
             network=self.network,
             problem=self.problem,
@@ -416,8 +417,7 @@ class MarchRun:
             info={
                 "particles": replicates[0].setup.particles,
                 "replicates": len(replicates),
-                "feature_ranks": [factor.shape[-1] for factor in features],
-                "gradient_ranks": [factor.shape[-1] for factor in gradients],
+                **ranks,
                 "feature_tol": self.feature_tol,
                 "gradient_tol": self.gradient_tol,
                 "precision": np.dtype(replicates[0].setup.dtype).name,

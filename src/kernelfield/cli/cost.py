@@ -20,7 +20,7 @@ def estimate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how long solve will take and how much memory, from short solves of some of the points."""
+    """Say how long solve will take and how much memory, from its first steps and smaller solves."""
     import kernelfield
     from kernelfield.config import read
     from kernelfield.memory import GIB
@@ -34,7 +34,7 @@ def estimate(
         f"about {duration(cost.seconds)} to run and at most {duration(cost.seconds_compile)} to compile",
         f"{cost.memory / GIB:.2f} GiB of memory, of {cost.available / GIB:.1f} that are available",
         f"directions in each basis: {', '.join(map(str, cost.directions))}",
-        "from " + ", ".join(f"{each.points} points in {duration(each.seconds)}" for each in cost.pilots),
+        "from " + ", ".join(f"{each.steps} steps of {each.points} points" for each in cost.pilots),
     )
     out.result({**dataclasses.asdict(cost), "fits": cost.fits})
     if not cost.fits:
