@@ -3,7 +3,7 @@
     python benchmarks/estimates.py
     python benchmarks/estimates.py --large       # 512 points on 16384 particles
 
-Estimates are given about half of the seconds that the solve takes. Time is that of running, without compilation; memory
+Estimates are given a third of the seconds that the solve takes. Time is that of running, without compilation; memory
 the most that the solving process had resident.
 """
 
@@ -45,9 +45,9 @@ def runs(large: bool) -> list[Run]:
         method = kf.March(particles=16384, replicates=2, feature_tol=1e-3, gradient_tol=1e-2, kernels="none")
         return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 400), method, 150.0)]
     return [
-        Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March(), 3.0),
-        Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March(), 4.0),
-        Run("cells, P = 64, relu L = 2", relu, breast_cancer(64), steps(0.1, 30), kf.March(), 3.0),
+        Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March(), 2.0),
+        Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March(), 2.5),
+        Run("cells, P = 64, relu L = 2", relu, breast_cancer(64), steps(0.1, 30), kf.March(), 1.5),
     ]
 
 
