@@ -402,8 +402,7 @@ class MarchRun:
             return status
         features, gradients = self._factors("features"), self._factors("gradients")
         predictions, tangents = self._records("f"), self._records("tangent")
-        ranks = {"feature_ranks": features, "gradient_ranks": gradients}
-        ranks = {name: [factor.shape[-1] for factor in factors] for name, factors in ranks.items()}
+        feature_ranks, gradient_ranks = ([each.shape[-1] for each in factors] for factors in (features, gradients))
         return Solution(
             network=self.network,
             problem=self.problem,
@@ -417,7 +416,8 @@ class MarchRun:
             info={
                 "particles": replicates[0].setup.particles,
                 "replicates": len(replicates),
-                **ranks,
+                "feature_ranks": feature_ranks,
+                "gradient_ranks": gradient_ranks,
                 "feature_tol": self.feature_tol,
                 "gradient_tol": self.gradient_tol,
                 "precision": np.dtype(replicates[0].setup.dtype).name,

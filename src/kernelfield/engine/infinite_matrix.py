@@ -140,10 +140,8 @@ def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields, size: Array 
 
     Coordinates are (rows, n k), of which the first `size` directions are in use.
     """
-    moving = side.W if side.velocity is None else side.velocity
-    wide = linear(
-        lambda values: values.reshape(len(values), -1, leading(x).shape[-1]), moving
-    )  # all sites of a readout
+    moving, width = side.W if side.velocity is None else side.velocity, leading(x).shape[-1]
+    wide = linear(lambda values: values.reshape(len(values), -1, width), moving)  # of a readout, all sites
     moved = plus_products(wide, side.gain * (rate * coordinates), x, size)
     moved = linear(lambda values: values.reshape(side.Z.shape), moved)
     return side._replace(W=moved) if side.velocity is None else side._replace(velocity=moved)
