@@ -65,7 +65,7 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> l
             for t in range(1, steps + 2):
                 compiled = sum(each.seconds_compile for each in replicates)
                 began = time.perf_counter()
-                list(pool.map(Replicate.march, replicates, [t] * 2, [()] * 2))
+                list(pool.map(Replicate.march, replicates, [t] * 2))
                 elapsed = time.perf_counter() - began - sum(each.seconds_compile for each in replicates) + compiled
                 now = [sizes(each) for each in replicates]
                 done = sum(operations(points, particles, each) for each in now)

@@ -19,10 +19,12 @@ import kernelfield as kf
 from commands import CONFIG, exit_code
 from kernelfield.array_folders import ArrayFolders
 from kernelfield.cli import app
+from kernelfield.datasets import gaussian
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.files import CannotWrite
 from kernelfield.identity import describe
 from kernelfield.layers import Activation, Dense, Readout
+from kernelfield.march import MarchRun
 from kernelfield.replicate import Replicate
 from killed import FORKED, SETTINGS, go_on, little_room, with_a_full_disk
 
@@ -164,10 +166,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(training, method, tmp_path):
 def test_a_linear_run_that_ran_out_of_particles_goes_on_with_those_that_it_has_now(tmp_path, monkeypatch):
     network, folder, march = kf.MLP(depth=1, activation="linear"), tmp_path / "ck", Replicate.march
 
-    def runs_out(self, stop, fields_at):
+    def runs_out(self, stop, *rows):
         if self.setup.particles == 176 and self.t >= 3:
             raise OutOfParticles("more directions than 176 particles")
-        march(self, stop, fields_at)
+        march(self, stop, *rows)
 
     monkeypatch.setattr(Replicate, "march", runs_out)
     assert interrupted(2, network, folder=folder).info["particles"] == 176
@@ -176,6 +178,29 @@ def test_a_linear_run_that_ran_out_of_particles_goes_on_with_those_that_it_has_n
     whole = solve(network)
     monkeypatch.setattr(Replicate, "march", march)
     assert_same(solve(network, folder=folder), whole)
+
+
+@pytest.mark.parametrize("plenty", ["_largest_records", "_enlarged_bytes"])
+def test_a_run_that_runs_out_of_memory_keeps_what_it_did_and_goes_on_with_more(tmp_path, monkeypatch, plenty):
+    """Of records or of states: there is plenty for the other."""
+    run = {"problem": gaussian(12, 8), "network": kf.MLP(depth=1, activation="relu", gamma0=3.0)}
+    run["method"] = kf.March(particles=256, replicates=2)
+    folder, available = tmp_path / "ck", 10**12
+
+    def runs_short():
+        nonlocal available
+        available = 10_000
+
+    whole = solve(**run)
+    with after_step(1, runs_short), monkeypatch.context() as patch:
+        patch.setattr("kernelfield.memory.available", lambda: available)
+        patch.setattr(Replicate if plenty == "_enlarged_bytes" else MarchRun, plenty, lambda *arguments: 0)
+        found = solve(**run, folder=folder, throw=False)
+    assert found.status.code == "out_of_memory" and "use fewer particles or replicates" in found.status.message
+    assert 1 <= found.steps_done < whole.steps_done
+    same = found.replicate_predictions == whole.replicate_predictions[:, : found.steps_done + 1]
+    assert same.all() and found.loss[-1] < found.loss[0]
+    assert_same(solve(**run, folder=folder), whole)
 
 
 def test_a_finished_run_is_returned_at_once(kept, whole, monkeypatch):

@@ -12,6 +12,7 @@ from kernelfield.cost import Look, Pilot, _extrapolated, _pilot
 from kernelfield.datasets import gaussian
 from kernelfield.march import MarchRun
 from kernelfield.replicate import bases
+from kernelfield.room import rooms
 
 NETWORK, TRAINING = kf.MLP(depth=2, activation="tanh"), kf.GradientDescent(learning_rate=0.2, steps=4)
 METHOD = kf.March(particles=128, replicates=2)
@@ -89,8 +90,8 @@ def test_memory_that_is_not_there_is_refused_before_the_start(monkeypatch):
 
 
 def test_rooms_are_those_that_bases_have():
-    assert memory.rooms(40, [100, 10], 20, 256) == [(64, 64), (96, 64), (160, 64)]
-    assert memory.rooms(40, [250, 230], 20, 256)[-1] == (256, 256)
+    assert rooms(40, [100, 10], 20, 256) == [(64, 64), (96, 64), (160, 64)]
+    assert rooms(40, [250, 230], 20, 256)[-1] == (256, 256)
     assert memory.smaller(1024, 4, 128, 0.3) == "particles=256"
     assert memory.smaller(1024, 4, 1024, 0.5) == "replicates=2"
     assert memory.smaller(1024, 4, 1024, 0.1) is None

@@ -25,6 +25,7 @@ from kernelfield.march import March, MarchRun, OnParticles, first_capacity
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
 from kernelfield.replicate import RECORD_BYTES
+from kernelfield.room import rooms
 from kernelfield.solution import Solution
 from kernelfield.solve import check, check_input
 from kernelfield.training import GradientDescent
@@ -269,21 +270,22 @@ def _work(run: Pilot, steps: Sequence[int], directions: Sequence[Sequence[float]
 
 def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple[int, ...]]:
     """Room of all bases, as they grow: a step is compiled for each."""
-    return memory.rooms(first_capacity(points), directions, min(points, BLOCK), particles)
+    return rooms(first_capacity(points), directions, min(points, BLOCK), particles)
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
-    """What arrays take at the end; while bases are enlarged, they take no more.
+    """What arrays take at most: in the end, or while the bases are enlarged for the last time.
 
-    Every replicate has its state, that of the first step and that of the last one, for predictions, fields of points,
-    and the coordinates that it recorded, of which one layer's are copied in the end.
+    Every replicate has its state, fields of points, and the coordinates that it recorded, of which one layer's are
+    copied in the end. While bases are enlarged, no step is at work, and both states are there.
     """
     points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
-    rooms = _rooms(points, particles, directions)
-    first, last = run.state_bytes(rooms[0]), run.state_bytes(rooms[-1])
-    kinds = run.step.records + run.step.records * run.step.plain  # features and gradients, about half of the room each
-    recorded = (run.training.steps + 1) * points * item * kinds * sum(rooms[-1]) // 2
+    grow = _rooms(points, particles, directions)
+    state = run.state_bytes(grow[-1])
+    before = run.state_bytes(grow[-2]) if len(grow) > 1 else 0
+    kinds = run.step.records + run.step.records * run.step.plain  # features and gradients, about half of all each
+    recorded = (run.training.steps + 1) * points * item * kinds * sum(directions) // 2
     one_layer = (run.training.steps + 1) * points * item * max(directions) if kinds else 0
     fields = FIELDS * len(directions) * points * particles * item
-    working = run.at_once * (ARRAYS * max(rooms[-1]) * particles * item + RECORD_BYTES)
-    return run.count * (first + 2 * last + fields + recorded + one_layer) + working
+    working = run.at_once * (ARRAYS * max(grow[-1]) * particles * item + RECORD_BYTES)
+    return run.count * (state + fields + recorded) + max(run.at_once * before, working + run.count * one_layer)

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
@@ -31,7 +32,8 @@ from kernelfield.identity import describe
 from kernelfield.layers import Setup
 from kernelfield.predictor import MarchPredictor
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Record, Replicate, Schedule, Step, data_space
+from kernelfield.replicate import Constants, Record, Replicate, Schedule, Step
+from kernelfield.room import data_space, state_bytes
 from kernelfield.solution import Solution, Status
 from kernelfield.time_modes import slim
 from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
@@ -304,12 +306,17 @@ class MarchRun:
     def state_bytes(self, capacities: Iterable[int]) -> int:
         """Size of the state of one replicate with so much room in every basis."""
         data = self.data[: self.problem.points]
-        return memory.state_bytes(self.network.layers, self.setup(0), data_space(data), capacities)
+        return state_bytes(self.network.layers, self.setup(0), data_space(data), capacities)
 
     def setup(self, replicate: int) -> Setup:
         """How a replicate lays out the network."""
         setup = self.settings.setup(self.network, self.problem, self.particles, replicate)
         return dataclasses.replace(setup, momentum=self.step.momentum)
+
+    @property
+    def states_at(self) -> list[int]:
+        """Rows whose states are kept to predict from; that of the last one, which learns nothing, stays as it is."""
+        return [t for t in self.fields_at if t < self.training.steps] if self.settings.predicts else []
 
     @property
     def steps_done(self) -> int:
@@ -321,6 +328,10 @@ class MarchRun:
         while True:
             try:
                 return self.march(progress)
+            except memory.OutOfMemory as error:
+                self._keep()
+                advice = "use fewer particles or replicates, a larger feature_tol, or kernels='none'"
+                return Status("out_of_memory", f"{error} at step {self.steps_done}: {advice}")
             except OutOfParticles as error:
                 if not self.exact:
                     advice = "use more particles or a larger feature_tol"
@@ -339,9 +350,11 @@ class MarchRun:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
                 while self.steps_done <= last:
+                    memory.require(2 * self._largest_records())  # which the end will put together
                     began, start = time.perf_counter(), self.steps_done
                     stop = min(start + stride, last + 1)
-                    list(pool.map(Replicate.march, self.replicates, [stop] * self.count, [self.fields_at] * self.count))
+                    goals = [stop] * self.count, [self.fields_at] * self.count, [self.states_at] * self.count
+                    list(pool.map(Replicate.march, self.replicates, *goals))
                     if not all(replicate.alive for replicate in self.replicates):
                         return self._diverged()
                     pace = SECONDS_BETWEEN_REPORTS / (time.perf_counter() - began)
@@ -379,13 +392,15 @@ class MarchRun:
             capacity = first_capacity(self.step.orders * self.problem.points)
             if isinstance(self.training, GradientFlow):
                 unused, on = Schedule(np.zeros(0)), self.placement
-                replicate = FlowReplicate(self.step, constants, setup, unused, capacity, placement=on)
+                replicate = FlowReplicate(
+                    self.step, constants, setup, unused, capacity, placement=on, at_once=self.at_once
+                )
                 return replicate.start(self.training)
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
             rule = schedule(self.training, self.problem)
-            return Replicate(self.step, constants, setup, rule, capacity, drawn_from, self.placement)
+            return Replicate(self.step, constants, setup, rule, capacity, drawn_from, self.placement, self.at_once)
 
     def _diverged(self) -> Status:
         return Status(
@@ -429,15 +444,18 @@ class MarchRun:
 
     def _predictor(self) -> MarchPredictor | None:
         """What is left to predict with, of a method whose outputs are those of a forward pass."""
-        steps = set.intersection(*(set(each.states) for each in self.replicates))
         if not self.settings.predicts:
             return None
+        common = set.intersection(*(set(each.states) for each in self.replicates))
+        states = {t: [each.states[t] for each in self.replicates] for t in sorted(common)}
+        if self.steps_done > (last := self.training.steps) in self.fields_at:
+            states[last] = [each.known() for each in self.replicates]
         return MarchPredictor(
             layers=self.network.layers,
             outputs=self.problem.outputs,
             setups=[dataclasses.replace(each.setup, momentum=False) for each in self.replicates],
             axes=self._axes(),
-            states={t: [each.states[t] for each in self.replicates] for t in sorted(steps)},
+            states=states,
         )
 
     def _axes(self) -> np.ndarray:
@@ -466,6 +484,13 @@ class MarchRun:
         Without unused capacity; Series have one more axis.
         """
         return [self._factor(kind, layer) for layer in range(len(getattr(self.replicates[0].records[0], kind)))]
+
+    def _largest_records(self) -> int:
+        """Bytes of the coordinates of that layer that has most."""
+        found = Counter()
+        for part in (part for each in self.replicates for part in each.records):
+            found.update({at: coefficients(F).nbytes for at, F in enumerate((*part.features, *part.gradients))})
+        return max(found.values(), default=0)
 
     def _factor(self, kind: Literal["features", "gradients"], layer: int) -> np.ndarray:
         """That of one hidden layer, which the records lose as it is put together: both would be much."""

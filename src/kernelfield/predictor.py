@@ -30,7 +30,7 @@ from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, Wei
 from kernelfield.layers.base import traces
 from kernelfield.layers.base import uses as every_use
 from kernelfield.problem import Problem, principal_coordinates
-from kernelfield.replicate import data_space, grown, initial_state
+from kernelfield.room import data_space, grown, initial_state
 
 ROWS = 128  # points times sites of one forward pass, about
 

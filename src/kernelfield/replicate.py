@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -16,23 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from kernelfield import memory
 from kernelfield.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.engine.basis import any_full, bases, completed, repeated
-from kernelfield.engine.infinite_matrix import decayed, each_side, is_side, moved, slowed
+from kernelfield.engine.infinite_matrix import decayed, each_side, in_use, moved, slowed
 from kernelfield.engine.points import OutOfParticles
 from kernelfield.engine.series import Fields, leading, linear
-from kernelfield.engine.slabs import SHORT, SLAB
-from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, Space, WeightTrace
+from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
+from kernelfield.room import data_space, enlarged, filled, initial_state, rounded, state_bytes
 from kernelfield.training import Batches
 
 State = TypeVar("State")
 
 CHUNK = 64  # steps between two fetches, at most
 RECORD_BYTES = 2**26  # kernel factors kept on the device between two fetches
-NEARLY_FULL = 0.7  # bases this full are enlarged together with one that is full
-GROWTH = 1.5  # factor by which they are
 
 
 class Record(NamedTuple):
@@ -319,6 +317,7 @@ class Replicate:
         capacity: of bases, to begin with.
         drawn_from: constants of the points that batches are of, if these are others.
         placement: of arrays on devices.
+        at_once: replicates that march side by side.
     """
 
     counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "seconds_compile")  # between two calls of `march`
@@ -332,9 +331,10 @@ class Replicate:
         capacity: int,
         drawn_from: Constants | None = None,
         placement: Placement = ONE_DEVICE,
+        at_once: int = 1,
     ) -> None:
         self.step, self.constants, self.setup, self.schedule = step, constants, setup, schedule
-        self.drawn_from, self.placement = drawn_from or constants, placement
+        self.drawn_from, self.placement, self.at_once = drawn_from or constants, placement, at_once
         self.t, self.updates, self.alive, self.full = 0, 0, True, False
         self.records: list[Record] = []
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
@@ -343,16 +343,16 @@ class Replicate:
         capacities = itertools.repeat(rounded(capacity, setup.particles))
         self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state(capacities)))
 
-    def march(self, stop: int, fields_at: Sequence[int]) -> None:
-        """Advance to row `stop` unless the run diverges; `alive` tells. Rows `fields_at` keep fields, and the state."""
+    def march(self, stop: int, fields_at: Sequence[int] = (), states_at: Sequence[int] = ()) -> None:
+        """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep their fields, or the state."""
         with jax.enable_x64(True):
             while self.t < stop and self.alive:
                 if self.schedule.batches is not None and self.updates < self.t * self.schedule.per_row:
                     self._descend(self.t * self.schedule.per_row)
                 else:
-                    if self.t in fields_at and self._at_row:
-                        self.states[self.t] = self._kept()
-                    bounds = (bound for t in fields_at for bound in (t, t + 1) if bound > self.t)
+                    if self.t in states_at and self._at_row:
+                        self.states[self.t] = jax.tree.map(np.array, self.known())  # copies: the state goes on
+                    bounds = (bound for t in {*fields_at, *states_at} for bound in (t, t + 1) if bound > self.t)
                     reached = self._advance(min([stop, *bounds]))
                     if reached and self.t - 1 in fields_at:
                         self.fields[self.t - 1] = gathered(reached)
@@ -363,6 +363,10 @@ class Replicate:
         """The state as NumPy arrays, which are valid until it advances."""
         return jax.device_get(gathered(self.state))
 
+    def known(self) -> Any:
+        """The snapshot without room and velocities: what a forward pass needs."""
+        return in_use(each_side(lambda side: side._replace(velocity=None), self.snapshot()))
+
     def restore(self, state: Any) -> None:
         """Go on from such a state."""
         self.state = self.placement.made(lambda: jax.tree.map(jnp.asarray, state))
@@ -371,11 +375,6 @@ class Replicate:
     def _at_row(self) -> bool:
         """Whether the state is that of row t."""
         return True
-
-    def _kept(self) -> Any:
-        """The state as NumPy arrays, without velocities."""
-        state = each_side(lambda side: side._replace(velocity=None), self.state)
-        return jax.tree.map(np.array, gathered(state))
 
     def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
         """One compiled call for the next rows; the fields at the last one, or None if there was no room for any."""
@@ -390,7 +389,7 @@ class Replicate:
         self.t += done
         if not done:
             return None
-        self.records.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done].copy(), now.records))
+        self.records.append(_slim(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records)))
         return None if self.full else now.fields
 
     def _descend(self, stop: int) -> None:
@@ -415,6 +414,10 @@ class Replicate:
         state = initial_state(self.step.layers, self.setup, data_space(self.constants.data), capacities, present)
         return self.step.begin(state, self.constants)
 
+    def _enlarged_bytes(self, capacities: Sequence[int]) -> int:
+        """Of a state with so much room."""
+        return state_bytes(self.step.layers, self.setup, data_space(self.constants.data), capacities)
+
     def _enlarge(self) -> None:
         """More room where it is getting short: a larger initial state, with the present one copied into it."""
         particles, found = self.setup.particles, bases(self.state)
@@ -422,64 +425,20 @@ class Replicate:
             raise OutOfParticles(f"more directions than {particles} particles")
         rooms = [(len(basis.q), int(basis.size), bool(basis.full)) for basis in found]
         capacities = enlarged(rooms, particles)
+        memory.require(self.at_once * self._enlarged_bytes(capacities))
         present = repeated(self.snapshot())
         self.state = self.placement.made(
-            lambda: _filled(lambda: self._initial_state(iter(capacities), present), present)
+            lambda: filled(lambda: self._initial_state(iter(capacities), present), present)
         )
 
 
-def enlarged(rooms: Iterable[tuple[int, int, bool]], particles: int) -> tuple[int, ...]:
-    """The next capacity of every basis, given capacity, size and whether it is full; the nearly full grow too."""
-    return tuple(
-        rounded(GROWTH * capacity, particles) if full or size > NEARLY_FULL * capacity else capacity
-        for capacity, size, full in rooms
-    )
+def _slim(record: Record) -> Record:
+    """A copy of what some steps recorded, without room: less of it than bases have, which are growing."""
 
+    def used(values: np.ndarray) -> np.ndarray:
+        columns = np.flatnonzero(values.any(axis=tuple(range(values.ndim - 1))))
+        return values[..., : rounded(1 + columns.max(initial=0), values.shape[-1])].copy()
 
-def rounded(capacity: float, particles: int) -> int:
-    """The next multiple of 32, or of a slab, so that similar problems share a compilation; never above particles."""
-    unit = 32 if capacity <= SHORT else SLAB
-    return min(unit * math.ceil(capacity / unit), particles)
-
-
-def data_space(data: Any) -> Space:
-    """The space of data (P, *sites, k)."""
-    return Space(None, data.shape[1:-1], data.shape[-1])
-
-
-def initial_state(
-    layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], present: Any = None
-) -> Any:
-    """The states of all layers at initialization, with room for so many directions in every basis.
-
-    Without the coordinates of a smaller state, `present`, that is about to be copied into it.
-    """
-    setup = dataclasses.replace(setup, capacities=capacities, populations=[])
-    return setup.dealt(layers.init(setup, space)[0], present)
-
-
-def grown(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], state: Any) -> Any:
-    """A larger initial state, with `state` (NumPy arrays) copied into it; the W(0) beyond it has decayed as much."""
-
-    def aged(side: Any, old: Any) -> Any:
-        return side._replace(W=old.scale * side.Z) if is_side(side) else side
-
-    def larger() -> Any:
-        return jax.tree.map(aged, initial_state(layers, setup, space, capacities, state), state, is_leaf=is_side)
-
-    return _filled(larger, state)
-
-
-def _filled(larger: Callable[[], Any], state: Any) -> Any:
-    """What `larger` returns, on the device, with `state` in the corners of its arrays: one after the other, for room.
-
-    In NumPy, which compiles nothing for new shapes.
-    """
-    leaves, structure = jax.tree.flatten(larger())
-    for number, values in enumerate(jax.tree.leaves(state)):
-        filled = leaves[number]
-        if not (isinstance(filled, np.ndarray) and filled.flags.writeable):
-            filled = np.array(filled)
-        filled[tuple(slice(n) for n in values.shape)] = values
-        leaves[number] = jnp.asarray(filled)
-    return jax.tree.unflatten(structure, leaves)
+    whole = jax.tree.map(np.copy, record._replace(features=(), gradients=()))
+    features, gradients = jax.tree.map(used, (record.features, record.gradients))
+    return whole._replace(features=features, gradients=gradients)

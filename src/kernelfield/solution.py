@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kernelfield.networks import Architecture
     from kernelfield.predictor import Predictor
 
-Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "not_converged"]
+Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "out_of_memory", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
 
 

@@ -23,7 +23,7 @@ share their bases, and coordinates (rows, n k) address them all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +163,26 @@ def moved(side: Side, rate: Array) -> Side:
     """After one step along its velocity."""
     assert side.velocity is not None
     return side._replace(W=side.W + side.velocity * rate.astype(side.Z.dtype))
+
+
+def in_use(tree: State) -> State:
+    """A tree of states in NumPy without room: with the directions that were met, and one at least.
+
+    Not every kind of file has empty arrays.
+    """
+
+    def known(side: Side, images: int) -> Side:
+        basis, images = side.basis._replace(q=side.basis.q[: max(1, side.basis.size)]), max(1, images)
+        W = linear(lambda values: values[..., :images, :], side.W)
+        return side._replace(basis=basis, Z=side.Z[:, :images], W=W)
+
+    def least(leaf: Any) -> Any:
+        if isinstance(leaf, InfiniteMatrix):
+            below = leaf.below and known(leaf.below, int(leaf.gradients))
+            return InfiniteMatrix(below, known(leaf.above, int(leaf.features)))
+        return known(leaf, leaf.Z.shape[1]) if is_side(leaf) else leaf
+
+    return jax.tree.map(least, tree, is_leaf=lambda leaf: isinstance(leaf, InfiniteMatrix) or is_side(leaf))
 
 
 def is_side(leaf: object) -> bool:

@@ -22,6 +22,7 @@ STATUS = {
     "diverged": "diverged",
     "interrupted": "interrupted",
     "out_of_particles": "stopped early",
+    "out_of_memory": "stopped early",
     "not_converged": "not converged",
 }
 AGREES = 1.5  # times the noise: an error below that is what two equal things would show
