@@ -24,7 +24,6 @@ from kernelfield.engine.points import OutOfParticles
 from kernelfield.files import CannotWrite
 from kernelfield.identity import describe
 from kernelfield.layers import Activation, Dense, Readout
-from kernelfield.march import MarchRun
 from kernelfield.replicate import Replicate
 from killed import FORKED, SETTINGS, go_on, little_room, with_a_full_disk
 
@@ -180,7 +179,7 @@ def test_a_linear_run_that_ran_out_of_particles_goes_on_with_those_that_it_has_n
     assert_same(solve(network, folder=folder), whole)
 
 
-@pytest.mark.parametrize("plenty", ["_largest_records", "_enlarged_bytes"])
+@pytest.mark.parametrize("plenty", ["kernelfield.march.largest", "kernelfield.replicate.Replicate._enlarged_bytes"])
 def test_a_run_that_runs_out_of_memory_keeps_what_it_did_and_goes_on_with_more(tmp_path, monkeypatch, plenty):
     """Of records or of states: there is plenty for the other."""
     run = {"problem": gaussian(12, 8), "network": kf.MLP(depth=1, activation="relu", gamma0=3.0)}
@@ -194,7 +193,7 @@ def test_a_run_that_runs_out_of_memory_keeps_what_it_did_and_goes_on_with_more(t
     whole = solve(**run)
     with after_step(1, runs_short), monkeypatch.context() as patch:
         patch.setattr("kernelfield.memory.available", lambda: available)
-        patch.setattr(Replicate if plenty == "_enlarged_bytes" else MarchRun, plenty, lambda *arguments: 0)
+        patch.setattr(plenty, lambda *arguments: 0)
         found = solve(**run, folder=folder, throw=False)
     assert found.status.code == "out_of_memory" and "use fewer particles or replicates" in found.status.message
     assert 1 <= found.steps_done < whole.steps_done

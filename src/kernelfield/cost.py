@@ -283,9 +283,8 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     grow = _rooms(points, particles, directions)
     state = run.state_bytes(grow[-1])
     before = run.state_bytes(grow[-2]) if len(grow) > 1 else 0
-    kinds = run.step.records + run.step.records * run.step.plain  # features and gradients, about half of all each
-    recorded = (run.training.steps + 1) * points * item * kinds * sum(directions) // 2
-    one_layer = (run.training.steps + 1) * points * item * max(directions) if kinds else 0
+    layers = [(run.training.steps + 1) * each for each in run.record_bytes(directions)]
+    recorded, one_layer = sum(layers), max(layers, default=0)
     fields = FIELDS * len(directions) * points * particles * item
     working = run.at_once * (ARRAYS * max(grow[-1]) * particles * item + RECORD_BYTES)
     return run.count * (state + fields + recorded) + max(run.at_once * before, working + run.count * one_layer)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
@@ -26,16 +26,15 @@ from kernelfield import memory
 from kernelfield.checkpoint import Checkpoint
 from kernelfield.devices import ONE_DEVICE, multiple, placement, together
 from kernelfield.engine.points import OutOfParticles, cubature, padded_sobol
-from kernelfield.engine.series import coefficients
 from kernelfield.flow import FlowReplicate
 from kernelfield.identity import describe
 from kernelfield.layers import Setup
 from kernelfield.predictor import MarchPredictor
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Record, Replicate, Schedule, Step
-from kernelfield.room import data_space, state_bytes
+from kernelfield.records import factors, field_samples, largest, recorded
+from kernelfield.replicate import Constants, Replicate, Schedule, Step, at
+from kernelfield.room import data_space, small_state, state_bytes
 from kernelfield.solution import Solution, Status
-from kernelfield.time_modes import slim
 from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.validation import Spec
 
@@ -106,12 +105,12 @@ class OnParticles(Spec):
     def tolerances(self, network: Any) -> tuple[float, float]:
         """Feature and gradient tolerance for a network, defaults filled in."""
         if network.is_linear:
-            feature_tol, ratio = EXACT_TOL, 1.0
+            feature_tol, ratio, most = EXACT_TOL, 1.0, 1.0
         else:
-            feature_tol, ratio = (1e-5, 3.0) if network.smooth else (1e-4, 100.0)
+            feature_tol, ratio, most = (1e-5, 3.0, 0.1) if network.smooth else (1e-6, 1e4, 1e-2)
             feature_tol = min(feature_tol, 1e-4 * network.gamma0**2)
         feature_tol = self.feature_tol or feature_tol
-        return feature_tol, self.gradient_tol or min(ratio * feature_tol, 0.1)
+        return feature_tol, self.gradient_tol or min(ratio * feature_tol, most)
 
     @property
     def tracks_features(self) -> bool:
@@ -182,9 +181,6 @@ class OnParticles(Spec):
             Predictions and kernels by the names that `Solution` has for them.
         """
         one = readout_gradients(problem)
-        for factors, tol in zip((features, gradients), self.tolerances(network), strict=True):
-            for layer, factor in enumerate(factors):
-                factors[layer] = slim(factor, TIME_TOL * tol)  # in its place: both would be much
         return {
             "replicate_predictions": predictions,
             "feature_factors": (problem.input_coordinates[None, None], *features) if self.tracks_features else (),
@@ -203,10 +199,10 @@ class March(OnParticles):
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
         feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-            By default 1e-5 for smooth and 1e-4 for kinked activations, and at most 1e-4 gamma0^2, since
-            features move by O(gamma0).
-        gradient_tol: the same for gradients; three times `feature_tol` by default, a hundred times for kinked
-            activations, whose gradients have a long tail of directions that matter little.
+            By default 1e-5 for smooth and 1e-6 for kinked activations, whose neurons a new direction throws off their
+            kink, and at most 1e-4 gamma0^2, since features move by O(gamma0).
+        gradient_tol: the same for gradients; three times `feature_tol` by default. For kinked activations, whose
+            gradients have a long tail of directions that matter little, ten thousand times that, and at most 1e-2.
         kernels: "all" tracks gradient kernels and the NTK of a network with one output; "features" back-propagates the
             error signal itself, which needs fewer directions, and leaves gradient kernels out; "none" leaves out all
             kernels, which saves memory. Networks of several outputs are solved as "features" unless asked for
@@ -308,6 +304,16 @@ class MarchRun:
         data = self.data[: self.problem.points]
         return state_bytes(self.network.layers, self.setup(0), data_space(data), capacities)
 
+    def record_bytes(self, directions: Iterable[int]) -> list[int]:
+        """Size of what a step of one replicate records of every layer, with so many directions in every basis."""
+        setup = self.setup(0)
+        constants = self._constants(setup, data := self.data[: self.problem.points])
+        state = small_state(self.network.layers, setup, data_space(data), directions)
+        pace = at(schedule(self.training, self.problem).paces(0), 0)
+        with jax.enable_x64(True):
+            _, record, _ = jax.eval_shape(self.step, constants, state, pace)
+        return [math.prod(each.shape) * each.dtype.itemsize for each in (*record.features, *record.gradients)]
+
     def setup(self, replicate: int) -> Setup:
         """How a replicate lays out the network."""
         setup = self.settings.setup(self.network, self.problem, self.particles, replicate)
@@ -350,7 +356,7 @@ class MarchRun:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
                 while self.steps_done <= last:
-                    memory.require(2 * self._largest_records())  # which the end will put together
+                    memory.require(2 * largest(self.replicates))  # which the end will put together
                     began, start = time.perf_counter(), self.steps_done
                     stop = min(start + stride, last + 1)
                     goals = [stop] * self.count, [self.fields_at] * self.count, [self.states_at] * self.count
@@ -380,15 +386,7 @@ class MarchRun:
         with jax.enable_x64(True):
             data, fresh = np.split(self.data, [self.problem.points])
             setup = self.setup(index)
-            constants = Constants(
-                data=jnp.asarray(data, setup.dtype),
-                y=jnp.asarray(self.problem.y),
-                weights=jnp.asarray(self.problem.weights),
-                gamma0=jax.tree.map(jnp.asarray, setup.gamma0),
-                momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
-                weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
-                limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
-            )
+            constants = self._constants(setup, data)
             capacity = first_capacity(self.step.orders * self.problem.points)
             if isinstance(self.training, GradientFlow):
                 unused, on = Schedule(np.zeros(0)), self.placement
@@ -401,6 +399,18 @@ class MarchRun:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
             rule = schedule(self.training, self.problem)
             return Replicate(self.step, constants, setup, rule, capacity, drawn_from, self.placement, self.at_once)
+
+    def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
+        """Of the points that rows are of, given their coordinates."""
+        return Constants(
+            data=jnp.asarray(data, setup.dtype),
+            y=jnp.asarray(self.problem.y),
+            weights=jnp.asarray(self.problem.weights),
+            gamma0=jax.tree.map(jnp.asarray, setup.gamma0),
+            momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
+            weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
+            limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
+        )
 
     def _diverged(self) -> Status:
         return Status(
@@ -415,16 +425,17 @@ class MarchRun:
         seconds_compile = sum(each.seconds_compile for each in replicates)
         if not rows:
             return status
-        features, gradients = self._factors("features"), self._factors("gradients")
-        predictions, tangents = self._records("f"), self._records("tangent")
-        feature_ranks, gradient_ranks = ([each.shape[-1] for each in factors] for factors in (features, gradients))
+        features = factors(replicates, "features", rows, self.step.orders, TIME_TOL * self.feature_tol)
+        gradients = factors(replicates, "gradients", rows, self.step.orders, TIME_TOL * self.gradient_tol)
+        predictions, tangents = recorded(replicates, "f", rows), recorded(replicates, "tangent", rows)
+        feature_ranks, gradient_ranks = ([each.shape[-1] for each in kind] for kind in (features, gradients))
         return Solution(
             network=self.network,
             problem=self.problem,
             training=self.training,
             method=self.settings,
             **self.settings.recorded(self.network, self.problem, predictions, features, gradients, tangents),
-            field_samples=self._fields(),
+            field_samples=self._field_samples(),
             predictor=self._predictor(),
             exact=self.exact,
             status=status,
@@ -467,83 +478,10 @@ class MarchRun:
     def _flows(self) -> list[FlowReplicate]:
         return [each for each in self.replicates if isinstance(each, FlowReplicate)]
 
-    def _records(self, name: Literal["f", "tangent"]) -> Any:
-        """What every step recorded, (R, rows, ...); None if it did not."""
-        if getattr(self.replicates[0].records[0], name) is None:
-            return None
-        return np.stack(
-            [
-                np.concatenate([coefficients(getattr(part, name)) for part in each.records])[: self.steps_done]
-                for each in self.replicates
-            ]
-        )
-
-    def _factors(self, kind: Literal["features", "gradients"]) -> list[np.ndarray]:
-        """Kernel factors of every hidden layer, (R, rows, P, A k) for A sites, of features for their mean.
-
-        Without unused capacity; Series have one more axis.
-        """
-        return [self._factor(kind, layer) for layer in range(len(getattr(self.replicates[0].records[0], kind)))]
-
-    def _largest_records(self) -> int:
-        """Bytes of the coordinates of that layer that has most."""
-        found = Counter()
-        for part in (part for each in self.replicates for part in each.records):
-            found.update({at: coefficients(F).nbytes for at, F in enumerate((*part.features, *part.gradients))})
-        return max(found.values(), default=0)
-
-    def _factor(self, kind: Literal["features", "gradients"], layer: int) -> np.ndarray:
-        """That of one hidden layer, which the records lose as it is put together: both would be much."""
-        axes = 3 + (self.step.orders > 1)  # steps, orders, samples | sites, k
-        chunks = [[coefficients(getattr(part, kind)[layer]) for part in each.records] for each in self.replicates]
-        for each in self.replicates:
-            each.records = [_without(part, kind, layer) for part in each.records]
-        used = (part.any(axis=tuple(range(part.ndim - 1))) for each in chunks for part in each)
-        rank = 1 + max(int(np.flatnonzero(columns).max(initial=0)) for columns in used)
-        shape = (len(chunks), self.steps_done, *chunks[0][0].shape[1:-1], rank)
-        stacked = np.zeros(shape, chunks[0][0].dtype)
-        for rows, parts in zip(stacked, chunks, strict=True):
-            start = 0
-            for part in parts:
-                kept = part[: len(rows) - start, ..., :rank]
-                rows[start : start + len(kept), ..., : kept.shape[-1]] = kept
-                start += len(kept)
-            parts.clear()
-        if sites := stacked.shape[axes:-1]:
-            stacked = stacked.reshape(*stacked.shape[:axes], -1)
-            stacked = stacked / np.sqrt(np.prod(sites), dtype=stacked.dtype) if kind == "features" else stacked
-        return stacked
-
-    def _fields(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    def _field_samples(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
-        names = ("h", "z", "g") if self.step.plain else ("h",)
-        samples, value = {}, functools.partial(self.settings.values, self.network)
-        gaussian = self._combinations() if self.exact else None
-        for step in set.intersection(*(set(each.fields) for each in self.replicates)):
-            for layer in range(len(self.replicates[0].fields[step])):
-                stacks = {
-                    name: np.stack([value(getattr(each.fields[step][layer], name)) for each in self.replicates])
-                    for name in names
-                }
-                if gaussian is not None:
-                    stacks = {name: rows @ gaussian for name, rows in stacks.items()}
-                samples[layer + 1, step] = {name: _by_neuron(rows) for name, rows in stacks.items()}
-        return samples
-
-    def _combinations(self) -> np.ndarray:
-        """Gaussian combinations of the points of a cubature, (their number, neurons)."""
-        points = self.replicates[0].setup.particles
-        rng = np.random.default_rng(self.settings.seed)
-        return rng.standard_normal((points, self.settings.particles)) / np.sqrt(points)
-
-
-def _by_neuron(field: np.ndarray) -> np.ndarray:
-    """A field (R, P, *sites, S) with every site of a neuron as a neuron, (R, P, A S)."""
-    return field.reshape(*field.shape[:2], -1)
-
-
-def _without(record: Record, kind: Literal["features", "gradients"], layer: int) -> Record:
-    """A record that has lost the coordinates of a hidden layer."""
-    parts = list(getattr(record, kind))
-    parts[layer] = None
-    return record._replace(**{kind: tuple(parts)})
+        names, gaussian = ("h", "z", "g") if self.step.plain else ("h",), None
+        if self.exact:
+            points, rng = self.replicates[0].setup.particles, np.random.default_rng(self.settings.seed)
+            gaussian = rng.standard_normal((points, self.settings.particles)) / np.sqrt(points)
+        return field_samples(self.replicates, names, functools.partial(self.settings.values, self.network), gaussian)

@@ -78,6 +78,13 @@ def filled(larger: Callable[[], Any], state: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+def small_state(layers: Sequential, setup: Setup, space: Space, capacities: Iterable[int], particles: int = 1) -> Any:
+    """A state of zeros on a few particles, which says how large others are."""
+    small = dataclasses.replace(setup, points=_no_points, particles=particles)
+    with jax.enable_x64(True):
+        return initial_state(layers, small, space, iter(capacities))
+
+
 def state_bytes(layers: Sequential, setup: Setup, space: Space, capacities: Iterable[int]) -> int:
     """Size of the state of a replicate: those of one and of two particles tell how it grows with their number.
 
@@ -90,14 +97,11 @@ def state_bytes(layers: Sequential, setup: Setup, space: Space, capacities: Iter
     Returns:
         Bytes.
     """
-
-    def size(particles: int, capacities: Iterator[int]) -> int:
-        small = dataclasses.replace(setup, points=_no_points, particles=particles)
-        with jax.enable_x64(True):
-            state = initial_state(layers, small, space, capacities)
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-
-    one, two = map(size, (1, 2), itertools.tee(capacities))
+    states = (
+        small_state(layers, setup, space, rooms, particles)
+        for particles, rooms in enumerate(itertools.tee(capacities), start=1)
+    )
+    one, two = (sum(leaf.nbytes for leaf in jax.tree.leaves(state)) for state in states)
     return one + (setup.particles - 1) * (two - one)
 
 

@@ -9,6 +9,7 @@ with the principal axes C of its Gram matrix between times; P = 200 and T = 1000
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +99,10 @@ def slim(factor: np.ndarray, left_out: float, large: int = LARGE) -> Factor:
     if 2 * count > times:
         return factor
     in_time = np.stack([np.pad(axes, [(0, 0), (0, count - axes.shape[1])]) for axes in found])
-    modes = [C.T.astype(factor.dtype) @ each.reshape(times, -1) for C, each in zip(in_time, factor, strict=True)]
-    return TimeModes(in_time, np.stack(modes).reshape(replicates, count, *rest))
+    modes = np.empty((replicates, count, math.prod(rest)), factor.dtype)
+    for C, each, into in zip(in_time, factor, modes, strict=True):
+        np.matmul(C.T.astype(factor.dtype), each.reshape(times, -1), out=into)
+    return TimeModes(in_time, modes.reshape(replicates, count, *rest))
 
 
 def _axes(rows: np.ndarray, left_out: float) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The infinite matrix against a real Gaussian matrix used in both directions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kernelfield.engine.basis import empty_basis
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, Side, backward, forward, image, learn
+from kernelfield.engine.infinite_matrix import InfiniteMatrix, Side, backward, forward, in_use, learn
 from kernelfield.engine.points import padded_sobol
+from kernelfield.engine.slabs import combination
 
 pytestmark = pytest.mark.usefixtures("x64")
 PARTICLES, POINTS, RATE = 4096, 3, 0.5
@@ -30,10 +32,10 @@ def infinite(coupling, scale=1.0):
     phi, passed = nonlinear(u), []
     for _ in range(2):
         matrix, F = forward(matrix, jnp.asarray(phi))
-        h = np.asarray(image(matrix.above.W, F, matrix.features))
+        h = np.asarray(combination(F, matrix.above.W, matrix.features))
         g = np.tanh(h)
         matrix, G = backward(matrix, jnp.asarray(g))
-        z = np.asarray(image(matrix.below.W, G, matrix.gradients))
+        z = np.asarray(combination(G, matrix.below.W, matrix.gradients))
         passed.append((h, g, z, phi))
         rate = jnp.full((POINTS, 1), RATE)
         matrix = matrix._replace(
@@ -88,3 +90,18 @@ def test_a_matrix_used_both_ways_is_one_matrix():
         np.testing.assert_allclose(left, right, atol=0.02 * np.abs(right).max())
     h, g, z, phi = infinite(0.0)[0]
     assert np.abs((z * phi).mean(axis=1) - (g * h).mean(axis=1)).max() > 0.1
+
+
+def test_what_is_in_use_is_all_that_a_matrix_needs():
+    """On both sides the directions met, and images of those of the other side; of nothing met, one row of zeros."""
+
+    def side(basis, images):
+        z = jnp.ones((1, images, PARTICLES))
+        return Side(basis, z, 2 * z, *map(jnp.asarray, (1.0, 1.0, 1.0)))
+
+    phi = jnp.asarray(padded_sobol(3, PARTICLES, np.random.SeedSequence(0)), float)
+    fresh = InfiniteMatrix(*(side(empty_basis(24, PARTICLES, 1e-8, np.float64), 24) for _ in range(2)))
+    known = in_use(jax.device_get(forward(fresh, phi)[0]))
+    assert known.below.basis.q.shape == (3, PARTICLES) and known.above.W.shape == (1, 3, PARTICLES)
+    assert known.above.basis.q.shape == (1, PARTICLES) and known.below.Z.shape == (1, 1, PARTICLES)
+    assert not known.above.basis.q.any()

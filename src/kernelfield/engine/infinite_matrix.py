@@ -130,11 +130,6 @@ def with_rows(W: Fields, rows: Array, start: Array) -> Fields:
     return like(W, lax.dynamic_update_slice(values, block, (0,) * (values.ndim - 2) + (start, 0)))
 
 
-def image(W: Fields, coordinates: Fields, size: Array | int) -> Fields:
-    """Sum over matrices and directions of coordinates (rows, n k) times images W (n, k, S), of the first `size` k."""
-    return combination(coordinates, W, size)
-
-
 def learn(side: Side, rate: Fields, coordinates: Fields, x: Fields, size: Array | int) -> Side:
     """Gradient descent: W += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity.
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, image
+from kernelfield.engine.infinite_matrix import InfiniteMatrix
+from kernelfield.engine.slabs import combination
 
 
 class Visited(NamedTuple):
@@ -72,8 +73,12 @@ def visit(visited: Visited, phi: Array, seen: Callable[[Array], Array]) -> tuple
     own, W, Z = _joined(visited.own, own), _joined(visited.W, images), _joined(visited.Z, gaussian)
     F, mine = (each.reshape(points, *sites, -1) for each in (F, mine))
     alone = seen(mine).reshape(points, -1, W.shape[1] * W.shape[2])
-    h = image(above.W, seen(F), known) + above.scale * (alone @ W.reshape(points, -1, particles)).reshape(-1, particles)
-    u = above.scale * (image(above.Z, seen(F), known) + alone.reshape(-1, alone.shape[-1]) @ Z.reshape(-1, particles))
+    h = combination(seen(F), above.W, known) + above.scale * (alone @ W.reshape(points, -1, particles)).reshape(
+        -1, particles
+    )
+    u = above.scale * (
+        combination(seen(F), above.Z, known) + alone.reshape(-1, alone.shape[-1]) @ Z.reshape(-1, particles)
+    )
     return visited._replace(own=own, W=W, Z=Z), F, h, u
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine import infinite_matrix
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, image, learn
+from kernelfield.engine.infinite_matrix import InfiniteMatrix, learn
 from kernelfield.engine.series import Fields, leading
+from kernelfield.engine.slabs import combination
 from kernelfield.engine.visitors import Visited, visit
 from kernelfield.layers import lazy
 from kernelfield.layers.base import (
@@ -93,7 +94,8 @@ class Weights(Scaled):
             return state, Signal(*(spread(rows, samples, wiring.above) for rows in up)), WeightTrace(phi=phi, F=F)
         state, F = infinite_matrix.forward(state, phi)
         seen = gathered(F, wiring.up)
-        h, u = (spread(image(W, seen, state.features), samples, wiring.above) for W in (state.above.W, state.above.Z))
+        up = (combination(seen, images, state.features) for images in (state.above.W, state.above.Z))
+        h, u = (spread(rows, samples, wiring.above) for rows in up)
         return state, Signal(h, state.above.scale * u), WeightTrace(phi=phi, F=F)
 
     def backward(
@@ -105,7 +107,7 @@ class Weights(Scaled):
         if state.below is None:
             return state, None, trace
         wiring = self.wiring(sites_of(trace.phi))
-        z = image(state.below.W, gathered(G, wiring.down), state.gradients)
+        z = combination(gathered(G, wiring.down), state.below.W, state.gradients)
         return state, spread(z, len(leading(chi)), wiring.below), trace
 
     def update(self, state: InfiniteMatrix, trace: WeightTrace, rate: Fields) -> InfiniteMatrix:
