@@ -42,8 +42,8 @@ def runs(large: bool) -> list[Run]:
         return kf.GradientDescent(learning_rate=rate, steps=count)
 
     if large:
-        method = kf.March(particles=16384, replicates=2, feature_tol=1e-3, gradient_tol=1e-2, kernels="features")
-        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 450), method, 150.0)]
+        method = kf.March(particles=32768, replicates=2, feature_tol=1e-3, gradient_tol=1e-2, kernels="none")
+        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 300), method, 150.0)]
     return [
         Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March(), 2.0),
         Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March(), 2.5),
