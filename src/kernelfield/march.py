@@ -306,12 +306,11 @@ class MarchRun:
 
     def record_bytes(self, directions: Iterable[int]) -> list[int]:
         """Size of what a step of one replicate records of every layer, with so many directions in every basis."""
-        setup = self.setup(0)
-        constants = self._constants(setup, data := self.data[: self.problem.points])
+        setup, data = self.setup(0), self.data[: self.problem.points]
         state = small_state(self.network.layers, setup, data_space(data), directions)
         pace = at(schedule(self.training, self.problem).paces(0), 0)
         with jax.enable_x64(True):
-            _, record, _ = jax.eval_shape(self.step, constants, state, pace)
+            _, record, _ = jax.eval_shape(self.step, self._constants(setup, data), state, pace)
         return [math.prod(each.shape) * each.dtype.itemsize for each in (*record.features, *record.gradients)]
 
     def setup(self, replicate: int) -> Setup:
