@@ -63,13 +63,15 @@ def samples(solution: kf.Solution) -> dict[str, np.ndarray]:
     return {kind: np.concatenate([each.reshape(count, -1) for each in found[kind]], axis=1) for kind in KINDS}
 
 
-def march_errors(case: Case, truth: dict[str, np.ndarray]) -> list[tuple[float, dict[str, float], int]]:
+def march_errors(
+    case: Case, truth: dict[str, np.ndarray], sizes: tuple[int, ...] = PARTICLES
+) -> list[tuple[float, dict[str, float], int]]:
     """Seconds and rms errors of the march (its mean over replicates) at every number of particles.
 
     Particles too few for the rank are left out.
     """
     ladder = []
-    for particles in PARTICLES[-1:] if case.network.is_linear else PARTICLES:
+    for particles in sizes[-1:] if case.network.is_linear else sizes:
         runs = [
             kf.solve(case.network, case.problem, case.training, kf.March(particles=particles, seed=seed), throw=False)
             for seed in range(RUNS + 1)

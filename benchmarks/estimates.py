@@ -1,7 +1,7 @@
 """What `kernelfield estimate` says against what the solve takes, each in a process of its own.
 
     python benchmarks/estimates.py
-    python benchmarks/estimates.py --large       # 512 points on 16384 particles
+    python benchmarks/estimates.py --large       # 512 points on 32768 particles
 
 Estimates are given a third of the seconds that the solve takes. Time is that of running, without compilation; memory
 the most that the solving process had resident.
@@ -43,7 +43,7 @@ def runs(large: bool) -> list[Run]:
 
     if large:
         method = kf.March(particles=32768, replicates=2, feature_tol=1e-3, gradient_tol=1e-2, kernels="none")
-        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 300), method, 150.0)]
+        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 220), method, 150.0)]
     return [
         Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March(), 2.0),
         Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March(), 2.5),

@@ -1,6 +1,6 @@
 """Every goal of speed beside its figure: runs the benchmarks and writes benchmarks/RESULTS.md.
 
-    python benchmarks/suite.py                       # everything, about half an hour on two cores
+    python benchmarks/suite.py                       # everything, about two hours on two cores
     python benchmarks/suite.py --only rate scaling   # these again; other sections stay as they are
 
 Nothing else should run meanwhile.
@@ -38,6 +38,7 @@ class Section:
 SECTIONS = {
     "ensembles": Section("Time to the same error: finite networks", ("equal_error.py",)),
     "alternating": Section("Time to the same error: alternating Monte Carlo", ("table1.py", "--ratios")),
+    "notebook": Section("Time to the same error: the notebook of the paper's authors", ("notebook.py",)),
     "scaling": Section("Time against steps, particles, points and directions", ("scaling.py",)),
     "rate": Section("Part of the machine's rate", ("rate.py",)),
     "settings": Section("Accuracy per second", ("settings.py",)),
@@ -47,7 +48,7 @@ SECTIONS = {
 
 
 def measured(section: Section) -> str:
-    """The text of a section: command, description, what was printed."""
+    """The text of a section: command, machine, description, what was printed."""
     print(f"{section.title} ...", flush=True)
     began = time.perf_counter()
     done = subprocess.run(
@@ -61,7 +62,7 @@ def measured(section: Section) -> str:
     described = re.split(r"\n\n {4}python [^\n]*(?:\n {4}[^\n]*)*\n\n", source.split('"""')[1], maxsplit=1)
     text = "\n\n".join(part.strip() for part in described)
     command = f"    python benchmarks/{' '.join(section.command)}"
-    return f"{section.title}\n\n{command}\n\n{text}\n\n{done.stdout.strip()}\n"
+    return f"{section.title}\n\n{command}\n\nOn {machine()}.\n\n{text}\n\n{done.stdout.strip()}\n"
 
 
 def machine() -> str:
@@ -80,8 +81,8 @@ def written(sections: dict[str, str]) -> str:
     goals = "\n".join(f"| {line} |" for line in lines)
     head = (
         "# Speed\n\n    python benchmarks/suite.py\n\n"
-        f"writes this page. Measured on {machine()}; compilation is left out of every time unless it\n"
-        "is named. Accuracy is measured in benchmarks/ACCURACY.md, which also says what was tried to be faster.\n\n"
+        "writes this page. Every section names its machine; compilation is left out of every time unless it is named.\n"
+        "Accuracy is measured in benchmarks/ACCURACY.md, which also says what was tried to be faster.\n\n"
         f"| what | aim | figure | met |\n|---|---|---|---|\n{goals}\n"
     )
     return head + "".join(SECTION + text for text in sections.values())
