@@ -16,7 +16,8 @@ asked for an error of 0.1 % there.
 Thousands of narrow networks measure the bias: where too few of them leave it unresolved, narrow networks seem to be
 as good as wide ones, and cheap. Where the march is not far ahead: a network of one hidden layer costs next to nothing;
 gradients of ReLU units span a thousand directions, which the march has to carry; kernels of some networks have hardly
-any bias. It is far ahead where a small error asks for wide networks, and where the theory is exact.
+any bias. It is far ahead where a small error asks for wide networks, and where the theory is exact. Half the error
+costs the march four times the seconds, and an ensemble that is held up by its bias eight times: twice the width too.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| case | quantity | error % | particles x 4 | march s | width x networks | ensemble s | ratio |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    ratios: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    ratios: dict[int, dict[str, list[float]]] = {particles: {kind: [] for kind in KINDS} for particles in PARTICLES}
     for case in equal_error_cases():
         if case.name not in arguments.cases:
             continue
@@ -172,13 +173,14 @@ def main() -> None:
                 f"| {theirs / ours:.{1 if theirs < 10 * ours else 0}f} |",
                 flush=True,
             )
-        for kind, _, _, ours, _, theirs in found[-len(KINDS) :]:
-            ratios[kind].append(theirs / ours)
-    medians = {kind: float(np.median(each)) for kind, each in ratios.items()}
-    print(f"\nMedian ratios with default particles: Phi {medians['Phi']:.0f}, G {medians['G']:.0f}.\n")
-    print(
-        goal("Time of finite ensembles over that of the march, predictions, median problem", f">= {AIM}", medians["f"])
-    )
+            for size in PARTICLES if case.network.is_linear else [particles]:  # exact with any number
+                ratios[size][kind].append(theirs / ours)
+    print("\nMedian ratios:\n")
+    for size, each in ratios.items():
+        medians = {kind: float(np.median(values)) for kind, values in each.items()}
+        print(f"- {size} particles: " + ", ".join(f"{kind} {value:.2g}" for kind, value in medians.items()))
+    what = "Time of finite ensembles over that of the march, predictions, median problem"
+    print("\n" + goal(what, f">= {AIM}", medians["f"]))
 
 
 if __name__ == "__main__":

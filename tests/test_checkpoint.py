@@ -291,14 +291,12 @@ def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path
 @pytest.mark.parametrize("damage", ["cut", "changed", "removed"])
 @pytest.mark.parametrize("item", ["document", "rows", "state"])
 def test_a_damaged_checkpoint_is_one_sentence(kept, item, damage, capfd):
-    file = max(
-        (each for each in kept.glob(f"part*/{item}/**/*") if each.is_file()), key=lambda each: each.stat().st_size
-    )
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
-    if damage == "removed":
-        file.unlink()
+    for file in kept.glob(f"part*/{item}/metadata" if item == "document" else f"part*/{item}/**/d/*"):
+        data = bytearray(file.read_bytes())  # of arrays all of it: some files may have been superseded at once
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+        if damage == "removed":
+            file.unlink()
     refused("the checkpoint in .*ck is damaged: remove it to start anew$", folder=kept)
     assert capfd.readouterr() == ("", "")
 
