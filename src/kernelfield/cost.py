@@ -33,9 +33,9 @@ from kernelfield.training import GradientDescent
 FEWEST = 8  # points of the smallest run
 LONGER = 8.0  # times the seconds of one run that one of twice the points on twice the particles takes, about
 LOOKS = 3  # at a run, before it is given up: fewer say nothing of how it goes on
-ARRAYS = 3  # as large as the largest of the state, that a compiled step needs for itself
-FIELDS = 5  # of all points on all particles, kept or at work, for every basis
-PROGRAMS = 3 * memory.GIB // 4  # compiled, and what else the process holds besides arrays
+ARRAYS = 2  # as large as the largest of the state, that a compiled step needs for itself
+FIELDS = 2  # of all points on all particles, for every basis: h and phi of one of features, z and g of one of gradients
+PROGRAMS = 5 * memory.GIB // 4  # compiled, and what else the process holds, or does not give back, besides arrays
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,9 @@ def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     """What arrays take at most: in the end, or while the bases are enlarged for the last time.
 
-    Every replicate has its state, fields of points, and the coordinates that it recorded, of which one layer's are
-    copied in the end. While bases are enlarged, no step is at work, and both states are there.
+    Every replicate has its state, the fields of rows that it keeps, and the coordinates that it recorded, of which one
+    layer's are copied in the end. While bases are enlarged, no step is at work, and both states are there; in the end
+    the last row has its fields too.
     """
     points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
     grow = _rooms(points, particles, directions)
@@ -287,4 +288,5 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     recorded, one_layer = sum(layers), max(layers, default=0)
     fields = FIELDS * len(directions) * points * particles * item
     working = run.at_once * (ARRAYS * max(grow[-1]) * particles * item + RECORD_BYTES)
-    return run.count * (state + fields + recorded) + max(run.at_once * before, working + run.count * one_layer)
+    lasting = state + (len(run.fields_at) - 1) * fields + recorded
+    return run.count * lasting + max(run.at_once * before, working + run.count * (fields + one_layer))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import expm
 
-from kernelfield.devices import Placement
+from kernelfield.devices import Placement, gathered
 from kernelfield.engine.basis import any_full, completed, with_flags
 from kernelfield.engine.infinite_matrix import each_side, moved, slowed
 from kernelfield.layers import FieldTrace
@@ -118,8 +118,8 @@ class FlowReplicate(Replicate):
     def _rounding(self) -> float:
         return 1e-12 * self.between
 
-    def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
-        """One step towards the next row; the fields at its start, if that is a row not recorded before."""
+    def _advance(self, stop: int, fields_at: Sequence[int]) -> None:
+        """One step towards the next row, from a row that is recorded unless it was before."""
         due = self._at_row
         left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
         h = left / math.ceil(left / self.h) if left > self._rounding else 0.0
@@ -128,9 +128,11 @@ class FlowReplicate(Replicate):
         self.full = bool(any_full(now.state))
         if self.full:
             self.state = with_flags(self.state, now.state)
-            return None
+            return
         if due:
             self.records.append(jax.tree.map(lambda leaf: jax.device_get(leaf)[None], now.record))
+            if self.t in fields_at:
+                self.fields[self.t] = gathered(now.fields)
             self.t += 1
         error = float(now.error) / (self.rtol * float(now.size))
         if not math.isfinite(error):
@@ -144,4 +146,3 @@ class FlowReplicate(Replicate):
                 self.rejected += 1
             if h > 0:
                 self.h = h * min(LONGEST, max(SHORTEST, SAFETY / math.sqrt(max(error, 1e-12))))
-        return now.fields if due else None

@@ -353,9 +353,7 @@ class Replicate:
                     if self.t in states_at and self._at_row:
                         self.states[self.t] = jax.tree.map(np.array, self.known())  # copies: the state goes on
                     bounds = (bound for t in {*fields_at, *states_at} for bound in (t, t + 1) if bound > self.t)
-                    reached = self._advance(min([stop, *bounds]))
-                    if reached and self.t - 1 in fields_at:
-                        self.fields[self.t - 1] = gathered(reached)
+                    self._advance(min([stop, *bounds]), fields_at)
                 if self.full:
                     self._enlarge()
 
@@ -376,8 +374,8 @@ class Replicate:
         """Whether the state is that of row t."""
         return True
 
-    def _advance(self, stop: int) -> tuple[FieldTrace, ...] | None:
-        """One compiled call for the next rows; the fields at the last one, or None if there was no room for any."""
+    def _advance(self, stop: int, fields_at: Sequence[int]) -> None:
+        """One compiled call for the next rows, the last of which may be one that keeps its fields."""
         alone = self.schedule.batches is not None  # a row for itself, which learns nothing
         paces = self.schedule.paces(self.t, learns=not alone)
         arguments = self.constants, self.state, paces, jnp.asarray(self.t), jnp.asarray(stop)
@@ -387,10 +385,10 @@ class Replicate:
         self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.t) < stop
         done = int(now.t) - self.t - (not self.alive)  # a step that diverged is not kept
         self.t += done
-        if not done:
-            return None
-        self.records.append(_slim(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records)))
-        return None if self.full else now.fields
+        if done:
+            self.records.append(_slim(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records)))
+            if not self.full and self.t - 1 in fields_at:
+                self.fields[self.t - 1] = gathered(now.fields)
 
     def _descend(self, stop: int) -> None:
         """One compiled call for updates on the next batches, before update `stop`."""

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.engine.infinite_matrix import is_side
 from kernelfield.engine.slabs import SHORT, SLAB
 from kernelfield.layers import Sequential, Setup, Space
 
@@ -52,15 +51,8 @@ def initial_state(
 
 
 def grown(layers: Sequential, setup: Setup, space: Space, capacities: Iterator[int], state: Any) -> Any:
-    """A larger initial state, with `state` (NumPy arrays) copied into it; the W(0) beyond it has decayed as much."""
-
-    def aged(side: Any, old: Any) -> Any:
-        return side._replace(W=old.scale * side.Z) if is_side(side) else side
-
-    def larger() -> Any:
-        return jax.tree.map(aged, initial_state(layers, setup, space, capacities, state), state, is_leaf=is_side)
-
-    return filled(larger, state)
+    """A larger initial state, with `state` (NumPy arrays) copied into it."""
+    return filled(lambda: initial_state(layers, setup, space, capacities, state), state)
 
 
 def filled(larger: Callable[[], Any], state: Any) -> Any:

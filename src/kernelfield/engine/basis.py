@@ -206,11 +206,10 @@ def completed(tree: State, done: Array) -> State:
 
 
 def repeated(tree: State) -> State:
-    """A tree of states, fetched, as it was before the step that was not done, but for scales."""
+    """A tree of states, fetched, as it was before the step that was not done, but for scales; bases have no room."""
 
     def undone(basis: Basis) -> Basis:
-        known = np.arange(len(basis.q))[:, None] < basis.kept
-        return basis._replace(q=np.where(known, basis.q, 0), size=basis.kept, full=np.zeros((), bool))
+        return basis._replace(q=basis.q[: basis.kept], size=basis.kept, full=np.zeros((), bool))
 
     return jax.tree.map(lambda leaf: undone(leaf) if isinstance(leaf, Basis) else leaf, tree, is_leaf=is_basis)
 

@@ -144,16 +144,17 @@ class Setup:
     def dealt(self, state: State, present: State = None) -> State:
         """`state` with the coordinates of every lane in its place, as NumPy arrays.
 
-        Those that a smaller state has are left out, zeros, if it is `present`.
+        Those that a smaller state has are left out, zeros, if it is `present`; W(0) of the others has decayed as much.
         """
         lanes: list[Any] = [side.Z for side in sides(state)]
         known = dict(zip(lanes, (small.Z.shape[1] for small in sides(present)), strict=False))
+        scales = {lane: np.asarray(side.scale) for lane, side in zip(lanes, sides(present or state), strict=True)}
         coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates(known).items()}
 
         def filled(side: Side) -> Side:
             lane: Any = side.Z
             Z = coordinates[lane].astype(self.dtype, copy=False)
-            W = np.asarray(side.scale) * Z
+            W = scales[lane] * Z
             return side._replace(Z=Z, W=W, velocity=np.zeros_like(Z) if self.momentum else None)
 
         return each_side(filled, state)
