@@ -25,11 +25,13 @@ def test_the_state_is_as_large_as_it_is_said_to_be():
     assert run.state_bytes([len(basis.q) for basis in bases(state)]) == sum(x.nbytes for x in jax.tree.leaves(state))
 
 
-def test_pilots_of_all_points_say_what_the_solve_finds():
+def test_pilots_of_all_points_say_what_the_solve_finds(monkeypatch):
     problem = gaussian(16, 20)
+    monkeypatch.setattr(march, "SECONDS_BETWEEN_REPORTS", 0.0)
     found = kf.estimate(NETWORK, problem, TRAINING, METHOD, seconds=1000, progress=False)
     solution = kf.solve(NETWORK, problem, TRAINING, METHOD, progress=False)
     assert [pilot.points for pilot in found.pilots] == [8, 16]
+    assert all([look.step for look in pilot.looks] == [1, 2, 3, 4] for pilot in found.pilots)
     ranks = [*solution.info["feature_ranks"], *solution.info["gradient_ranks"]]
     assert sorted(found.directions) == pytest.approx(sorted(ranks), abs=3)  # in another order of points
     assert found.fits and found.advice is None and found.seconds == found.pilots[-1].seconds

@@ -35,7 +35,7 @@ LONGER = 8.0  # times the seconds of one run that one of twice the points on twi
 LOOKS = 3  # at a run, before it is given up: fewer say nothing of how it goes on
 ARRAYS = 2  # as large as the largest of the state, that a compiled step needs for itself
 FIELDS = 2  # of all points on all particles, for every basis: h and phi of one of features, z and g of one of gradients
-PROGRAMS = 5 * memory.GIB // 4  # compiled, and what else the process holds, or does not give back, besides arrays
+PROGRAMS = memory.GIB  # compiled, and what else the process holds, or does not give back, besides arrays
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ def _pilot(
         return sum(each.seconds_compile for each in run.replicates)
 
     def look(done: int, total: int) -> None:
-        if looks and done <= looks[-1].step:  # begun again, with more particles
-            looks.clear()
+        while looks and looks[-1].step >= done:  # the last step is reported twice, a run that begins again once more
+            looks.pop()
         sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
         counts = tuple(map(max, zip(*sizes, strict=True)))
         looks.append(Look(done, time.perf_counter() - began - compiling(), counts))
