@@ -35,7 +35,8 @@ LONGER = 8.0  # times the seconds of one run that one of twice the points on twi
 LOOKS = 3  # at a run, before it is given up: fewer say nothing of how it goes on
 ARRAYS = 2  # as large as the largest of the state, that a compiled step needs for itself
 FIELDS = 2  # of all points on all particles, for every basis: h and phi of one of features, z and g of one of gradients
-PROGRAMS = memory.GIB  # compiled, and what else the process holds, or does not give back, besides arrays
+PROCESS = memory.GIB // 2  # what it holds besides arrays
+PROGRAM = memory.GIB // 6  # compiled for a room, and what is not given back when bases are enlarged
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def estimate(
     check_input(network, problem, training, method)
     if type(training) is not GradientDescent:
         raise ValueError(f"estimate knows what GradientDescent takes, not {type(training).__name__}")
-    own = psutil.Process().memory_info().rss + PROGRAMS
+    own = psutil.Process().memory_info().rss + PROCESS
     most, run = own + memory.available(), MarchRun(method, network, problem, training, [0, training.steps])
 
     def needed(directions: Sequence[int]) -> int:
@@ -220,12 +221,16 @@ def _pilot(
         return sum(each.seconds_compile for each in run.replicates)
 
     def look(done: int, total: int) -> None:
+        nonlocal began
         while looks and looks[-1].step >= done:  # the last step is reported twice, a run that begins again once more
             looks.pop()
         sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
         counts = tuple(map(max, zip(*sizes, strict=True)))
-        looks.append(Look(done, time.perf_counter() - began - compiling(), counts))
-        if len(looks) >= LOOKS and (looks[-1].seconds > seconds or not fits(looks[-1])):
+        now = time.perf_counter()
+        looks.append(Look(done, now - began - compiling(), counts))
+        enough = len(looks) >= LOOKS and (looks[-1].seconds > seconds or not fits(looks[-1]))
+        began += time.perf_counter() - now  # it takes a while to tell whether it fits
+        if enough:
             raise _Enough
 
     with contextlib.suppress(_Enough):
@@ -274,7 +279,7 @@ def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
-    """What arrays take at most: in the end, or while the bases are enlarged for the last time.
+    """What arrays and programs take at most: in the end, or while the bases are enlarged for the last time.
 
     Every replicate has its state, the fields of rows that it keeps, and the coordinates that it recorded, of which one
     layer's are copied in the end. While bases are enlarged, no step is at work, and both states are there; in the end
@@ -289,4 +294,5 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     fields = FIELDS * len(directions) * points * particles * item
     working = run.at_once * (ARRAYS * max(grow[-1]) * particles * item + RECORD_BYTES)
     lasting = state + (len(run.fields_at) - 1) * fields + recorded
-    return run.count * lasting + max(run.at_once * before, working + run.count * (fields + one_layer))
+    arrays = run.count * lasting + max(run.at_once * before, working + run.count * (fields + one_layer))
+    return arrays + len(grow) * PROGRAM
