@@ -44,7 +44,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name, rule", [("convolution", "batches"), ("shared in a block", "batches"), ("deep", "flow")])
+@pytest.mark.parametrize("name, rule", [*((name, "batches") for name in EXACT), ("deep", "flow")])
 def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
     network, inputs, new = EXACT[name]
     alone, along = (solved(network, RULES[rule], inputs=inputs, riding=riding) for riding in (None, new))
@@ -64,7 +64,7 @@ SAMPLED = {
     "relu": (kf.MLP(depth=1, activation="relu", gamma0=2.0), X, NEW, {}),
     "classes": (kf.MLP(depth=1), X, NEW, {"y": np.eye(3)[[0, 1, 2, 1, 0]], "loss": "cross_entropy"}),
     "convolution": (
-        kf.Network(layers=[Conv(2), TANH, GlobalAveragePool(), Readout()]),
+        kf.Network(layers=[Conv(2), TANH, Conv(2), TANH, GlobalAveragePool(), Readout()]),
         images(X),
         images(NEW),
         {},

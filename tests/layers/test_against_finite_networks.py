@@ -96,7 +96,7 @@ def test_ensembles_of_growing_width_approach_the_march(name):
     )
 
 
-@pytest.mark.parametrize("name", ["sequence, zero", "residual, tanh, L = 2"])
+@pytest.mark.parametrize("name", ["sequence, zero", "residual, tanh, L = 2", "shared weights"])
 def test_without_responses_the_agreement_is_gone(name):
     """The control: gradient independence is as precise, and somewhere else."""
     network, problem = CASES[name]
