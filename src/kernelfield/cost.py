@@ -20,7 +20,7 @@ import psutil
 from scipy.optimize import nnls
 
 from kernelfield import memory
-from kernelfield.engine.basis import BLOCK, bases
+from kernelfield.engine.basis import BLOCK
 from kernelfield.march import March, MarchRun, OnParticles, first_capacity
 from kernelfield.problem import Problem
 from kernelfield.progress import bar
@@ -224,8 +224,7 @@ def _pilot(
         nonlocal began
         while looks and looks[-1].step >= done:  # the last step is reported twice, a run that begins again once more
             looks.pop()
-        sizes = [[int(basis.size) for basis in bases(each.state)] for each in run.replicates]
-        counts = tuple(map(max, zip(*sizes, strict=True)))
+        counts = tuple(map(max, zip(*(each.directions for each in run.replicates), strict=True)))
         now = time.perf_counter()
         looks.append(Look(done, now - began - compiling(), counts))
         enough = len(looks) >= LOOKS and (looks[-1].seconds > seconds or not fits(looks[-1]))

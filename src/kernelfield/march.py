@@ -12,8 +12,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -344,8 +344,8 @@ class MarchRun:
                 self.particles *= 2
 
     def march(self, progress: Progress) -> Status:
-        """March all replicates in step, as many at once as there are cores, reporting progress on the way."""
-        last, stride = self.training.steps, 1
+        """March all replicates, as many at once as there are cores, reporting on the way what all of them have done."""
+        last = self.training.steps
         self.replicates, self.placement = [], placement(self.particles)
         one_each = threadpool_limits(1, "blas")  # of LAPACK's threads, which wait where those of XLA would work
         with one_each, ThreadPoolExecutor(self.at_once) as pool, together() as agreed:
@@ -354,19 +354,10 @@ class MarchRun:
                 if self.checkpoint is not None:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
-                while self.steps_done <= last:
-                    memory.require(2 * largest(self.replicates))  # which the end will put together
-                    began, start = time.perf_counter(), self.steps_done
-                    stop = min(start + stride, last + 1)
-                    goals = [stop] * self.count, [self.fields_at] * self.count, [self.states_at] * self.count
-                    list(pool.map(Replicate.march, self.replicates, *goals))
-                    if not all(replicate.alive for replicate in self.replicates):
-                        return self._diverged()
-                    pace = SECONDS_BETWEEN_REPORTS / (time.perf_counter() - began)
-                    stride = agreed(max(1, int(stride * min(4.0, pace))))
-                    progress(min(stop, last), last)
-                    if self.checkpoint is not None and self.checkpoint.due:
-                        pool.submit(self._keep).result()  # in a thread, where Ctrl-C does not stop it half-way
+                for done in self._strides(pool, agreed):
+                    progress(min(done, last), last)
+                if not all(replicate.alive for replicate in self.replicates):
+                    return self._diverged()
                 pool.submit(self._keep).result()
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
@@ -374,6 +365,43 @@ class MarchRun:
                 done = max(self.steps_done - 1, 0)
                 return Status("interrupted", f"stopped by the user after {done} of {last} steps")
         return Status()
+
+    def _strides(self, pool: ThreadPoolExecutor, agreed: Callable[[int], int]) -> Iterator[int]:
+        """Let the replicate that is furthest behind take a stride, whenever a core is free, until all are at the end.
+
+        None waits for another, but for a checkpoint. The end is that of training, or the row at which one diverged.
+
+        Yields:
+            Rows that all have, as they grow.
+        """
+        stride, reported = 1, self.steps_done
+        running: dict[Future[tuple[int, float]], Replicate] = {}
+        while True:
+            memory.require(2 * largest(self.replicates))  # which the end will put together
+            due = self.checkpoint is not None and self.checkpoint.due and self.steps_done > 0
+            if due and not running:
+                pool.submit(self._keep).result()  # in a thread, where Ctrl-C does not stop it half-way
+                due = False
+            end = min([self.training.steps + 1, *(each.t for each in self.replicates if not each.alive)])
+            behind = [each for each in self.replicates if each.t < end and each not in running.values()]
+            free = 0 if due else self.at_once - len(running)
+            for replicate in sorted(behind, key=lambda each: each.t)[:free]:
+                running[pool.submit(self._stride, replicate, min(replicate.t + stride, end))] = replicate
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[future]
+                steps, seconds = future.result()
+                stride = agreed(max(1, int(steps * min(4.0, SECONDS_BETWEEN_REPORTS / seconds))))
+            if self.steps_done > reported:
+                reported = self.steps_done
+                yield reported
+
+    def _stride(self, replicate: Replicate, stop: int) -> tuple[int, float]:
+        """The steps of a stride, and its seconds."""
+        began, start = time.perf_counter(), replicate.t
+        replicate.march(stop, self.fields_at, self.states_at)
+        return stop - start, time.perf_counter() - began
 
     def _keep(self) -> None:
         """Write what was done to the checkpoint, if there is one."""

@@ -342,6 +342,7 @@ class Replicate:
         self.seconds_compile = 0.0
         capacities = itertools.repeat(rounded(capacity, setup.particles))
         self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state(capacities)))
+        self.directions = (0,) * len(bases(self.state))  # in every basis after the latest march, to be read at any time
 
     def march(self, stop: int, fields_at: Sequence[int] = (), states_at: Sequence[int] = ()) -> None:
         """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep their fields, or the state."""
@@ -356,6 +357,7 @@ class Replicate:
                     self._advance(min([stop, *bounds]), fields_at)
                 if self.full:
                     self._enlarge()
+            self.directions = tuple(int(basis.size) for basis in bases(self.state))
 
     def snapshot(self) -> Any:
         """The state as NumPy arrays, which are valid until it advances."""

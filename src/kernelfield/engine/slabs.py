@@ -1,8 +1,8 @@
 """Products with tall arrays (n, capacity, S) of which only the first rows of each are in use: a slab of rows at a time.
 
 Bases and images have room for more directions than were met so far. Rows that no direction has come to change no
-result, only how long it takes. Short arrays are taken whole, those of which all rows are in use, and on accelerators all
-arrays: there zeros cost less than the turns of a loop.
+result, only how long it takes. Short arrays are taken whole, those of which all rows are in use, and all arrays on
+accelerators, where zeros cost less than the turns of a loop.
 """
 
 from __future__ import annotations
