@@ -132,13 +132,16 @@ def ensemble_time(networks: dict[int, dict[str, Peer]], kind: str, error: float)
 
 
 def truth_of(case: Case) -> dict[str, np.ndarray]:
-    """By a march of four times the particles and twice the replicates, with a third of the tolerances."""
+    """By marches of four times the particles, with a third of the tolerances: two, one after the other, for memory."""
     feature_tol, gradient_tol = kf.March().tolerances(case.network)
-    method = kf.March(
-        particles=16384, replicates=8, feature_tol=feature_tol / 3, gradient_tol=gradient_tol / 3, seed=10**6
-    )
-    solution = kf.solve(case.network, case.problem, case.training, kf.March() if case.network.is_linear else method)
-    return {kind: each.mean(axis=0) for kind, each in samples(solution).items()}
+
+    def replicates(seed: int) -> dict[str, np.ndarray]:
+        tolerances = {"feature_tol": feature_tol / 3, "gradient_tol": gradient_tol / 3}
+        method = kf.March() if case.network.is_linear else kf.March(particles=16384, seed=seed, **tolerances)
+        return samples(kf.solve(case.network, case.problem, case.training, method))
+
+    runs = [replicates(seed) for seed in (10**6, 10**6 + 1)]
+    return {kind: np.concatenate([run[kind] for run in runs]).mean(axis=0) for kind in KINDS}
 
 
 def rows(case: Case) -> list[tuple[str, float, int, float, str, float]]:
@@ -177,10 +180,9 @@ def main() -> None:
                 ratios[size][kind].append(theirs / ours)
     print("\nMedian ratios:\n")
     for size, each in ratios.items():
-        medians = {kind: float(np.median(values)) for kind, values in each.items()}
-        print(f"- {size} particles: " + ", ".join(f"{kind} {value:.2g}" for kind, value in medians.items()))
+        print(f"- {size} particles: " + ", ".join(f"{kind} {np.median(values):.2g}" for kind, values in each.items()))
     what = "Time of finite ensembles over that of the march, predictions, median problem"
-    print("\n" + goal(what, f">= {AIM}", medians["f"]))
+    print("\n" + goal(what, f">= {AIM}", float(np.median(ratios[PARTICLES[-1]]["f"]))))
 
 
 if __name__ == "__main__":

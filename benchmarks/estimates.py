@@ -42,7 +42,7 @@ def runs(large: bool) -> list[Run]:
 
     if large:
         method = kf.March(particles=32768, replicates=2, feature_tol=1e-3, gradient_tol=1e-2, kernels="none")
-        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 120), method)]
+        return [Run("cells, P = 512, tanh L = 3", tanh, breast_cancer(512), steps(0.1, 270), method)]
     return [
         Run("digits, P = 48, tanh L = 3", tanh, digits(points=48), steps(0.15, 40), kf.March()),
         Run("digits, P = 96, tanh L = 3", tanh, digits(points=96), steps(0.15, 20), kf.March()),

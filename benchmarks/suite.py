@@ -51,12 +51,16 @@ def measured(section: Section) -> str:
     """The text of a section: command, machine, description, what was printed."""
     print(f"{section.title} ...", flush=True)
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, FOLDER / section.command[0], *section.command[1:]],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, FOLDER / section.command[0], *section.command[1:]],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        print(error.stdout)  # what it had found so far
+        raise
     print(f"    {time.perf_counter() - began:.0f} s", flush=True)
     source = (FOLDER / section.command[0]).read_text(encoding="utf-8")
     described = re.split(r"\n\n {4}python [^\n]*(?:\n {4}[^\n]*)*\n\n", source.split('"""')[1], maxsplit=1)
