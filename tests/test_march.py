@@ -1,10 +1,13 @@
 """The march against closed forms, exact limits, invariants and finite networks, strongest first."""
 
+import time
+
 import numpy as np
 import pytest
 
 import kernelfield as kf
 from kernelfield.activations import ACTIVATIONS
+from kernelfield.replicate import Replicate
 from kernelfield.solution import Status
 
 RNG = np.random.default_rng(7)
@@ -263,6 +266,27 @@ def test_replicates_are_reproducible_and_independent():
 # --- fields
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_replicates_take_turns_on_one_core_and_on_two_none_waits_for_another(monkeypatch, cores):
+    rows, apart = {}, []
+
+    def watched(replicate, stop, *asked):
+        number = replicate.setup.seed.spawn_key[0]
+        if number == 0:
+            time.sleep(0.05)
+        advance(replicate, stop, *asked)
+        rows[number] = replicate.t
+        apart.append(rows.get(1, 0) - rows.get(0, 0))
+
+    advance = Replicate.march
+    monkeypatch.setattr(Replicate, "march", watched)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("kernelfield.march.SECONDS_BETWEEN_REPORTS", 0.0)  # strides of one step
+    together = march(steps=6, particles=128, replicates=2)
+    assert rows == {0: 7, 1: 7} and together.replicate_predictions.shape[:2] == (2, 7)
+    assert max(map(abs, apart)) == 1 if cores == 1 else max(apart) > 1
+
+
 def test_fields_have_the_kernels_as_second_moments():
     for activation in ("tanh", "linear"):
         solution = march(activation, particles=4096)
@@ -299,6 +323,7 @@ def test_a_diverging_run_stops_and_keeps_the_steps_before():
         solution.network, solution.problem, solution.training, kf.March(**QUICK), throw=False, progress=False
     )
     assert again.status.code == "diverged"
+    np.testing.assert_array_equal(again.predictions, solution.predictions)  # whichever replicate was ahead
 
 
 def test_interruption_keeps_what_was_computed():
