@@ -9,4 +9,5 @@ def goal(what: str, aim: str, figure: float) -> str:
     """One line: what is measured, the aim (">= 100") and the figure."""
     sign, bound = aim.split()
     met = figure >= float(bound) if sign == ">=" else figure <= float(bound)
-    return f"{MARK}{what} | {aim} | {figure:.{3 if figure < 1000 else 4}g} | {'yes' if met else 'no'}"
+    shown = f"{figure:.3g}" if figure < 1000 else f"{figure:.0f}"
+    return f"{MARK}{what} | {aim} | {shown} | {'yes' if met else 'no'}"

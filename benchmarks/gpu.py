@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 import kernelfield as kf
 from kernelfield.march import MarchRun
-from rate import machine_rate, operations, sizes
+from rate import machine_rate, operations
 
 
 def images(points: int) -> kf.Problem:
@@ -62,7 +62,7 @@ def main() -> None:
         norm = np.linalg.norm(f.mean)
         distance = "" if before is None else f"{100 * np.linalg.norm(f.mean - before) / norm:.2f}"
         before = f.mean
-        ranks = sizes(run.replicates[0])
+        ranks = run.replicates[0].directions
         done = given.replicates * (given.steps + 1) * operations(given.points, method.particles, ranks)
         reached = done / info["seconds_run"]
         print(

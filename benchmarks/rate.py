@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -29,9 +30,10 @@ import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
 from kernelfield.march import MarchRun
-from kernelfield.replicate import Replicate, bases
+from kernelfield.replicate import Replicate
 
 LAYERS = 3
+REPLICATES = 2  # side by side
 AIM = 0.6  # of the machine's rate
 
 
@@ -48,13 +50,13 @@ def machine_rate(size: int = 2048) -> float:
     return 2 * size**3 / min(times)
 
 
-def operations(points: int, particles: int, directions: list[int]) -> float:
+def operations(points: int, particles: int, directions: Sequence[int]) -> float:
     """Of one step; bases come from below: gradients of layer 1, features of 1, gradients of 2, ..., features of L."""
     products = sum(directions) + 2 * sum(directions[1:-1]) + directions[-3]  # the last for u, the Gaussian part of h^L
     return 2.0 * points * particles * products
 
 
-def operations_of_new(points: int, particles: int, before: list[int], now: list[int]) -> float:
+def operations_of_new(points: int, particles: int, before: Sequence[int], now: Sequence[int]) -> float:
     """Of new directions, given those in every basis before and after a step."""
     total = 0.0
     for place, (known, k) in enumerate(zip(before, now, strict=True)):
@@ -78,15 +80,15 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> t
     """Every step of two replicates, and the seconds of both."""
     network = kf.MLP(depth=LAYERS, activation="tanh", gamma0=1.0)
     training = kf.GradientDescent(learning_rate=learning_rate, steps=steps)
-    method = kf.March(particles=particles, replicates=2)
+    method = kf.March(particles=particles, replicates=REPLICATES)
 
     def marched(replicate: Replicate) -> list[Taken]:
-        found, before = [], sizes(replicate)
+        found, before = [], replicate.directions
         for t in range(1, steps + 2):
             began, compiled = time.perf_counter(), replicate.seconds_compile
             replicate.march(t)
             elapsed = time.perf_counter() - began - (replicate.seconds_compile - compiled)
-            now = sizes(replicate)
+            now = replicate.directions
             own, new = operations(points, particles, now), operations_of_new(points, particles, before, now)
             found.append(Taken(now != before, own, new, elapsed))
             before = now
@@ -94,18 +96,13 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> t
 
     for _ in range(2):  # the first one compiles
         run = MarchRun(method, network, breast_cancer(points), training, [])
-        replicates = [run.replicate(number) for number in range(2)]
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:
+        replicates = [run.replicate(number) for number in range(REPLICATES)]
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(REPLICATES) as pool:
             began = time.perf_counter()
             found = list(pool.map(marched, replicates))
             seconds = time.perf_counter() - began
-    print(f"# P = {points}: directions {sizes(replicates[0])}", file=sys.stderr)
+    print(f"# P = {points}: directions {replicates[0].directions}", file=sys.stderr)
     return [each for steps in found for each in steps], seconds
-
-
-def sizes(replicate: Replicate) -> list[int]:
-    """Directions in every basis."""
-    return [int(basis.size) for basis in bases(replicate.state)]
 
 
 def main() -> None:
@@ -126,12 +123,15 @@ def main() -> None:
 
         def part(chosen: list[Taken], of_new: bool) -> float:
             done = sum(each.own + of_new * each.new for each in chosen)
-            return 2 * done / sum(each.seconds for each in chosen) / rate if chosen else np.nan
+            return REPLICATES * done / sum(each.seconds for each in chosen) / rate if chosen else np.nan
 
         growing, settled = ([each for each in steps if each.growing == kind] for kind in (True, False))
         parts = [part(steps, False), part(growing, True), part(growing, False), part(settled, False)]
         percent = " | ".join(f"{100 * each:.0f}" for each in [every / rate, *parts])
-        print(f"| {points} | {given.steps + 1} | {every / 1e9:.0f} | {percent} | {len(settled) // 2} |", flush=True)
+        print(
+            f"| {points} | {given.steps + 1} | {every / 1e9:.0f} | {percent} | {len(settled) // REPLICATES} |",
+            flush=True,
+        )
     print("\n" + goal(f"Part of the machine's rate of products, P = {points}, tanh L = 3", f">= {AIM}", every / rate))
 
 

@@ -263,9 +263,6 @@ def test_replicates_are_reproducible_and_independent():
     assert not np.allclose(one.replicate_predictions, other.replicate_predictions, rtol=1e-6)
 
 
-# --- fields
-
-
 @pytest.mark.parametrize("cores", [1, 2])
 def test_replicates_take_turns_on_one_core_and_on_two_none_waits_for_another(monkeypatch, cores):
     rows, apart = {}, []
@@ -285,6 +282,9 @@ def test_replicates_take_turns_on_one_core_and_on_two_none_waits_for_another(mon
     together = march(steps=6, particles=128, replicates=2)
     assert rows == {0: 7, 1: 7} and together.replicate_predictions.shape[:2] == (2, 7)
     assert max(map(abs, apart)) == 1 if cores == 1 else max(apart) > 1
+
+
+# --- fields
 
 
 def test_fields_have_the_kernels_as_second_moments():
