@@ -8,18 +8,18 @@ alone. `all %` counts the products of n new directions too: what the basis leave
 (in double precision), the directions and their loadings 4 P n S, making them orthogonal 4 n k S, and with k' directions
 on the other side of the matrix their responses, 4 n k' S. Operations are those that the theory asks for, with the
 directions in use: not rows of zeros up to the capacity, nor anything that is done twice for precision. The machine's
-rate is that of square matrices of 2048, on all cores, in the same run. `growing` are the steps that met new directions,
-`settled` the others. Two replicates march side by side, as in every solve on two cores.
+rate is that of square matrices of 2048, on all cores, in the same run. Two replicates march side by side, as in every
+solve on two cores, once without a stop, which gives the rate, and once step by step, each of which then has its own
+time: `growing` are the steps that met new directions, `settled` the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,12 +77,12 @@ class Taken(NamedTuple):
 
 
 def measured(points: int, particles: int, steps: int, learning_rate: float) -> tuple[list[Taken], float]:
-    """Every step of two replicates, and the seconds of both."""
+    """Every step of two replicates, and the seconds of both without a stop."""
     network = kf.MLP(depth=LAYERS, activation="tanh", gamma0=1.0)
     training = kf.GradientDescent(learning_rate=learning_rate, steps=steps)
-    method = kf.March(particles=particles, replicates=REPLICATES)
+    run = MarchRun(kf.March(particles=particles, replicates=REPLICATES), network, breast_cancer(points), training, [])
 
-    def marched(replicate: Replicate) -> list[Taken]:
+    def step_by_step(replicate: Replicate) -> list[Taken]:
         found, before = [], replicate.directions
         for t in range(1, steps + 2):
             began, compiled = time.perf_counter(), replicate.seconds_compile
@@ -94,15 +94,16 @@ def measured(points: int, particles: int, steps: int, learning_rate: float) -> t
             before = now
         return found
 
-    for _ in range(2):  # the first one compiles
-        run = MarchRun(method, network, breast_cancer(points), training, [])
+    def side_by_side(march: Callable[[Replicate], Any]) -> tuple[list[Any], float]:
         replicates = [run.replicate(number) for number in range(REPLICATES)]
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(REPLICATES) as pool:
             began = time.perf_counter()
-            found = list(pool.map(marched, replicates))
-            seconds = time.perf_counter() - began
-    print(f"# P = {points}: directions {replicates[0].directions}", file=sys.stderr)
-    return [each for steps in found for each in steps], seconds
+            return list(pool.map(march, replicates)), time.perf_counter() - began
+
+    side_by_side(step_by_step)  # compiles
+    taken, _ = side_by_side(step_by_step)
+    _, seconds = side_by_side(lambda replicate: replicate.march(steps + 1))
+    return [each for steps in taken for each in steps], seconds
 
 
 def main() -> None:
@@ -117,6 +118,7 @@ def main() -> None:
     print(f"The machine: {rate / 1e9:.0f} GFLOP/s\n")
     print("| P | steps | GFLOP/s | all % | steps % | growing: all % | steps % | settled % | settled steps |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    points, every = 0, 0.0
     for points in given.points:
         steps, seconds = measured(points, given.particles, given.steps, given.learning_rate)
         every = sum(each.own + each.new for each in steps) / seconds
@@ -126,7 +128,8 @@ def main() -> None:
             return REPLICATES * done / sum(each.seconds for each in chosen) / rate if chosen else np.nan
 
         growing, settled = ([each for each in steps if each.growing == kind] for kind in (True, False))
-        parts = [part(steps, False), part(growing, True), part(growing, False), part(settled, False)]
+        own = sum(each.own for each in steps) / seconds / rate
+        parts = [own, part(growing, True), part(growing, False), part(settled, False)]
         percent = " | ".join(f"{100 * each:.0f}" for each in [every / rate, *parts])
         print(
             f"| {points} | {given.steps + 1} | {every / 1e9:.0f} | {percent} | {len(settled) // REPLICATES} |",

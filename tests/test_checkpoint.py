@@ -127,7 +127,7 @@ def test_a_run_that_is_killed_ten_times_is_as_if_it_had_not_been(tmp_path, whole
         while kill > 1 and len(parts(folder)) <= done[-1]:
             assert child.is_alive()
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.1 if kill > 1 else 0.3))
         child.kill()
         child.join()
         assert child.exitcode == -signal.SIGKILL

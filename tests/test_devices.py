@@ -42,7 +42,7 @@ def no_host(*arguments, **options):
     raise RuntimeError("no platforms that are present are cpu")
 
 jax.local_devices = no_host  # as where JAX_PLATFORMS=cuda
-march.first_capacity = lambda points: 8  # too few for all that training meets
+march.first_capacity = lambda *_: 8  # too few for all that training meets
 replicate.rounded = lambda capacity, particles: min(8 * math.ceil(capacity / 8), particles)
 
 def mesh(count):

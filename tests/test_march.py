@@ -250,7 +250,7 @@ def test_error_signal_mode_gives_the_same_predictions():
 
 def test_bases_that_outgrow_their_room_are_enlarged(monkeypatch):
     roomy = march(steps=30)
-    monkeypatch.setattr("kernelfield.march.first_capacity", lambda points: 2 * points)
+    monkeypatch.setattr("kernelfield.march.first_capacity", lambda points, *_: 2 * points)
     grown = march(steps=30)
     assert max(grown.info["feature_ranks"]) > 32
     assert_agree(roomy.predictions, grown.predictions, roomy.predictions_se, grown.predictions_se)

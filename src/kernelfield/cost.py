@@ -165,12 +165,12 @@ def estimate(
     directions, one_round = last.directions, last.seconds
     if (last.points, last.steps) != (problem.points, training.steps):
         directions, one_round = _extrapolated(pilots, run)
-    whole = needed(directions)
+    whole, smooth = needed(directions), network.smooth
     return Cost(
         seconds=one_round * math.ceil(run.count / run.at_once),
         seconds_compile=last.seconds_compile
-        * len(_rooms(problem.points, run.particles, directions))
-        / len(_rooms(last.points, last.particles, last.directions)),
+        * len(_rooms(smooth, problem.points, run.particles, directions))
+        / len(_rooms(smooth, last.points, last.particles, last.directions)),
         memory=whole,
         available=most,
         directions=directions,
@@ -272,9 +272,9 @@ def _work(run: Pilot, steps: Sequence[int], directions: Sequence[Sequence[float]
     return run.particles * np.stack([moved, met], axis=1)
 
 
-def _rooms(points: int, particles: int, directions: Sequence[int]) -> list[tuple[int, ...]]:
+def _rooms(smooth: bool, points: int, particles: int, directions: Sequence[int]) -> list[tuple[int, ...]]:
     """Room of all bases, as they grow: a step is compiled for each."""
-    return rooms(first_capacity(points), directions, min(points, BLOCK), particles)
+    return rooms(first_capacity(points, particles, smooth), directions, min(points, BLOCK), particles)
 
 
 def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
@@ -285,7 +285,7 @@ def _bytes(run: MarchRun, directions: Sequence[int]) -> int:
     the last row has its fields too.
     """
     points, particles, item = run.problem.points, run.particles, np.dtype(run.setup(0).dtype).itemsize
-    grow = _rooms(points, particles, directions)
+    grow = _rooms(run.network.smooth, points, particles, directions)
     state = run.state_bytes(grow[-1])
     before = run.state_bytes(grow[-2]) if len(grow) > 1 else 0
     layers = [(run.training.steps + 1) * each for each in run.record_bytes(directions)]

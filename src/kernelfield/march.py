@@ -45,6 +45,8 @@ SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
 EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
 SMALL = 1e-3  # of the bytes available: numbers in one of dozens of arrays
+SMOOTH, KINKED = 12, 30  # directions a point that activations need on common data
+ROOM = 10**7  # numbers in a basis that may have room for them all at once
 TIME_TOL = 0.01  # of its basis' tolerance, variance that a factor of a long run may lose
 
 
@@ -236,9 +238,12 @@ def readout_gradients(problem: Problem) -> np.ndarray:
     return np.tile(np.eye(problem.outputs or 1), (problem.points, 1))[None, None]
 
 
-def first_capacity(points: int) -> int:
-    """Room for directions to begin with: what smooth activations need on common data (more is compiled anew)."""
-    return 32 + min(10 * points, 320 + 2 * points)
+def first_capacity(points: int, particles: int, smooth: bool) -> int:
+    """Room for directions to begin with: for all that activations need on common data, where it is not much.
+
+    More is compiled anew.
+    """
+    return 32 + min((SMOOTH if smooth else KINKED) * points, max(320 + 2 * points, ROOM // particles))
 
 
 def schedule(training: Any, problem: Problem) -> Schedule:
@@ -278,6 +283,11 @@ class MarchRun:
         self.began = time.perf_counter()
 
     @property
+    def first_capacity(self) -> int:
+        """Room for directions in every basis, to begin with."""
+        return first_capacity(self.step.orders * self.problem.points, self.particles, self.network.smooth)
+
+    @property
     def at_once(self) -> int:
         """Replicates that march side by side; on several devices one, whose sums would wait for those of another."""
         return 1 if placement(self.particles).is_split else min(self.count, os.cpu_count() or 1)
@@ -286,8 +296,7 @@ class MarchRun:
         """Raise ValueError if this machine cannot even hold the states of the beginning."""
         if self.exact or placement(self.particles).is_split:
             return
-        points = self.problem.points
-        first, most = first_capacity(self.step.orders * points), memory.available()
+        points, first, most = self.problem.points, self.first_capacity, memory.available()
         if self.count * self.particles * first < SMALL * most:  # not worth a closer look
             return
         needed = self.count * self.state_bytes(itertools.repeat(first))
@@ -414,18 +423,19 @@ class MarchRun:
             data, fresh = np.split(self.data, [self.problem.points])
             setup = self.setup(index)
             constants = self._constants(setup, data)
-            capacity = first_capacity(self.step.orders * self.problem.points)
             if isinstance(self.training, GradientFlow):
                 unused, on = Schedule(np.zeros(0)), self.placement
                 replicate = FlowReplicate(
-                    self.step, constants, setup, unused, capacity, placement=on, at_once=self.at_once
+                    self.step, constants, setup, unused, self.first_capacity, placement=on, at_once=self.at_once
                 )
                 return replicate.start(self.training)
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
             rule = schedule(self.training, self.problem)
-            return Replicate(self.step, constants, setup, rule, capacity, drawn_from, self.placement, self.at_once)
+            return Replicate(
+                self.step, constants, setup, rule, self.first_capacity, drawn_from, self.placement, self.at_once
+            )
 
     def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
         """Of the points that rows are of, given their coordinates."""

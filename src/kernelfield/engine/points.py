@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 SOBOL = 512  # coordinates of the Sobol sequence, before padding
+CACHED = 256  # points at a time, which stay in the processor's cache
 GROUP = 64  # coordinates of the padding that share a random generator
 
 
@@ -46,8 +47,10 @@ def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, 
     z = np.empty((dimensions - first, particles), np.float32)
     if first < (few := min(dimensions, SOBOL)):
         # A longer draw has an independent scramble, so that its new dimensions may join those of a shorter one.
-        uniform = qmc.Sobol(few, scramble=True, rng=np.random.default_rng(_child(seed, few))).random(particles)
-        z[: few - first] = ndtri(np.clip(uniform.T[first:], 1e-12, 1 - 1e-12))
+        sequence = qmc.Sobol(few, scramble=True, rng=np.random.default_rng(_child(seed, few)))
+        for start in range(0, particles, CACHED):
+            uniform = sequence.random(min(CACHED, particles - start))[:, first:]
+            z[: few - first, start : start + CACHED] = ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)).T
     strata = ndtri((np.arange(particles) + 0.5) / particles)
     strata /= np.sqrt(np.mean(strata**2))
     for start in range(SOBOL, dimensions, GROUP):
