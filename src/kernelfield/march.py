@@ -45,7 +45,7 @@ SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
 EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
 SMALL = 1e-3  # of the bytes available: numbers in one of dozens of arrays
-SMOOTH, KINKED = 12, 30  # directions a point that activations need on common data
+SMOOTH, KINKED = 10, 30  # directions a point that activations need on common data
 ROOM = 10**7  # numbers in a basis that may have room for them all at once
 TIME_TOL = 0.01  # of its basis' tolerance, variance that a factor of a long run may lose
 
