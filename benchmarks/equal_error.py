@@ -9,10 +9,9 @@ The truth is a march with many particles. The mean over M networks of width N ha
 with the bias fitted over all widths and the variance measured at each. So has the mean over R replicates of a march:
 bias^2 + variance / R, from the replicates of five solves at each of a ladder of particles. The ensemble's time for an
 error is the least over widths of M(N) times the measured seconds of one network, vmapped over seeds, without recording
-kernels.
-Both run in float32; compilation is left out of both. Errors are relative Frobenius norms of predictions over all
-steps, and of the final feature and gradient kernels over all layers. A linear network is solved exactly: ensembles are
-asked for an error of 0.1 % there.
+kernels. Both run in float32; compilation is left out of both. Errors are relative Frobenius norms of predictions over
+all steps, and of the final feature and gradient kernels over all layers. A linear network is solved exactly: ensembles
+are asked for an error of 0.1 % there.
 
 Thousands of narrow networks measure the bias: where too few of them leave it unresolved, narrow networks seem to be
 as good as wide ones, and cheap. Where the march is not far ahead: a network of one hidden layer costs next to nothing;

@@ -118,7 +118,6 @@ def main() -> None:
     print(f"The machine: {rate / 1e9:.0f} GFLOP/s\n")
     print("| P | steps | GFLOP/s | all % | steps % | growing: all % | steps % | settled % | settled steps |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    points, every = 0, 0.0
     for points in given.points:
         steps, seconds = measured(points, given.particles, given.steps, given.learning_rate)
         every = sum(each.own + each.new for each in steps) / seconds
