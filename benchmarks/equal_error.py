@@ -2,31 +2,34 @@
 
     python benchmarks/equal_error.py
 
-The truth is a march with many particles. The mean over M networks of width N has the error
+Both are asked for the same error, and given the settings that reach it first. The mean over M networks of width N has
 
     error^2 = (bias / N)^2 + variance(N) / M
 
-with the bias fitted over all widths and the variance measured at each. So has the mean over R replicates of a march:
-bias^2 + variance / R, from the replicates of five solves at each of a ladder of particles. The ensemble's time for an
-error is the least over widths of M(N) times the measured seconds of one network, vmapped over seeds, without recording
-kernels. Both run in float32; compilation is left out of both. Errors are relative Frobenius norms of predictions over
-all steps, and of the final feature and gradient kernels over all layers. A linear network is solved exactly: ensembles
-are asked for an error of 0.1 % there.
+with the bias fitted over all widths and the variance measured at each; an ensemble's time is the least over widths of
+M(N) times the measured seconds of one network, vmapped over seeds. So has the mean over R replicates of a march, at
+each of a ladder of particles, with the bias of each measured too: its time is the least over particles of R(S) times
+the measured seconds, with two replicates at least, for there to be an error bar. Both run in float32 and record no
+kernels; Phi is that of the fields of the last step, and for G the march tracks gradients. The truth is a march with
+many particles and a third of the tolerances. Compilation is left out. Errors are relative Frobenius norms of
+predictions over all steps, and of the final feature and gradient kernels over all layers.
 
-Thousands of narrow networks measure the bias: where too few of them leave it unresolved, narrow networks seem to be
-as good as wide ones, and cheap. Where the march is not far ahead: a network of one hidden layer costs next to nothing;
-gradients of ReLU units span a thousand directions, which the march has to carry; kernels of some networks have hardly
-any bias. It is far ahead where a small error asks for wide networks, and where the theory is exact. Half the error
-costs the march four times the seconds, and an ensemble that is held up by its bias eight times: twice the width too.
+Where the march is not far ahead: where an error of some percent is enough, which a few networks have too; a network of
+one hidden layer costs next to nothing; gradients of ReLU units span a thousand directions, which the march has to
+carry; kernels of some networks have hardly any bias. It is far ahead where a small error asks for wide networks, and
+where the theory is exact. Half the error costs the march four times the seconds, and an ensemble that is held up by its
+bias eight times: twice the width too.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import math
+import os
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,138 +37,163 @@ import kernelfield as kf
 from cases import Case, equal_error_cases
 from goals import goal
 
-PARTICLES = (1024, 4096)
+PARTICLES = {"none": (256, 1024, 4096, 16384), "all": (1024, 4096)}  # by the kernels that are tracked
 WIDTHS = {64: 4096, 128: 2048, 256: 512, 512: 128, 1024: 32, 2048: 8}  # width -> seeds that measure it
-KINDS = ("f", "Phi", "G")
-RUNS = 5
+TRACKED = {"none": ("f", "Phi"), "all": ("G",)}  # what a march that tracks these kernels is timed for
+TRACKED_LINEAR = {"none": ("f",), "all": ("Phi", "G")}  # whose fields are known exactly, but not as samples
+ERRORS = {"f": (0.01, 0.003, 0.001), "Phi": (0.01, 0.003), "G": (0.01, 0.003)}
+HEADLINE = 0.001
+RUNS = 8
+FEWEST = 2  # replicates, for an error bar
+AT_ONCE = os.cpu_count() or 1  # replicates that march side by side
 TRUTH = 60.0  # seconds spent on it
-EXACT = 1e-3  # relative error that ensembles are asked for where the march has none
 AIM = 100  # times faster, on the median problem
 
 
+class Truth(NamedTuple):
+    """By kind, flattened, and its own squared error."""
+
+    mean: dict[str, np.ndarray]
+    variance: dict[str, float]
+
+    def norm(self, kind: str) -> float:
+        """That errors are relative to."""
+        return float(np.linalg.norm(self.mean[kind]))
+
+
 class Peer(NamedTuple):
-    """One width: seconds of a network, variance of a network, squared distance of the mean from the truth."""
+    """One size: seconds of so many samples at once, variance of a sample, squared bias of their mean."""
 
     seconds: float
+    at_once: int
     variance: float
-    distance: float
-    seeds: int
+    bias2: float
+    count: int  # that measured it
 
 
 def samples(solution: kf.Solution) -> dict[str, np.ndarray]:
-    """Every replicate's predictions, and final Phi and G of all layers, flattened: (R, entries)."""
+    """Every replicate's predictions, and final Phi and G of all layers, as far as known, flattened: (R, entries)."""
     network, count = solution.network, len(solution.replicate_predictions)
-    found = {"f": [solution.replicate_predictions], "Phi": [], "G": []}
+    found: dict[str, list[Any]] = {"f": [solution.replicate_predictions], "Phi": [], "G": []}
     for layer in range(1, network.depth + 1):
         if solution.feature_factors:
             found["Phi"].append(solution.estimate("feature_kernel", layer).replicates)
             found["G"].append(solution.estimate("gradient_kernel", layer).replicates)
-        else:
-            fields = solution.field_samples[layer, solution.steps_done]
-            for kind, rows in (("Phi", np.asarray(network.nonlinearity.phi(fields["h"]))), ("G", fields["g"])):
-                found[kind].append(np.einsum("rmi,rni->rmn", rows, rows) / rows.shape[-1])
-    return {kind: np.concatenate([each.reshape(count, -1) for each in found[kind]], axis=1) for kind in KINDS}
-
-
-def error_of(solves: list[np.ndarray], truth: np.ndarray) -> float:
-    """The error of a solve's mean over replicates, from those of several solves: (R, entries) each."""
-    every = np.concatenate(solves)
-    variance = float(np.sum(every.var(axis=0, ddof=1)))
-    bias2 = float(np.sum((every.mean(axis=0) - truth) ** 2)) - variance / len(every)
-    return float(np.sqrt(max(0.0, bias2) + variance / len(solves[0])))
-
-
-def march_errors(
-    case: Case, truth: dict[str, np.ndarray], sizes: tuple[int, ...] = PARTICLES
-) -> list[tuple[float, dict[str, float], int]]:
-    """Seconds and errors of the march (of its mean over replicates) at every number of particles.
-
-    Particles too few for the rank are left out.
-    """
-    ladder = []
-    for particles in sizes[-1:] if case.network.is_linear else sizes:
-        runs = [
-            kf.solve(case.network, case.problem, case.training, kf.March(particles=particles, seed=seed), throw=False)
-            for seed in range(RUNS + 1)
-        ][1:]  # the first one compiles
-        if any(run.status.code != "ok" for run in runs):
             continue
-        seconds = float(np.median([run.info["seconds_run"] for run in runs]))
-        found = [samples(run) for run in runs]
-        errors = {kind: error_of([each[kind] for each in found], truth[kind]) for kind in KINDS}
-        if case.network.is_linear:
-            errors = {kind: max(each, EXACT * float(np.linalg.norm(truth[kind]))) for kind, each in errors.items()}
-        ladder.append((seconds, errors, particles))
-    return ladder
+        fields = solution.field_samples[layer, solution.steps_done]
+        rows = {"Phi": np.asarray(network.nonlinearity.phi(fields["h"])), "G": fields.get("g")}
+        for kind, each in rows.items():
+            if each is not None:
+                found[kind].append(np.einsum("rmi,rni->rmn", each, each) / each.shape[-1])
+    return {
+        kind: np.concatenate([each.reshape(count, -1) for each in parts], axis=1)
+        for kind, parts in found.items()
+        if parts
+    }
 
 
-def peers(case: Case, truth: dict[str, np.ndarray]) -> dict[int, dict[str, Peer]]:
-    """Time, variance and bias of finite networks at every width."""
-    found = {}
+def tracked(case: Case) -> dict[str, tuple[str, ...]]:
+    """TRACKED of a case."""
+    return TRACKED_LINEAR if case.network.is_linear else TRACKED
+
+
+def peer(values: np.ndarray, truth: Truth, kind: str, seconds: float, at_once: int) -> Peer:
+    """From samples (n, entries)."""
+    variance = float(np.sum(values.var(axis=0, ddof=1))) if len(values) > 1 else 0.0
+    distance = float(np.sum((values.mean(axis=0) - truth.mean[kind]) ** 2))
+    return Peer(seconds, at_once, variance, distance - variance / len(values) - truth.variance[kind], len(values))
+
+
+def marches(case: Case, truth: Truth, sizes: Sequence[int] | None = None) -> dict[str, dict[int, Peer]]:
+    """Time, variance and bias of the march by kind and number of particles; too few for the rank are left out."""
+    found: dict[str, dict[int, Peer]] = {}
+    for kernels, kinds in tracked(case).items():
+        ladder = sizes or PARTICLES[kernels]
+        for particles in ladder[-1:] if case.network.is_linear else ladder:
+            runs = [
+                kf.solve(
+                    case.network,
+                    case.problem,
+                    case.training,
+                    kf.March(particles=particles, replicates=AT_ONCE, seed=seed, kernels=kernels),
+                    fields_at=[-1],
+                    throw=False,
+                )
+                for seed in range(RUNS + 1)
+                if case.problem.points * 4 <= particles
+            ][1:]  # the first one compiles
+            if not runs or any(run.status.code != "ok" for run in runs):
+                continue
+            seconds = float(np.median([run.info["seconds_run"] for run in runs]))
+            every = [samples(run) for run in runs]
+            print(f"# {case.name}: {particles} particles, kernels {kernels!r}, {seconds:.3f} s", file=sys.stderr)
+            for kind in kinds:
+                if case.network.is_linear:  # one replicate, exact
+                    found.setdefault(kind, {})[particles] = Peer(seconds, FEWEST, 0.0, 0.0, 1)
+                    continue
+                values = np.concatenate([each[kind] for each in every])
+                found.setdefault(kind, {})[particles] = peer(values, truth, kind, seconds, AT_ONCE)
+    return found
+
+
+def peers(case: Case, truth: Truth) -> dict[str, dict[int, Peer]]:
+    """Time, variance and bias of finite networks by kind and width; wider ones than were measured are extrapolated.
+
+    Their bias is fitted over all widths, and twice the width takes four times the seconds.
+    """
+    found: dict[str, dict[int, Peer]] = {kind: {} for kind in ERRORS}
     for width, seeds in WIDTHS.items():
         method = kf.FiniteWidth(width=width, seeds=seeds, kernels="none")
         for _ in range(2):  # the first one compiles
             solution = kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])
         values, seconds = samples(solution), solution.info["seconds_run"] / seeds
-        found[width] = {
-            kind: Peer(
-                seconds,
-                float(np.sum(values[kind].var(axis=0, ddof=1))),
-                float(np.sum((values[kind].mean(axis=0) - truth[kind]) ** 2)),
-                seeds,
-            )
-            for kind in KINDS
-        }
+        for kind, networks in found.items():
+            networks[width] = peer(values[kind], truth, kind, seconds, 1)
         print(f"# {case.name}: width {width}, {seconds:.3f} s a network", file=sys.stderr)
-    return found
+    return {kind: _with_bias(networks) for kind, networks in found.items()}
 
 
-def ensemble_time(networks: dict[int, dict[str, Peer]], kind: str, error: float) -> tuple[float, int, int]:
-    """Least seconds for an ensemble to reach an error, with its width and number of networks.
-
-    Widths beyond the measured ones are allowed at four times the seconds for twice the width.
-    """
-    each = {width: measured[kind] for width, measured in networks.items()}
-    bias2 = np.array([peer.distance - peer.variance / peer.seeds for peer in each.values()])
-    weight = np.array([peer.seeds / peer.variance for peer in each.values()])
-    inverse = np.array([width**-2.0 for width in each])
+def _with_bias(networks: dict[int, Peer]) -> dict[int, Peer]:
+    """With one bias / N, and widths beyond."""
+    weight = np.array([each.count / each.variance for each in networks.values()])
+    bias2 = np.array([each.bias2 for each in networks.values()])
+    inverse = np.array([width**-2.0 for width in networks])
     bias = max(0.0, float(np.sum(weight**2 * bias2 * inverse) / np.sum(weight**2 * inverse**2)))
-    widest = max(each)
-    options = {width: (peer.seconds, peer.variance) for width, peer in each.items()}
-    options |= {widest * 2**k: (each[widest].seconds * 4**k, each[widest].variance / 2**k) for k in range(1, 6)}
+    widest = max(networks)
+    last = networks[widest]
+    beyond = {
+        widest * 2**k: last._replace(seconds=last.seconds * 4**k, variance=last.variance / 2**k) for k in range(1, 6)
+    }
+    return {width: each._replace(bias2=bias / width**2) for width, each in {**networks, **beyond}.items()}
+
+
+def least_time(sizes: dict[int, Peer], error: float, fewest: int = 1) -> tuple[float, int, int]:
+    """Least seconds to reach an error, with the size and the number of samples; infinite if no size does."""
     times = []
-    for width, (seconds, variance) in options.items():
-        left = error**2 - bias / width**2
+    for size, each in sizes.items():
+        left = error**2 - max(0.0, each.bias2)
         if left > 0:
-            networks_needed = max(1, int(np.ceil(variance / left)))
-            times.append((seconds * networks_needed, width, networks_needed))
-    return min(times)
+            rounds = math.ceil(max(fewest, each.variance / left) / each.at_once)
+            times.append((rounds * each.seconds, size, rounds * each.at_once))
+    return min(times, default=(math.inf, 0, 0))
 
 
-def truth_of(case: Case) -> dict[str, np.ndarray]:
-    """By marches of four times the particles, a third of the tolerances: two at least, and more within a minute."""
-    solve = functools.partial(kf.solve, case.network, case.problem, case.training)
-    if case.network.is_linear:
-        return {kind: each.mean(axis=0) for kind, each in samples(solve(kf.March())).items()}
+def truth_of(case: Case) -> Truth:
+    """By marches of many particles and a third of the tolerances: two at least, and more within a minute."""
     feature_tol, gradient_tol = kf.March().tolerances(case.network)
-    tolerances = {"feature_tol": feature_tol / 3, "gradient_tol": gradient_tol / 3}
-    runs: list[dict[str, np.ndarray]] = []
-    began = time.perf_counter()
-    while len(runs) < 2 or time.perf_counter() - began < TRUTH:
-        runs.append(samples(solve(kf.March(particles=16384, seed=10**6 + len(runs), **tolerances))))
-    return {kind: np.concatenate([run[kind] for run in runs]).mean(axis=0) for kind in KINDS}
-
-
-def rows(case: Case) -> list[tuple[str, float, int, float, str, float]]:
-    """Quantity, error in percent, particles and seconds of the march, ensemble and its seconds."""
-    truth = truth_of(case)
-    networks, found = peers(case, truth), []
-    for seconds, errors, particles in march_errors(case, truth):
-        for kind in KINDS:
-            theirs, width, count = ensemble_time(networks, kind, errors[kind])
-            percent = 100 * errors[kind] / np.linalg.norm(truth[kind])
-            found.append((kind, float(percent), particles, seconds, f"{width} x {count}", theirs))
-    return found
+    finer = {} if case.network.is_linear else {"feature_tol": feature_tol / 3, "gradient_tol": gradient_tol / 3}
+    mean, variance = {}, {}
+    for kernels, kinds in tracked(case).items():
+        runs: list[dict[str, np.ndarray]] = []
+        began = time.perf_counter()
+        while not runs or (not case.network.is_linear and (len(runs) < 2 or time.perf_counter() - began < TRUTH)):
+            method = kf.March(particles=16384, seed=10**6 + len(runs), kernels=kernels, **finer)
+            runs.append(samples(kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])))
+        for kind in kinds:
+            values = np.concatenate([run[kind] for run in runs])
+            mean[kind] = values.mean(axis=0)
+            variance[kind] = float(np.sum(values.var(axis=0, ddof=1))) / len(values) if len(values) > 1 else 0.0
+    return Truth(mean, variance)
 
 
 def main() -> None:
@@ -174,27 +202,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
-    print("| case | quantity | error % | particles x 4 | march s | width x networks | ensemble s | ratio |")
+    print("| case | quantity | error % | particles x replicates | march s | width x networks | ensemble s | ratio |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    ratios: dict[int, dict[str, list[float]]] = {particles: {kind: [] for kind in KINDS} for particles in PARTICLES}
+    ratios: dict[str, dict[float, list[float]]] = {kind: {error: [] for error in each} for kind, each in ERRORS.items()}
     for case in equal_error_cases():
         if case.name not in arguments.cases:
             continue
-        found = rows(case)
-        for kind, percent, particles, ours, ensemble, theirs in found:
-            name = "exact" if case.network.is_linear else particles
-            print(
-                f"| {case.name} | {kind} | {percent:.2f} | {name} | {ours:.3f} | {ensemble} | {theirs:.1f} "
-                f"| {theirs / ours:.{1 if theirs < 10 * ours else 0}f} |",
-                flush=True,
-            )
-            for size in PARTICLES if case.network.is_linear else [particles]:  # exact with any number
-                ratios[size][kind].append(theirs / ours)
+        truth = truth_of(case)
+        networks, march = peers(case, truth), marches(case, truth)
+        for kind, errors in ERRORS.items():
+            for error in errors:
+                size = error * truth.norm(kind)
+                ours, particles, replicates = least_time(march[kind], size, FEWEST)
+                theirs, width, count = least_time(networks[kind], size)
+                ratio = theirs / ours
+                ratios[kind][error].append(ratio)
+                setting = "exact" if case.network.is_linear else f"{particles} x {replicates}"
+                print(
+                    f"| {case.name} | {kind} | {100 * error:g} | {setting} | {ours:.3f} | {width} x {count} "
+                    f"| {theirs:.1f} | {ratio:.{1 if ratio < 10 else 0}f} |",
+                    flush=True,
+                )
     print("\nMedian ratios:\n")
-    for size, each in ratios.items():
-        print(f"- {size} particles: " + ", ".join(f"{kind} {np.median(values):.2g}" for kind, values in each.items()))
-    what = "Time of finite ensembles over that of the march, predictions, median problem"
-    print("\n" + goal(what, f">= {AIM}", float(np.median(ratios[PARTICLES[-1]]["f"]))))
+    for kind, found in ratios.items():
+        print(f"- {kind}: " + ", ".join(f"{np.median(each):.2g} at {100 * error:g} %" for error, each in found.items()))
+    what = f"Time of finite ensembles over that of the march, predictions to {100 * HEADLINE:g} %, median problem"
+    print("\n" + goal(what, f">= {AIM}", float(np.median(ratios["f"][HEADLINE]))))
 
 
 if __name__ == "__main__":

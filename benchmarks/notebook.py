@@ -26,10 +26,10 @@ from sklearn.datasets import fetch_file
 
 import kernelfield as kf
 from cases import Case
-from equal_error import KINDS, march_errors, samples
+from equal_error import ERRORS, FEWEST, least_time, marches, truth_of
 from goals import goal
 from kernelfield.datasets import gaussian
-from table1 import PARTICLES, seconds_at
+from table1 import PARTICLES
 
 COMMIT = "d194b41c1f19753c4115237e384e4459cafb77fa"
 SOURCE = f"https://raw.githubusercontent.com/Pehlevan-Group/dmft_wide_networks/{COMMIT}/deep_nonlinear_DMFT.ipynb"
@@ -69,21 +69,16 @@ def main() -> None:
     text = fetch_file(SOURCE).read_text(encoding="utf-8")
     training = kf.GradientDescent(learning_rate=RATE, steps=TIMES - 1)
     case = Case("", kf.MLP(depth=DEPTH, activation="tanh", gamma0=1.0), gaussian(POINTS, 20, seed=1), training)
-    truth = {
-        kind: each.mean(axis=0)
-        for kind, each in samples(
-            kf.solve(case.network, case.problem, training, kf.March(particles=16384, replicates=8, seed=9))
-        ).items()
-    }
+    truth = truth_of(case)
     found, theirs = solved(functions(text), case.problem)
     print(f"# the notebook: {theirs:.0f} s", file=sys.stderr)
-    march = march_errors(case, truth, PARTICLES)
+    march = marches(case, truth, PARTICLES)
     print("| quantity | error % | notebook s | march s | ratio |\n|---|---|---|---|---|")
     ratios = []
-    for kind in KINDS:
-        error = float(np.linalg.norm(found[kind] - truth[kind]))
-        ratios.append(theirs / seconds_at(march, kind, error))
-        percent = 100 * error / np.linalg.norm(truth[kind])
+    for kind in ERRORS:
+        error = float(np.linalg.norm(found[kind] - truth.mean[kind]))
+        ratios.append(theirs / least_time(march[kind], error, FEWEST)[0])
+        percent = 100 * error / truth.norm(kind)
         print(f"| {kind} | {percent:.1f} | {theirs:.0f} | {theirs / ratios[-1]:.3f} | {ratios[-1]:.0f} |")
     what = f"Time of the authors' notebook over that of the march, P T = {POINTS * TIMES}, median"
     print("\n" + goal(what, f">= {AIM}", float(np.median(ratios))))

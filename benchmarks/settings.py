@@ -18,7 +18,7 @@ import numpy as np
 
 import kernelfield as kf
 from cases import Case, accuracy_cases, equal_error_cases
-from equal_error import error_of, samples, truth_of
+from equal_error import Truth, samples, truth_of
 
 SETTINGS = [(4096, 4, 1.0)]  # particles, replicates, tolerances: the default first
 SETTINGS += [(particles, 4, 1.0) for particles in (1024, 2048, 8192)]
@@ -28,8 +28,16 @@ NAMES = ("gaussian-P5-tanh3", "digits-P20-tanh3", "digits-relu2-rich")
 KINDS = ("f", "Phi")
 
 
+def error_of(solves: list[np.ndarray], truth: np.ndarray) -> float:
+    """The error of a solve's mean over replicates, from those of several solves: (R, entries) each."""
+    every = np.concatenate(solves)
+    variance = float(np.sum(every.var(axis=0, ddof=1)))
+    bias2 = float(np.sum((every.mean(axis=0) - truth) ** 2)) - variance / len(every)
+    return float(np.sqrt(max(0.0, bias2) + variance / len(solves[0])))
+
+
 def measured(
-    case: Case, truth: dict[str, np.ndarray], particles: int, replicates: int, factor: float, runs: int
+    case: Case, truth: Truth, particles: int, replicates: int, factor: float, runs: int
 ) -> tuple[float, dict[str, float]]:
     """Median seconds, and relative errors."""
     feature_tol, gradient_tol = (factor * tol for tol in kf.March().tolerances(case.network))
@@ -41,10 +49,7 @@ def measured(
         solution = kf.solve(case.network, case.problem, case.training, method, progress=False)
         seconds.append(solution.info["seconds_run"])
         found.append(samples(solution))
-    errors = {
-        kind: error_of([each[kind] for each in found], truth[kind]) / float(np.linalg.norm(truth[kind]))
-        for kind in KINDS
-    }
+    errors = {kind: error_of([each[kind] for each in found], truth.mean[kind]) / truth.norm(kind) for kind in KINDS}
     return float(np.median(seconds[1:])), errors  # the first one compiles
 
 

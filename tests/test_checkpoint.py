@@ -191,7 +191,7 @@ def test_a_run_that_runs_out_of_memory_keeps_what_it_did_and_goes_on_with_more(t
         available = 10_000
 
     whole = solve(**run)
-    with after_step(1, runs_short), monkeypatch.context() as patch:
+    with after_step(2, runs_short), monkeypatch.context() as patch:
         patch.setattr("kernelfield.memory.available", lambda: available)
         patch.setattr(plenty, lambda *arguments: 0)
         found = solve(**run, folder=folder, throw=False)

@@ -116,7 +116,7 @@ def test_the_least_validation_loss_chooses_among_strengths_of_feature_learning()
 
 def test_a_tolerance_without_room_is_raised_with_a_warning():
     with pytest.warns(ConvergenceWarning, match="feature_tol = 1e-08 needs more than 128 particles: it was "):
-        model = regressor(feature_tol=1e-8, particles=16).fit(X, Y)
+        model = regressor(depth=2, feature_tol=1e-8, particles=16).fit(X, Y)
     assert model.feature_tol_ > 1e-8 and np.isfinite(model.predict(NEW)).all()
 
 

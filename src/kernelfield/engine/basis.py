@@ -44,15 +44,15 @@ class Basis(NamedTuple):
 
 
 def empty_basis(capacity: int, particles: int, tol: float, dtype: jnp.dtype) -> Basis:
-    """A basis without directions and room for `capacity`."""
-    q: Any = np.zeros((capacity, particles), dtype)
+    """A basis without directions and room for `capacity`, in NumPy."""
+    full: Any = np.full
     return Basis(
-        q=q,
-        size=jnp.zeros((), int),
-        full=jnp.zeros((), bool),
-        kept=jnp.zeros((), int),
-        scale=jnp.zeros((), dtype),
-        tol=jnp.asarray(tol, dtype),
+        q=full((capacity, particles), 0, dtype),
+        size=full((), 0),
+        full=full((), False),
+        kept=full((), 0),
+        scale=full((), 0, dtype),
+        tol=full((), tol, dtype),
     )
 
 
@@ -65,9 +65,12 @@ def represent(basis: Basis, x: Fields) -> tuple[Basis, Fields]:
 
     Returns:
         The basis, whose new directions (at most one a row of every coefficient) follow the old ones, and
-        F (..., capacity), a Series as x is. Where the basis was full, F lacks the rest.
+        F (..., capacity), a Series as x is. Where the basis was full, F lacks the rest. A basis of capacity zero is
+        one that nobody asks for: it meets no directions.
     """
     values = coefficients(x)
+    if not len(basis.q):
+        return basis, like(x, values[..., :0])
     orders = values.shape[:1] if isinstance(x, Series) else ()
     rows = values.reshape(*orders, -1, values.shape[-1])
     scale = jnp.maximum(basis.scale, jnp.mean(rows * rows, axis=(-2, -1)))

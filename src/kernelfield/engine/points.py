@@ -8,6 +8,7 @@ leading, best dimensions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +20,7 @@ from scipy.stats import qmc
 SOBOL = 512  # coordinates of the Sobol sequence, before padding
 CACHED = 256  # points at a time, which stay in the processor's cache
 GROUP = 64  # coordinates of the padding that share a random generator
+STRATA = 2**16  # of the normal distribution: those of more particles are four times as many
 
 
 class PointSet(Protocol):
@@ -48,18 +50,25 @@ def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, 
     if first < (few := min(dimensions, SOBOL)):
         # A longer draw has an independent scramble, so that its new dimensions may join those of a shorter one.
         sequence = qmc.Sobol(few, scramble=True, rng=np.random.default_rng(_child(seed, few)))
+        fine = _strata(max(STRATA, 4 * particles))
         for start in range(0, particles, CACHED):
             uniform = sequence.random(min(CACHED, particles - start))[:, first:]
-            z[: few - first, start : start + CACHED] = ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)).T
-    strata = ndtri((np.arange(particles) + 0.5) / particles)
-    strata /= np.sqrt(np.mean(strata**2))
+            z[: few - first, start : start + CACHED] = fine[(len(fine) * uniform).astype(int)].T
+    strata = _strata(particles)
     for start in range(SOBOL, dimensions, GROUP):
         if start + GROUP > first:
-            group = np.tile(strata.astype(np.float32), (GROUP, 1))
+            group = np.tile(strata, (GROUP, 1))
             np.random.default_rng(_child(seed, SOBOL + start)).permuted(group, axis=1, out=group)
             wanted = slice(max(start, first), min(start + GROUP, dimensions))
             z[wanted.start - first : wanted.stop - first] = group[wanted.start - start : wanted.stop - start]
     return z
+
+
+@functools.lru_cache(maxsize=8)
+def _strata(count: int) -> np.ndarray:
+    """The middle of so many equally likely parts of the normal distribution, of unit variance: (count,)."""
+    middle = ndtri((np.arange(count) + 0.5) / count)
+    return (middle / np.sqrt(np.mean(middle**2))).astype(np.float32)
 
 
 def _child(seed: np.random.SeedSequence, number: int) -> np.random.SeedSequence:

@@ -7,6 +7,8 @@ accelerators, where zeros cost less than the turns of a loop.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,13 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kernelfield.engine.series import Fields, leading, linear
+from kernelfield.engine.series import Fields, Series, leading, linear
 
 Result = TypeVar("Result")
 Number = Array | int
 
 SLAB = 128  # rows at a time
 SHORT = 256  # rows that are taken whole
+FEW = 12  # rows whose products are added one by one
 
 
 def coordinates(x: Array, q: Array, size: Number) -> Array:
@@ -54,7 +57,7 @@ def plus_products(q: Fields, F: Fields, x: Fields, size: Number) -> Fields:
     height = _height(q, size)
 
     def add(q: Fields, start: Number) -> Fields:
-        product = _columns(F, many, start, height).T @ x
+        product = _products(_columns(F, many, start, height), x)
 
         def added(values: Array, more: Array) -> Array:
             old = lax.dynamic_slice_in_dim(values, start, height, axis=-2)
@@ -63,6 +66,13 @@ def plus_products(q: Fields, F: Fields, x: Fields, size: Number) -> Fields:
         return jax.tree.map(added, q, product)
 
     return _over(add, q, height, capacity, size)
+
+
+def _products(F: Fields, x: Fields) -> Fields:
+    """F (rows, k) transposed times x (rows, S); of few rows one by one, in one pass over the sum."""
+    if isinstance(F, Series) or isinstance(x, Series) or len(F) > FEW or jax.default_backend() != "cpu":
+        return F.T @ x
+    return functools.reduce(operator.add, (column[:, None] * row for column, row in zip(F, x, strict=True)))
 
 
 def _height(q: Fields, size: Number) -> int:

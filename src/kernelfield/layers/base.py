@@ -93,6 +93,7 @@ class Setup:
         dtype: of fields on particles.
         outputs: of the network.
         momentum: whether what is learned has a velocity.
+        features, gradients: whether anybody asks for their kernels, not the matrices alone.
         populations: what the layers asked for; coordinates are dealt once all have asked.
     """
 
@@ -107,6 +108,8 @@ class Setup:
     dtype: Any
     outputs: int = 1
     momentum: bool = False
+    features: bool = True
+    gradients: bool = True
     populations: list[Population] = field(default_factory=list)
 
     def population(self) -> Population:
@@ -115,9 +118,17 @@ class Setup:
         self.populations.append(Population(self.points, self.particles, seed))
         return self.populations[-1]
 
-    def basis(self, tol: float) -> Basis:
-        """An empty basis."""
-        return empty_basis(next(self.capacities), self.particles, tol, self.dtype)
+    def feature_basis(self, sent: bool) -> Basis:
+        """An empty basis of features, which are sent into a matrix, or are there for their kernel alone."""
+        return self._basis(self.feature_tol, sent or self.features)
+
+    def gradient_basis(self, sent: bool) -> Basis:
+        """An empty basis of gradients."""
+        return self._basis(self.gradient_tol, sent or self.gradients)
+
+    def _basis(self, tol: float, needed: bool) -> Basis:
+        room = next(self.capacities)
+        return empty_basis(room if needed else 0, self.particles, tol, self.dtype)
 
     def side(
         self,
@@ -138,7 +149,7 @@ class Setup:
         """
         rows = images.q.shape[0] if isinstance(images, Basis) else images
         lane: Any = population.itself.lane(matrices, rows, grows or isinstance(images, Basis))
-        factors = (jnp.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
+        factors: Any = (np.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
         return Side(basis, lane, None, *factors)
 
     def dealt(self, state: State, present: State = None) -> State:

@@ -43,7 +43,7 @@ class Bias(Simple):
 
     def init(self, setup: Setup, below: Space) -> tuple[BiasState, Space]:
         """One Gaussian coordinate."""
-        side = setup.side(setup.basis(setup.gradient_tol), below.population, images=1, scale=self.scale)
+        side = setup.side(setup.gradient_basis(sent=False), below.population, images=1, scale=self.scale)
         return BiasState(side, jnp.asarray(below.width, setup.dtype)), below
 
     def forward(self, state: BiasState, signal: Signal) -> tuple[BiasState, Signal, BiasTrace]:

@@ -42,7 +42,7 @@ class Readout(Scaled):
         """One Gaussian coordinate r for every site and output."""
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
-        basis, sites = setup.basis(setup.feature_tol), math.prod(below.sites)
+        basis, sites = setup.feature_basis(sent=False), math.prod(below.sites)
         side = setup.side(basis, below.population, sites, setup.outputs, scale=self.scale, gain=self.gain)
         return ReadoutState(side, jax.tree.map(jnp.asarray, setup.gamma0)), Space(None)
 

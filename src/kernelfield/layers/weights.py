@@ -56,8 +56,8 @@ class Weights(Scaled):
     def init(self, setup: Setup, below: Space) -> tuple[InfiniteMatrix, Space]:
         """Infinite matrices from `below` to a new population."""
         wiring, above, ratio = self.wiring(below.sites), setup.population(), self.width / below.width
-        lower = setup.basis(setup.feature_tol) if below.population else None
-        upper = setup.basis(setup.gradient_tol)
+        lower = setup.feature_basis(sent=True) if below.population else None
+        upper = setup.gradient_basis(sent=lower is not None)
         matrix = InfiniteMatrix(
             below=lower
             and setup.side(
