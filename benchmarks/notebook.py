@@ -4,10 +4,9 @@
 
 The notebook, github.com/Pehlevan-Group/dmft_wide_networks, is downloaded once. Its functions run as they are, with
 their own settings: alternating Monte Carlo on 1000 samples, 15 iterations, responses by derivatives. Its seed is fixed,
-so that its error is that of one run; it begins with one iteration that compiles. The error of the march is its rms
-distance from the truth, a march with many particles, over seeds, and its time that of the fewest particles with an
-error as small. The problem has P T = 100, three hidden layers of tanh, gamma0 = 1. Errors are relative Frobenius norms
-of predictions over all steps, and of the final kernels over all layers.
+so that its error is that of one run; it begins with one iteration that compiles. The march is given the settings that
+reach that error first, as in benchmarks/equal_error.py. The problem has P T = 100, three hidden layers of tanh,
+gamma0 = 1. Errors are relative Frobenius norms of predictions over all steps, and of the final kernels over all layers.
 """
 
 from __future__ import annotations

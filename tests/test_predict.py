@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
+from kernelfield.engine.basis import bases
 from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 
 RNG = np.random.default_rng(8)
@@ -42,6 +43,20 @@ EXACT = {
     ),
     "shared in a block": (kf.Network(layers=[Dense(), Residual(Sequential([SHARED, SHARED]), 0.5), Readout()]), X, NEW),
 }
+
+
+@pytest.mark.parametrize("kernels", ["features", "none"])
+def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
+    network, inputs, new = EXACT["deep"]
+    every, bare = (solved(network, method=kf.March(kernels=each)) for each in ("all", kernels))
+    for found in (
+        lambda solution: solution.predict(new),
+        lambda solution: solution.feature_kernel_between(2, -1, new, inputs),
+        lambda solution: solution.ntk_between(-1, new, inputs),
+    ):
+        np.testing.assert_allclose(found(bare).mean, found(every).mean, atol=1e-10)
+    directions, fewer = ([int(basis.size) for basis in bases(each.predictor.states[8])] for each in (every, bare))
+    assert 0 not in directions and 0 in fewer
 
 
 @pytest.mark.parametrize("name, rule", [*((name, "batches") for name in EXACT), ("deep", "flow")])
