@@ -43,7 +43,7 @@ def pilot(points, particles, steps, growth, after=0.0):
     for step in steps:
         now = tuple(round(points * growth(step) * part) for part in (10, 20))
         if counts is not None:
-            moved = points * (step - looks[-1].step) * sum(now)
+            moved = points * (step - looks[-1].step) * (points + sum(now))
             met = sum(new * (new - old) for new, old in zip(now, counts, strict=True))
             seconds += particles * (2e-7 * moved + 3e-7 * met)
         looks.append(Look(step, seconds, now))
@@ -69,6 +69,14 @@ def test_a_run_goes_on_as_a_smaller_one_did():
     assert seconds == pytest.approx(whole.seconds - 3, rel=0.05)  # without what it takes to begin
     directions, _ = _extrapolated([begun], run)
     assert directions == begun.directions  # nothing is known of how it goes on
+
+
+def test_a_run_without_directions_takes_time_too():
+    """One hidden layer whose kernels nobody asks for."""
+    network, training = kf.MLP(depth=1), kf.GradientDescent(learning_rate=0.2, steps=40)
+    run = MarchRun(kf.March(kernels="none"), network, gaussian(32, 20), training, [0])
+    small, begun = (pilot(32, 4096, range(1, last + 1), lambda step: 0) for last in (40, 5))
+    assert _extrapolated([begun], run) == ((0, 0), pytest.approx(small.seconds))
 
 
 def test_first_steps_and_a_smaller_run_say_how_many_directions_there_will_be():

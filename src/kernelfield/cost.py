@@ -259,15 +259,19 @@ def _extrapolated(pilots: Sequence[Pilot], run: MarchRun) -> tuple[tuple[int, ..
     taken = [np.diff([look.seconds for look in each.looks]) for each in pilots]
     rates, _ = nnls(np.concatenate(work), np.concatenate(taken))
     ahead = _work(dataclasses.replace(last, points=points, particles=run.particles), range(start, steps + 1), path)
-    records = points * path[-1].sum() / (shape.points * sum(shape.directions))  # times as many of them in the end
+    known = shape.points * max(1, sum(shape.directions))
+    records = points * max(1, path[-1].sum()) / known  # times as many of them in the end
     seconds = elapsed + ahead.sum(axis=0) @ rates + shape.seconds_after * records
     return tuple(round(count) for count in path[-1]), float(seconds)
 
 
 def _work(run: Pilot, steps: Sequence[int], directions: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """Products between looks at these steps, (looks - 1, 2): of points and directions, of directions with new ones."""
+    """Products between looks at these steps, (looks - 1, 2): of points and directions, of directions with new ones.
+
+    Points are directions too, of the data.
+    """
     counts = np.array(directions, float)
-    moved = run.points * np.diff(steps) * counts[1:].sum(axis=1)
+    moved = run.points * np.diff(steps) * (run.points + counts[1:].sum(axis=1))
     met = np.sum(counts[1:] * np.diff(counts, axis=0), axis=1)
     return run.particles * np.stack([moved, met], axis=1)
 
