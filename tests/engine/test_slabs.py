@@ -10,7 +10,7 @@ from kernelfield.engine.slabs import SHORT, SLAB, combination, coordinates, plus
 
 pytestmark = pytest.mark.usefixtures("x64")
 ROWS, PARTICLES = 5, 32
-CAPACITIES = [64, SHORT, 3 * SLAB, 3 * SLAB + 4]  # taken whole, the largest of these, in slabs, not a number of slabs
+CAPACITIES = [20, SHORT, 3 * SLAB, 3 * SLAB + 4]  # taken whole, in part, in slabs, not a number of slabs
 
 
 def arrays(many, capacity, size):

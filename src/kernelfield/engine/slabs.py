@@ -1,8 +1,9 @@
 """Products with tall arrays (n, capacity, S) of which only the first rows of each are in use: a slab of rows at a time.
 
 Bases and images have room for more directions than were met so far. Rows that no direction has come to change no
-result, only how long it takes. Short arrays are taken whole, those of which all rows are in use, and all arrays on
-accelerators, where zeros cost less than the turns of a loop.
+result, only how long it takes. A combination passes over its sum once for each slab and so takes more rows at a time;
+the others take few, which stay in the cache. Short arrays are taken whole, those of which all rows are in use, and all
+arrays on accelerators, where zeros cost less than the turns of a loop.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from kernelfield.engine.series import Fields, Series, leading, linear
 Result = TypeVar("Result")
 Number = Array | int
 
-SLAB = 128  # rows at a time
-SHORT = 256  # rows that are taken whole
+SLAB = 128  # rows at a time in a combination
+SHORT = 256  # rows that it takes whole
+THIN = 32  # rows at a time elsewhere
 FEW = 12  # rows whose products are added one by one
 
 
 def coordinates(x: Array, q: Array, size: Number) -> Array:
     """x (rows, S) times q (n, capacity, S) transposed: (rows, n capacity), zero from row `size` of each on."""
     many, capacity, _ = q.shape
-    height = _height(q, size)
+    height = _height(q, size, THIN, THIN)
 
     def put(F: Array, start: Number) -> Array:
         product = x @ _slab(q, start, height).T
@@ -42,7 +44,7 @@ def coordinates(x: Array, q: Array, size: Number) -> Array:
 def combination(F: Fields, q: Fields, size: Number) -> Fields:
     """F (rows, n capacity), zero from row `size` of each on, times q (n, capacity, S)."""
     many, capacity, _ = leading(q).shape
-    height = _height(q, size)
+    height = _height(q, size, SLAB, SHORT)
 
     def term(start: Number) -> Fields:
         return _columns(F, many, start, height) @ linear(lambda values: _slab(values, start, height), q)
@@ -54,7 +56,7 @@ def combination(F: Fields, q: Fields, size: Number) -> Fields:
 def plus_products(q: Fields, F: Fields, x: Fields, size: Number) -> Fields:
     """q (n, capacity, S) plus F (rows, n capacity) transposed, zero from row `size` of each on, times x (rows, S)."""
     many, capacity, _ = leading(q).shape
-    height = _height(q, size)
+    height = _height(q, size, THIN, THIN)
 
     def add(q: Fields, start: Number) -> Fields:
         product = _products(_columns(F, many, start, height), x)
@@ -75,11 +77,11 @@ def _products(F: Fields, x: Fields) -> Fields:
     return functools.reduce(operator.add, (column[:, None] * row for column, row in zip(F, x, strict=True)))
 
 
-def _height(q: Fields, size: Number) -> int:
-    """Rows of a slab."""
+def _height(q: Fields, size: Number, slab: int, short: int) -> int:
+    """Rows at a time: a slab, or all of those that are few, in use, or on an accelerator."""
     capacity = leading(q).shape[1]
-    whole = isinstance(size, int) or capacity <= SHORT or capacity % SLAB or jax.default_backend() != "cpu"
-    return capacity if whole else SLAB
+    whole = isinstance(size, int) or capacity <= short or capacity % slab or jax.default_backend() != "cpu"
+    return capacity if whole else slab
 
 
 def _over(body: Callable[[Result, Number], Result], result: Result, height: int, capacity: int, size: Number) -> Result:
