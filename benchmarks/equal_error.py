@@ -37,7 +37,7 @@ import kernelfield as kf
 from cases import Case, equal_error_cases
 from goals import goal
 
-PARTICLES = {"none": (256, 1024, 4096, 16384), "all": (1024, 4096)}  # by the kernels that are tracked
+PARTICLES = {"none": (256, 1024, 4096, 8192, 16384), "all": (1024, 4096)}  # by the kernels that are tracked
 WIDTHS = {64: 4096, 128: 2048, 256: 512, 512: 128, 1024: 32, 2048: 8}  # width -> seeds that measure it
 TRACKED = {"none": ("f", "Phi"), "all": ("G",)}  # what a march that tracks these kernels is timed for
 TRACKED_LINEAR = {"none": ("f",), "all": ("Phi", "G")}  # whose fields are known exactly, but not as samples
