@@ -25,12 +25,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +36,7 @@ import numpy as np
 import kernelfield as kf
 from cases import Case, equal_error_cases
 from goals import goal
+from processes import alone
 
 PARTICLES = {"none": (256, 1024, 4096, 8192, 16384), "all": (1024, 4096)}  # by the kernels that are tracked
 WIDTHS = {64: 4096, 128: 2048, 256: 512, 512: 128, 1024: 32, 2048: 8}  # width -> seeds that measure it
@@ -228,10 +227,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| case | quantity | error % | particles x replicates | march s | width x networks | ensemble s | ratio |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    found = []
-    for name in arguments.cases:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            found.append(alone.submit(compared, name).result())
+    found = [alone(compared, name) for name in arguments.cases]
     medians = {
         kind: {error: float(np.median([each[kind][error] for each in found])) for error in errors}
         for kind, errors in ERRORS.items()

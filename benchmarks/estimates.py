@@ -10,17 +10,16 @@ without compilation; memory the most that the solving process had resident.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
 from kernelfield.datasets import digits
 from kernelfield.memory import GIB
+from processes import alone
 
 
 class Run(NamedTuple):
@@ -59,12 +58,6 @@ def solved(run: Run) -> tuple[float, int]:
     """Seconds, and bytes that the process had at most."""
     solution = kf.solve(run.network, run.problem, run.training, run.method, progress=False)
     return solution.info["seconds_run"], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def alone(function: Any, *arguments: Any) -> Any:
-    """The function in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def main() -> None:

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
 import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from cases import Case
 from equal_error import ERRORS, FEWEST, least_time, marches, peers, samples, truth_of
 from goals import goal
 from kernelfield.datasets import gaussian
+from processes import alone
 
 BASE = {"P": 8, "T": 24, "L": 3, "N": 512}
 LADDERS: dict[str, tuple[Any, str, dict[str, list[int]]]] = {
@@ -86,11 +85,7 @@ def exponents(name: str) -> None:
     """Print the ladders of one method, and their slopes."""
     base = {**BASE, **SMALL} if name.startswith("Alternating") else BASE
     for letter, sizes in LADDERS[name][2].items():
-        found = []
-        for size in sizes:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, context) as alone:
-                found.append(alone.submit(measured, name, {**base, letter: size}).result())
+        found = [alone(measured, name, {**base, letter: size}) for size in sizes]
         at = ", ".join(map(str, sizes))
         seconds, memory = np.array(found).T
         slopes = [np.polyfit(np.log(sizes), np.log(np.maximum(each, 1e-3)), 1)[0] for each in (seconds, memory)]

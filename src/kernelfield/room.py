@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.engine.slabs import SHORT, SLAB
+from kernelfield.engine.slabs import SHORT, SLAB, THIN
 from kernelfield.layers import Sequential, Setup, Space
 
 NEARLY_FULL = 0.7  # bases this full are enlarged together with one that is full
@@ -29,8 +29,8 @@ def enlarged(rooms: Iterable[tuple[int, int, bool]], particles: int) -> tuple[in
 
 
 def rounded(capacity: float, particles: int) -> int:
-    """The next multiple of 32, or of a slab, so that similar problems share a compilation; never above particles."""
-    unit = 32 if capacity <= SHORT else SLAB
+    """The next number of slabs, so that similar problems share a compilation; never above particles."""
+    unit = THIN if capacity <= SHORT else SLAB
     return min(unit * math.ceil(capacity / unit), particles)
 
 

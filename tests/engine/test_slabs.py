@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernelfield.engine.series import Series
-from kernelfield.engine.slabs import SHORT, SLAB, combination, coordinates, plus_products
+from kernelfield.engine.slabs import SHORT, SLAB, THIN, combination, coordinates, plus_products
 
 pytestmark = pytest.mark.usefixtures("x64")
 ROWS, PARTICLES = 5, 32
@@ -38,12 +38,20 @@ def test_products_are_those_of_all_rows(many, capacity, part):
 
 
 def test_rows_beyond_a_slab_in_use_are_left_out():
-    """What stands there does not matter, nor does it change."""
+    """What stands there does not matter."""
     F, q, x, _ = arrays(2, 3 * SLAB, SLAB)
     wild = q.at[:, 2 * SLAB :].set(jnp.nan)
     size = jnp.asarray(SLAB)
     assert np.isfinite(coordinates(x, wild, size)).all() and np.isfinite(combination(F, wild, size)).all()
-    np.testing.assert_array_equal(plus_products(wild, F, x, size)[:, 2 * SLAB :], wild[:, 2 * SLAB :])
+
+
+@pytest.mark.parametrize("capacity", [2 * THIN, SHORT, 3 * SLAB])
+def test_rows_beyond_a_slab_in_use_learn_nothing(capacity):
+    """Not even of coordinates that are not zero, nor in short arrays."""
+    F, q, x, _ = arrays(2, capacity, capacity)
+    learned = plus_products(q, F, x, jnp.asarray(THIN))
+    np.testing.assert_array_equal(learned[:, THIN:], q[:, THIN:])
+    assert (learned[:, :THIN] != q[:, :THIN]).all()
 
 
 def test_series():

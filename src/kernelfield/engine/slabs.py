@@ -31,7 +31,7 @@ FEW = 12  # rows whose products are added one by one
 def coordinates(x: Array, q: Array, size: Number) -> Array:
     """x (rows, S) times q (n, capacity, S) transposed: (rows, n capacity), zero from row `size` of each on."""
     many, capacity, _ = q.shape
-    height = _height(q, size, THIN, THIN)
+    height = _height(q, size, THIN)
 
     def put(F: Array, start: Number) -> Array:
         product = x @ _slab(q, start, height).T
@@ -56,7 +56,7 @@ def combination(F: Fields, q: Fields, size: Number) -> Fields:
 def plus_products(q: Fields, F: Fields, x: Fields, size: Number) -> Fields:
     """q (n, capacity, S) plus F (rows, n capacity) transposed, zero from row `size` of each on, times x (rows, S)."""
     many, capacity, _ = leading(q).shape
-    height = _height(q, size, THIN, THIN)
+    height = _height(q, size, THIN)
 
     def add(q: Fields, start: Number) -> Fields:
         product = _products(_columns(F, many, start, height), x)
@@ -77,7 +77,7 @@ def _products(F: Fields, x: Fields) -> Fields:
     return functools.reduce(operator.add, (column[:, None] * row for column, row in zip(F, x, strict=True)))
 
 
-def _height(q: Fields, size: Number, slab: int, short: int) -> int:
+def _height(q: Fields, size: Number, slab: int, short: int = 0) -> int:
     """Rows at a time: a slab, or all of those that are few, in use, or on an accelerator."""
     capacity = leading(q).shape[1]
     whole = isinstance(size, int) or capacity <= short or capacity % slab or jax.default_backend() != "cpu"
