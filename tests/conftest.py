@@ -4,6 +4,8 @@ globally, as users have it; a test that calls JAX itself uses the `x64` fixture.
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of this run alone, for all of its processes
@@ -12,7 +14,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of this run alone, for all 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # most of the time goes into compilation
+if "XLA_FLAGS" not in os.environ:  # most of the time goes into compilation
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    sooner = os.environ["XLA_FLAGS"] + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    trial = [sys.executable, "-c", "import jax; jax.devices()"]  # a version of JAX that lacks a flag ends the process
+    if not subprocess.run(trial, env={**os.environ, "XLA_FLAGS": sooner}, capture_output=True).returncode:
+        os.environ["XLA_FLAGS"] = sooner
 
 import jax
 import numpy as np
