@@ -63,7 +63,7 @@ SIZES = {  # P, T: responses and samples
     (5, 20): [("derivatives", 256), ("derivatives", 1024), ("stein", 256), ("stein", 1024), ("stein", 4096)],
     (10, 40): [("derivatives", 1024), ("stein", 1024)],
 }
-PARTICLES = (128, 256, 1024, 4096)  # of the march, which reaches the errors of alternating Monte Carlo with few
+PARTICLES = (128, 256, 1024, 4096, 8192)  # of the march, which reaches the errors of alternating Monte Carlo with few
 AIM = 1000  # times faster than alternating Monte Carlo
 
 
