@@ -4,7 +4,8 @@
     python benchmarks/estimates.py --large       # 512 points on 32768 particles
 
 Estimates are given a third of the seconds that the solve takes, and no more than 150. Time is that of running,
-without compilation; memory the most that the solving process had resident.
+without compilation; memory the most that the solving process had resident. Bases get half as much room again when they
+are full: where a run ends just before that, a few directions too many in the estimate are much memory.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ def solved(peer: dict[str, Any], problem: kf.Problem) -> tuple[dict[str, np.ndar
 
 def main() -> None:
     """Print a markdown table, and the median."""
-    text = fetch_file(SOURCE).read_text(encoding="utf-8")
+    try:
+        text = fetch_file(SOURCE).read_text(encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"the notebook could not be downloaded: {error}")
     training = kf.GradientDescent(learning_rate=RATE, steps=TIMES - 1)
     case = Case("", kf.MLP(depth=DEPTH, activation="tanh", gamma0=1.0), gaussian(POINTS, 20, seed=1), training)
     truth = truth_of(case)

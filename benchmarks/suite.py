@@ -1,6 +1,6 @@
 """Every goal of speed beside its figure: runs the benchmarks and writes benchmarks/RESULTS.md.
 
-    python benchmarks/suite.py                       # everything, about two hours on two cores
+    python benchmarks/suite.py                       # everything, about three hours on two cores
     python benchmarks/suite.py --only rate scaling   # these again; other sections stay as they are
 
 Nothing else should run meanwhile.
@@ -47,20 +47,15 @@ SECTIONS = {
 }
 
 
-def measured(section: Section) -> str:
-    """The text of a section: command, machine, description, what was printed."""
+def measured(section: Section) -> str | None:
+    """The text of a section: command, machine, description, what was printed; None if it failed."""
     print(f"{section.title} ...", flush=True)
     began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, FOLDER / section.command[0], *section.command[1:]],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        print(error.stdout)  # what it had found so far
-        raise
+    command = [sys.executable, FOLDER / section.command[0], *section.command[1:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{done.stdout}failed: the section stays as it is", flush=True)
+        return None
     print(f"    {time.perf_counter() - began:.0f} s", flush=True)
     source = (FOLDER / section.command[0]).read_text(encoding="utf-8")
     described = re.split(r"\n\n {4}python [^\n]*(?:\n {4}[^\n]*)*\n\n", source.split('"""')[1], maxsplit=1)
@@ -93,17 +88,23 @@ def written(sections: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Run and write; every section is written as soon as it is there."""
+    """Run and write; every section is written as soon as it is there, and one that fails does not keep others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     chosen = parser.parse_args().only
     before = RESULTS.read_text(encoding="utf-8").split(SECTION)[1:] if RESULTS.exists() else []
     known = {text.splitlines()[0]: text for text in before}
+    failed = []
     for name, section in SECTIONS.items():
         if name in chosen:
-            known[section.title] = measured(section)
+            if (text := measured(section)) is None:
+                failed.append(name)
+                continue
+            known[section.title] = text
             ours = [each.title for each in SECTIONS.values() if each.title in known]
             RESULTS.write_text(written({title: known[title] for title in ours}), encoding="utf-8")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
