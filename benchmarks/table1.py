@@ -9,6 +9,10 @@ the ladder. Equal error: alternating Monte Carlo, the march and ensembles of fin
 L = 3; the error of alternating Monte Carlo is the rms distance of its mean over replicates from a march with many
 particles, and the other two are given the settings that reach it first, as in benchmarks/equal_error.py. Alternating
 Monte Carlo takes its responses by derivatives, its default, and by Stein's lemma, which is sooner at the same error.
+
+Where the march is not a thousand times faster: every iteration of derivatives solves for the responses of all P T
+values to all others, of Stein's lemma for their correlations, while the march takes T steps. At P T = 100 both are a
+matter of seconds; with four times P T the march takes twice as long, Stein's lemma 25 times and derivatives 34 times.
 """
 
 from __future__ import annotations
