@@ -95,12 +95,12 @@ def main() -> None:
     before = RESULTS.read_text(encoding="utf-8").split(SECTION)[1:] if RESULTS.exists() else []
     known = {text.splitlines()[0]: text for text in before}
     failed = []
-    for name, section in SECTIONS.items():
-        if name in chosen:
-            if (text := measured(section)) is None:
-                failed.append(name)
-                continue
-            known[section.title] = text
+    for name in (name for name in SECTIONS if name in chosen):
+        text = measured(SECTIONS[name])
+        if text is None:
+            failed.append(name)
+        else:
+            known[SECTIONS[name].title] = text
             ours = [each.title for each in SECTIONS.values() if each.title in known]
             RESULTS.write_text(written({title: known[title] for title in ours}), encoding="utf-8")
     if failed:
