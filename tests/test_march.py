@@ -143,15 +143,14 @@ def test_the_past_does_not_know_the_future():
     short, long, other = march(steps=6), march(steps=12), march(y=-2 * Y[::-1])
     np.testing.assert_array_equal(short.predictions, long.predictions[:7])
     np.testing.assert_allclose(short.feature_kernel(2, 6), long.feature_kernel(2, 6), rtol=1e-12)
-    np.testing.assert_allclose(short.ntk(0), other.ntk(0), rtol=1e-12)
+    assert_agree(short.ntk(0), other.ntk(0), short.ntk_se(0), other.ntk_se(0))
     assert not np.allclose(long.ntk(-1), other.ntk(-1))
 
 
 @pytest.mark.parametrize("activation", ["linear", "tanh"])
 def test_scale_of_the_targets_is_gamma0(activation):
     """(y, gamma0, f) -> (c y, gamma0 / c, c f) changes no kernel."""
-    tolerances = {"feature_tol": 1e-5, "gradient_tol": 1e-4} if activation == "tanh" else {}
-    one, scaled = march(activation, **tolerances), march(activation, gamma0=0.25, y=4 * Y, **tolerances)
+    one, scaled = march(activation), march(activation, gamma0=0.25, y=4 * Y)
     accuracy = 1e-12 if activation == "linear" else 1e-4
     assert distance(scaled.predictions / 4, one.predictions) < accuracy
     for found, truth in zip(all_kernels(scaled), all_kernels(one), strict=True):
@@ -248,12 +247,54 @@ def test_error_signal_mode_gives_the_same_predictions():
         bare.feature_kernel(1)
 
 
-def test_bases_that_outgrow_their_room_are_enlarged(monkeypatch):
-    roomy = march(steps=30)
-    monkeypatch.setattr("kernelfield.march.first_capacity", lambda points, *_: 2 * points)
-    grown = march(steps=30)
-    assert max(grown.info["feature_ranks"]) > 32
-    assert_agree(roomy.predictions, grown.predictions, roomy.predictions_se, grown.predictions_se)
+def test_directions_and_tolerance_change_the_answer_by_no_more_than_noise():
+    """No accuracy is lost by them: what is not treated exactly is left to the tail."""
+    usual = march(steps=30, particles=2048)
+    for settings in ({"directions": 6}, {"tol": 1e-3, "directions": 64}, {"tol": 0.05}):
+        other = march(steps=30, particles=2048, seed=1, **settings)
+        assert_agree(other.predictions, usual.predictions, usual.predictions_se, other.predictions_se)
+    assert max(other.info["feature_ranks"]) < max(usual.info["feature_ranks"]) <= 24
+
+
+def test_a_linear_network_with_more_directions_than_room_begins_again_with_more():
+    usual, little = march("linear", 2, steps=12), march("linear", 2, steps=12, directions=4)
+    assert little.info["directions"] > max(little.info["feature_ranks"]) > 4
+    assert distance(little.predictions, usual.predictions) < 1e-12
+
+
+def test_kernels_are_recorded_where_asked():
+    some = march(save_at=[2, -1])
+    every = march()
+    np.testing.assert_array_equal(some.predictions, every.predictions)
+    np.testing.assert_allclose(some.feature_kernel(1, 2), every.feature_kernel(1, 2), atol=1e-4)
+    np.testing.assert_allclose(some.ntk([2, 12]), every.ntk([2, 12]), atol=1e-3)
+    with pytest.raises(ValueError, match=r"kernels of step 3 were not recorded, of steps 0, 2, 12 they were: see save_at"):
+        some.gradient_kernel(1, 3)
+    with pytest.raises(ValueError, match=r"save_at must be steps in 0\.\.12"):
+        march(save_at=[13])
+
+
+# --- nothing is dropped, however little moves
+
+
+@pytest.mark.parametrize(("activation", "depth"), [("tanh", 1), ("tanh", 3), ("relu", 3)])
+@pytest.mark.parametrize("small", [1e-2, 1e-5, 1e-8])
+@pytest.mark.parametrize("what", ["targets", "gamma0"])
+def test_small_targets_and_small_gamma0_are_the_lazy_limit(activation, depth, small, what):
+    """f(c y) / c and f(gamma0) tend to the predictions of the static kernel."""
+    settings = {"gamma0": small} if what == "gamma0" else {"y": small * Y}
+    found = march(activation, depth, particles=1024, **settings)
+    lazy = kf.solve(found.network, found.problem, found.training, kf.StaticNTK(), progress=False)
+    assert found.status.code == "ok"
+    assert_agree(found.predictions, lazy.predictions, found.predictions_se)
+    assert np.linalg.norm(found.predictions_se) < 0.03 * np.linalg.norm(lazy.predictions)
+
+
+def test_precision_follows_what_moves():
+    assert march(gamma0=1e-2).info["precision"] == "float32"
+    assert march(gamma0=1e-5).info["precision"] == march(y=1e-6 * Y).info["precision"] == "float64"
+    assert march(gamma0=1e-5, precision="single").info["precision"] == "float32"
+    assert march(precision="double").info["precision"] == "float64"
 
 
 def test_replicates_are_reproducible_and_independent():
@@ -337,10 +378,6 @@ def test_interruption_keeps_what_was_computed():
     assert 4 <= solution.steps_done < 4000
     assert len(solution.predictions) == solution.steps_done + 1
 
-
-def test_a_rank_that_outgrows_the_particles_says_so():
-    with pytest.raises(kf.SolveError, match=r"more directions than 32 particles at step \d+: use more particles"):
-        march("relu", particles=32, feature_tol=1e-6, steps=40)
 
 
 def test_interruption_before_the_first_step_is_a_keyboard_interrupt(monkeypatch):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.engine.basis import bases
 from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 
 RNG = np.random.default_rng(8)
@@ -55,8 +54,6 @@ def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
         lambda solution: solution.ntk_between(-1, new, inputs),
     ):
         np.testing.assert_allclose(found(bare).mean, found(every).mean, atol=1e-10)
-    directions, fewer = ([int(basis.size) for basis in bases(each.predictor.states[8])] for each in (every, bare))
-    assert 0 not in directions and 0 in fewer
 
 
 @pytest.mark.parametrize("name, rule", [*((name, "batches") for name in EXACT), ("deep", "flow")])
@@ -151,16 +148,34 @@ def test_points_are_predicted_each_by_itself(monkeypatch):
     whole = solution.predict(many).replicates
     order = RNG.permutation(11)
     np.testing.assert_allclose(solution.predict(many[order]).replicates, whole[:, order], atol=1e-6)
-    monkeypatch.setattr("kernelfield.predictor.ROWS", 4)
+    monkeypatch.setattr("kernelfield.replicate.PASS_ROWS", 4)
     np.testing.assert_allclose(solution.predict(many).replicates, whole, atol=1e-6)
 
 
-def test_more_directions_than_there_are_particles_are_named():
-    solution = solved(kf.MLP(depth=1), method=kf.March(particles=64))
-    many = RNG.standard_normal((60, 6))
-    assert solution.predict(many).mean.shape == (60,)
-    with pytest.raises(RuntimeError, match="new points have more directions than 64 particles leave"):
-        solution.feature_kernel_between(1, -1, many, many)
+EVERYWHERE = {
+    "tanh": (kf.MLP(depth=2), RULES["descent"]),
+    "relu": (kf.MLP(depth=3, activation="relu", bias_scale=0.3), RULES["batches"]),
+    "convolution": (SAMPLED["convolution"][0], RULES["descent"]),
+    "residual": (kf.ResNet(depth=2), RULES["descent"]),
+    "shared": (kf.Network(layers=[Dense(), TANH, SHARED, TANH, SHARED, TANH, Readout()]), RULES["descent"]),
+    "widths": (kf.MLP(depth=2, widths=[2.0, 1.0], weight_scales=[1.0, 1.3, 1.0]), RULES["descent"]),
+}
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.parametrize(
+    ("gamma0", "precision", "accuracy"), [(1.0, "auto", 1e-5), (1e-2, "auto", 2e-5), (1e-6, "single", 0.1), (1e-6, "auto", 1e-9)]
+)
+def test_new_points_are_points_that_ride_along_to_rounding(name, gamma0, precision, accuracy):
+    """Inside the span of the training inputs and outside."""
+    network, rule = EVERYWHERE[name]
+    network = network.model_copy(update={"gamma0": gamma0})
+    shaped = images if name == "convolution" else np.asarray
+    new = shaped(np.concatenate([NEW, RNG.standard_normal((2, 5)) @ X]))
+    method = kf.March(particles=1024, replicates=2, precision=precision)
+    alone, along = (solved(network, rule, method, shaped(X), riding=riding) for riding in (None, new))
+    found, ridden = alone.predict(new).replicates, along.replicate_predictions[:, -1, 5:]
+    assert np.abs(found - ridden).max() < accuracy * np.abs(ridden).max()
 
 
 def test_some_replicates_and_a_pickled_solution_predict_alike():

@@ -1,8 +1,7 @@
 """Checkpoints of long runs at infinite width, from which they go on bit for bit.
 
 A checkpoint is a folder of parts, each of them written whole or not at all. A part has what the run recorded since
-the part before it: that is written once. The newest one has also the state from which the run goes on, but for its
-Gaussian coordinates, which are written when there are new ones.
+the part before it: that is written once. The newest one has also the state from which the run goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import math
 import os
@@ -22,18 +20,18 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from kernelfield.array_folders import ArrayFolders
-from kernelfield.engine.infinite_matrix import Side, each_side
+from kernelfield.engine.infinite_matrix import change_images
 from kernelfield.files import reason
 from kernelfield.identity import differences
-from kernelfield.replicate import Record, Replicate, at
+from kernelfield.replicate import Replicate, at, look
 
-FORMAT = 1
+FORMAT = 2
 EVERY = 300.0  # seconds between two parts
 PART = re.compile(r"part\d{6}")
 
@@ -68,7 +66,7 @@ class Checkpoint:
             described: the run, see `kernelfield.identity.describe`.
 
         Returns:
-            The particles that it goes on with; None if it starts from the beginning.
+            The room for directions that it goes on with; None if it starts from the beginning.
 
         Raises:
             ValueError: there is one that is not to be resumed, of another run, or damaged.
@@ -89,7 +87,7 @@ class Checkpoint:
         for what in differences(found["described"], self.description):
             raise ValueError(f"the checkpoint in {self.folder} is of another run: {what}")
         self.found = found
-        return found["particles"]
+        return found["directions"]
 
     def begin(self, replicates: Sequence[Replicate]) -> float:
         """Make sure that there can be checkpoints, and put what `open` found into the replicates.
@@ -113,7 +111,7 @@ class Checkpoint:
         self._forget(len(replicates))
         if self.found is None:
             return 0.0
-        found, self.found = self.found, None  # a run that starts again, with more particles, has nothing to resume
+        found, self.found = self.found, None  # a run that starts again, with more directions, has nothing to resume
         with self._intact(), jax.enable_x64(True):
             parts = [self.files.tree(self.folder / name, "rows") for name in found["parts"]]
             states = self.files.tree(self.folder / self._on_disk()[-1], "state")
@@ -162,15 +160,15 @@ class Checkpoint:
         run = {
             "format": FORMAT,
             "described": self.description,
-            "particles": replicates[0].setup.particles,
+            "directions": replicates[0].setup.capacity,
             "seconds": seconds,
             "replicates": counters,
         }
         states = [each.snapshot() for each in replicates]
-        fresh = [_rows(*each) for each in zip(replicates, states, self.written, strict=True)]
+        fresh = [_rows(*each) for each in zip(replicates, self.written, strict=True)]
         rows, state = (
             {str(number): each for number, each in enumerate(trees)}
-            for trees in (fresh, [jax.tree.leaves(_bare(each)) for each in states])
+            for trees in (fresh, [jax.tree.leaves(each) for each in states])
         )
         run |= {"parts": {**self.parts, name: _checksum(rows)}, "state": _checksum(state)}
         self.files.save(self.folder / name, run, rows=rows, state=state)
@@ -207,18 +205,20 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-    """What of a replicate is in the parts: so many of its records, steps, and the shapes of Gaussian coordinates."""
+    """What of a replicate is in the parts: so many of its outputs, and steps."""
 
-    records: int = 0
+    outputs: int = 0
+    rows: frozenset[int] = frozenset()
     fields: frozenset[int] = frozenset()
     states: frozenset[int] = frozenset()
-    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+BY_STEP = ("rows", "fields", "states")
 
 
 def _written(replicate: Replicate) -> _Written:
     """All of it."""
-    shapes = tuple(Z.shape for Z in _coordinates(replicate.state))
-    return _Written(len(replicate.records), frozenset(replicate.fields), frozenset(replicate.states), shapes)
+    return _Written(len(replicate.outputs), *(frozenset(getattr(replicate, name)) for name in BY_STEP))
 
 
 def _counters(replicate: Replicate) -> dict[str, Any]:
@@ -232,60 +232,52 @@ def _checksum(tree: Any) -> int:
     )
 
 
-def _bare(state: Any) -> Any:
-    """A tree of states without Gaussian coordinates."""
-    return each_side(lambda side: side._replace(Z=None), state)
-
-
-def _coordinates(state: Any) -> list[Any]:
-    leaves = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, Side))
-    return [leaf.Z for leaf in leaves if isinstance(leaf, Side)]
-
-
-def _rows(replicate: Replicate, state: Any, written: _Written) -> dict[str, Any]:
+def _rows(replicate: Replicate, written: _Written) -> dict[str, Any]:
     """What is not written yet, as lists and dictionaries of arrays."""
-    replicate.records[written.records :] = _joined(replicate.records[written.records :])
-    Z = _coordinates(state)
-    fresh = {
-        "records": [jax.tree.leaves(part) for part in replicate.records[written.records :]],
-        "fields": {str(t): jax.tree.leaves(each) for t, each in replicate.fields.items() if t not in written.fields},
-        "states": {str(t): jax.tree.leaves(each) for t, each in replicate.states.items() if t not in written.states},
-        "Z": Z if tuple(each.shape for each in Z) != written.shapes else [],
+    fresh = replicate.outputs[written.outputs :]
+    if fresh:
+        fresh = [jax.tree.map(lambda *parts: np.concatenate(parts), *fresh)]
+        replicate.outputs[written.outputs :] = fresh
+    by_step = {
+        name: {
+            str(t): jax.tree.leaves(each)
+            for t, each in getattr(replicate, name).items()
+            if t not in getattr(written, name)
+        }
+        for name in BY_STEP
     }
-    return jax.tree.map(np.asarray, fresh)
+    return jax.tree.map(np.asarray, {"outputs": [jax.tree.leaves(part) for part in fresh], **by_step})
 
 
-def _joined(records: list[Record]) -> list[Record]:
-    """Records in a row, those of bases with the same room as one."""
-    alike = itertools.groupby(records, lambda part: [leaf.shape[1:] for leaf in jax.tree.leaves(part)])
-    return [jax.tree.map(lambda *parts: np.concatenate(parts), *group) for _, group in alike]
-
-
-class _Trees(NamedTuple):
+def _trees(replicate: Replicate) -> dict[str, Any]:
     """What the arrays are leaves of: the same in all replicates."""
-
-    records: Any
-    fields: Any
-    states: Any
-    bare: Any
-
-
-def _trees(replicate: Replicate) -> _Trees:
-    pace, state = at(replicate.schedule.paces(0), 0), replicate.state
-    _, record, fields = jax.eval_shape(functools.partial(replicate.step, replicate.constants), state, pace)
-    kept = each_side(lambda side: side._replace(velocity=None), state)
-    return _Trees(*map(jax.tree.structure, (record, fields, kept, _bare(state))))
+    constants, state = replicate.constants, replicate.state
+    pace = at(replicate.schedule.paces(0), 0)
+    looked = functools.partial(look, replicate.step, replicate.recorder, False)
+    row = jax.eval_shape(looked, state.layers, replicate.bases, constants.data)
+    outputs: Any = 0
+    if replicate.step.orders > 1:
+        outputs = jax.eval_shape(functools.partial(replicate.step, constants), state, pace)[1]
+    kept = change_images(lambda images: images._replace(velocity=None), state.layers)
+    found = {"outputs": outputs, "rows": row.row, "fields": row.fields, "states": kept, "state": replicate.all_state}
+    return {name: jax.tree.structure(tree) for name, tree in found.items()}
 
 
 def _restore(
-    replicate: Replicate, trees: _Trees, rows: list[dict[str, Any]], state: list[Any], counters: dict[str, Any]
+    replicate: Replicate,
+    trees: dict[str, Any],
+    rows: list[dict[str, Any]],
+    state: list[Any],
+    counters: dict[str, Any],
 ) -> None:
     """Put what `_rows` has taken into a replicate at initialization."""
-    replicate.records = [trees.records.unflatten(part) for each in rows for part in each["records"]]
-    for name in ("fields", "states"):
-        tree = getattr(trees, name)
-        setattr(replicate, name, {int(t): tree.unflatten(part) for each in rows for t, part in each[name].items()})
-    Z = iter([each["Z"] for each in rows if each["Z"]][-1])
-    replicate.restore(each_side(lambda side: side._replace(Z=next(Z)), trees.bare.unflatten(state)))
+    replicate.outputs = [trees["outputs"].unflatten(part) for each in rows for part in each["outputs"]]
+    for name in BY_STEP:
+        setattr(
+            replicate,
+            name,
+            {int(t): trees[name].unflatten(part) for each in rows for t, part in each[name].items()},
+        )
+    replicate.restore(*trees["state"].unflatten(state))
     for name, value in counters.items():
         setattr(replicate, name, value)

@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import GetAttrKey, tree_map_with_path
 
 AXIS = "particles"  # of a mesh
-ON_PARTICLES = frozenset({"q", "Z", "W", "velocity", "h", "phi", "z", "g"})  # what has particles on its last axis
+# what has particles on its last axis
+ON_PARTICLES = frozenset({"q", "K", "M", "velocity", "below", "above", "h", "phi", "z", "g", "initial", "F", "G"})
 
 
 @dataclass(frozen=True)

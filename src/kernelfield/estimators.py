@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -32,8 +31,6 @@ SOLVED = 1e-3  # part of the initial loss that is as good as none
 OVERFITS = 0.7  # where in a run its best step lies, at most, if it need not be longer
 RETRIES = 8  # of runs that diverge or run out of particles
 OVERSHOOTS = 0.01  # part of the initial loss by which a step of too high a rate raises it
-LOOSER = 3.0  # factor of the tolerance after a run that ran out of particles
-LOOSEST = 0.3
 SLOPES = {"mse": 1.0, "logistic": 0.25, "cross_entropy": 0.5}  # largest second derivatives of a loss
 
 
@@ -55,7 +52,6 @@ class _InfiniteWidth(BaseEstimator):
         validation_fraction: float = 0.2,
         particles: int = 1024,
         replicates: int = 2,
-        feature_tol: float = 1e-2,
         random_state: Any = None,
     ) -> None:
         self.depth = depth
@@ -70,7 +66,6 @@ class _InfiniteWidth(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.particles = particles
         self.replicates = replicates
-        self.feature_tol = feature_tol
         self.random_state = random_state
 
     def _trained(self, X: np.ndarray, y: np.ndarray, loss: str, labels: np.ndarray | None = None) -> None:
@@ -94,9 +89,6 @@ class _InfiniteWidth(BaseEstimator):
         else:
             self.solution_ = self._solved(problem, most, seed, most)
         self.n_iter_ = self.solution_.steps_done
-        if self.feature_tol_ > self.feature_tol:
-            needed = f"feature_tol = {self.feature_tol:g} needs more than {self.solution_.info['particles']} particles"
-            warnings.warn(f"{needed}: it was {self.feature_tol_:g}", ConvergenceWarning, stacklevel=3)
 
     def _best(
         self,
@@ -107,7 +99,7 @@ class _InfiniteWidth(BaseEstimator):
         seed: int,
         labels: np.ndarray | None,
     ) -> int:
-        """The step with the least loss on a validation split; sets its gamma0, learning rate and tolerance."""
+        """The step with the least loss on a validation split; sets its gamma0 and learning rate."""
         every = np.arange(problem.points)
         parts: Any = train_test_split(every, test_size=self.validation_fraction, random_state=seed, stratify=labels)
         split, found = Problem(problem.X, problem.y, np.isin(every, parts[0]), problem.loss), {}
@@ -115,15 +107,14 @@ class _InfiniteWidth(BaseEstimator):
         for gamma0 in choices:
             self._choose(gamma0, rate)
             self.validation_losses_[gamma0] = self._validated(split, parts[1], most, seed)
-            found[gamma0] = self.learning_rate_, self.feature_tol_
+            found[gamma0] = self.learning_rate_
         self.gamma0_ = min(choices, key=lambda gamma0: self.validation_losses_[gamma0].min())
-        self.learning_rate_, self.feature_tol_ = found[self.gamma0_]
+        self.learning_rate_ = found[self.gamma0_]
         return max(1, int(self.validation_losses_[self.gamma0_].argmin()))
 
     def _choose(self, gamma0: float, rate: float | None) -> None:
-        """Set `gamma0_`, and the tolerance and learning rate to begin with: the given one, or less than a lazy rate."""
+        """Set `gamma0_`, and the learning rate to begin with: the given one, or less than a lazy rate."""
         self.gamma0_: float = gamma0
-        self.feature_tol_: float = self.feature_tol
         self.learning_rate_: Any = self.learning_rate if rate is None else rate / (1 + gamma0)
 
     def _network(self, gamma0: float) -> MLP:
@@ -131,26 +122,18 @@ class _InfiniteWidth(BaseEstimator):
         return MLP(depth=self.depth, activation=self.activation, gamma0=gamma0 or 1.0, bias_scale=self.bias_scale)
 
     def _solved(self, problem: Problem, steps: int, seed: int, most: int) -> Solution:
-        """Training, in smaller steps, up to `most`, if it overshoots, and at a larger tolerance if it lacks room."""
+        """Training, in smaller steps, up to `most`, if it overshoots."""
         network, least = self._network(self.gamma0_), self.learning_rate_ / 2**RETRIES
-        particles = max(self.particles, 2 ** math.ceil(math.log2(4 * problem.points)))
         while True:
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
-            tolerances = {
-                "feature_tol": self.feature_tol_,
-                "gradient_tol": min(10 * self.feature_tol_, max(0.1, self.feature_tol_)),
-            }
-            how = {"particles": particles, "replicates": self.replicates, "seed": seed, "kernels": "none"}
-            how |= {} if network.is_linear else tolerances  # those are exact
-            method = March(**how) if self.gamma0_ else StaticNTK()
+            march = March(particles=self.particles, replicates=self.replicates, seed=seed, kernels="none")
+            method = march if self.gamma0_ else StaticNTK()
             solution = solve(network, problem, rule, method, fields_at=(-1,), throw=False)
             code, rises = solution.status.code, np.diff(solution.loss).max(initial=0)
             overshot = code == "diverged" or (code == "ok" and rises > OVERSHOOTS * problem.initial_loss)
             if overshot and self.learning_rate == "auto" and self.learning_rate_ > least:
                 self.learning_rate_ /= 2
                 steps = min(2 * steps, most)
-            elif code == "out_of_particles" and self.feature_tol_ < LOOSEST:
-                self.feature_tol_ = min(LOOSER * self.feature_tol_, LOOSEST)
             else:
                 check(solution.status, solution)
                 return solution
@@ -223,15 +206,13 @@ class InfiniteWidthRegressor(RegressorMixin, _InfiniteWidth):
         validation_fraction: of the points, in that split.
         particles: sample neurons of each layer, of every replicate; four times the number of points if that is more.
         replicates: independent runs, whose spread is the error of the solver.
-        feature_tol: see `kernelfield.March`; `gradient_tol` is ten times that, but no more than the larger of it and
-            0.1. Raised, with a warning, where it needs more directions than there are particles.
         random_state: seed of samples and split.
 
     Attributes:
         solution_: the `kernelfield.Solution` of training, on standardized targets.
         n_iter_: number of steps.
         learning_rate_: that was used.
-        gamma0_, feature_tol_: that were used.
+        gamma0_: that was used.
         validation_losses_: with early stopping, for every gamma0 those of every step.
         target_mean_, target_scale_: of the targets, () or (C,).
 
@@ -278,11 +259,11 @@ class InfiniteWidthClassifier(ClassifierMixin, _InfiniteWidth):
 
     Args:
         depth, activation, gamma0, bias_scale, learning_rate, momentum, steps, max_steps, early_stopping,
-            validation_fraction, particles, replicates, feature_tol, random_state: as for `InfiniteWidthRegressor`.
+            validation_fraction, particles, replicates, random_state: as for `InfiniteWidthRegressor`.
 
     Attributes:
         classes_: labels.
-        solution_, n_iter_, learning_rate_, gamma0_, feature_tol_, validation_losses_: as of `InfiniteWidthRegressor`.
+        solution_, n_iter_, learning_rate_, gamma0_, validation_losses_: as of `InfiniteWidthRegressor`.
 
     Example:
         >>> import numpy as np, kernelfield as kf

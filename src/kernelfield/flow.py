@@ -12,51 +12,50 @@ order; what both disagree about in f is the error that sets h.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import expm
 
-from kernelfield.devices import Placement, gathered
-from kernelfield.engine.basis import any_full, completed, with_flags
-from kernelfield.engine.infinite_matrix import each_side, moved, slowed
-from kernelfield.layers import FieldTrace
-from kernelfield.replicate import Constants, Record, Replicate, Step, shapes
+from kernelfield.engine.infinite_matrix import change_images, moved, slowed
+from kernelfield.recorder import field_pairs, tangent_kernel
+from kernelfield.replicate import Constants, Marched, Passed, Replicate, Step
 from kernelfield.training import GradientFlow
 
 SAFETY, SHORTEST, LONGEST = 0.8, 0.2, 4.0  # factors of the length of the next step
 
 
 class Flowed(NamedTuple):
-    """The state after a step of length h, what was recorded and passed at its start, and the error of f, rms."""
+    """The state after a step of length h, f at its start, and the error of f, rms, with what it counts against."""
 
-    state: Any
-    record: Record
-    fields: tuple[FieldTrace, ...]
+    state: Marched
+    f: Array
     error: Array
     size: Array
 
 
-def flowed(step: Step, constants: Constants, state: Any, h: Array) -> Flowed:
+def flowed(step: Step, constants: Constants, state: Marched, h: Array, first: Array) -> Flowed:
     """One step of length h.
 
     Args:
-        step: keeps gradients of every output apart, and has velocities.
+        step: has velocities.
         constants: of the run.
         state: at the start.
         h: training time.
+        first: whether the start is that of training.
 
     Returns:
         Flowed; `size` is the rms of f and y, against which the error counts.
     """
-    state, f, trace = step.forward(constants, state)
-    Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.rows)
-    slope = jax.jacfwd(lambda each: jnp.ravel(step.loss.signal(each.reshape(f.shape), constants.y)))(jnp.ravel(f))
+    layers, passed = step.forward(state.layers, constants.data, constants.weights)
+    start = jnp.where(first, passed.readout.phi, state.initial)
+    f = step.output(constants.gamma0, layers, passed.readout.phi, start)
+    Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.outputs or 1)
+    slope = jax.jacfwd(lambda values: jnp.ravel(step.loss.signal(values.reshape(f.shape), constants.y)))(jnp.ravel(f))
 
     def mean_signal(K: Array, h: Array) -> Array:
         """phi_1(h J) Delta, from the exponential of [[h J, Delta], [0, 0]]."""
@@ -64,39 +63,39 @@ def flowed(step: Step, constants: Constants, state: Any, h: Array) -> Flowed:
         J = jnp.zeros((n + 1, n + 1)).at[:n, :n].set(h * slope @ (K * weights)).at[:n, n].set(Delta)
         return expm(J, max_squarings=48)[:n, n]
 
-    state, trace, K = turned(step, constants, state, trace)
-    record, fields = step.recorded(state, f, trace), step.fields(trace)
+    K = _tangent(step, layers, passed)
     euler = h * K @ (weights * mean_signal(K, h))
-    state = toward(step, constants, state, trace, mean_signal(K, h / 2))
-    state = each_side(lambda side: moved(side, h / 2), state)
-    state, _, trace = step.forward(constants, state)
-    state, trace, K = turned(step, constants, state, trace)
+    layers, passed = _sent_down(step, constants, layers, passed, mean_signal(K, h / 2))
+    layers = _along(step, constants, layers, passed)
+    layers = change_images(lambda images: moved(images, h / 2), layers)
+    layers, passed = step.forward(layers, constants.data, constants.weights)
+    K = _tangent(step, layers, passed)
     signal = mean_signal(K, h)
     midpoint = h * K @ (weights * signal)
-    state = each_side(lambda side: moved(side, -h / 2), state)
-    state = toward(step, constants, state, trace, signal)
-    state = each_side(lambda side: moved(side, h), state)
+    layers, passed = _sent_down(step, constants, layers, passed, signal)
+    layers = change_images(lambda images: moved(images, -h / 2), layers)
+    layers = _along(step, constants, layers, passed)
+    layers = change_images(lambda images: moved(images, h), layers)
     error, size = (jnp.sqrt(jnp.sum(weights * each**2)) for each in (midpoint - euler, jnp.ravel(constants.y)))
-    return Flowed(state, record, fields, error, jnp.maximum(size, jnp.sqrt(jnp.sum(weights * jnp.ravel(f) ** 2))))
+    size = jnp.maximum(size, jnp.sqrt(jnp.sum(weights * jnp.ravel(f) ** 2)))
+    return Flowed(Marched(layers, start), f, error, size)
 
 
-def turned(step: Step, constants: Constants, state: Any, trace: tuple) -> tuple[Any, tuple, Array]:
-    """After the backward pass: state, trace, and the tangent kernel of all outputs (P C, P C)."""
-    chi = jnp.tile(jnp.eye(step.outputs or 1), (len(constants.y), 1))
-    state, _, trace = step.layers.backward(state, chi, trace)
-    return state, trace, step.layers.tangent(state, trace, trace).astype(chi.dtype)
+def _tangent(step: Step, layers: tuple, passed: Passed) -> Array:
+    """The tangent kernel of all outputs (P C, P C)."""
+    pairs = field_pairs(step.layers, step.every_output(layers, passed)[1])
+    return tangent_kernel(step.layers, pairs, pairs).astype(jnp.float64)
 
 
-def toward(step: Step, constants: Constants, state: Any, trace: tuple, signal: Array) -> Any:
-    """The state with the velocity of gradient descent for an error signal (P C,)."""
-    state = each_side(lambda side: slowed(side, jnp.zeros(())), state)
-    rate = jnp.repeat(constants.weights, step.rows) * signal * constants.gamma0
-    return step.layers.update(state, trace, rate.astype(constants.data.dtype))
+def _sent_down(step: Step, constants: Constants, layers: tuple, passed: Passed, signal: Array) -> tuple[tuple, Passed]:
+    """The states and what passed, after an error signal (P C,) was sent down."""
+    return step.backward(layers, passed, signal.reshape(len(constants.y), -1), constants.weights)
 
 
-@functools.lru_cache(maxsize=64)
-def _flowing(step: Step, placement: Placement, signature: tuple) -> Callable[..., Flowed]:
-    return placement.compiled(functools.partial(flowed, step), shapes(signature))
+def _along(step: Step, constants: Constants, layers: tuple, passed: Passed) -> tuple:
+    """The states with the velocity of gradient descent."""
+    layers = change_images(lambda images: slowed(images, jnp.zeros(())), layers)
+    return step.update(layers, passed, step.paced(constants, constants.weights))
 
 
 class FlowReplicate(Replicate):
@@ -118,31 +117,31 @@ class FlowReplicate(Replicate):
     def _rounding(self) -> float:
         return 1e-12 * self.between
 
-    def _advance(self, stop: int, fields_at: Sequence[int]) -> None:
+    def _flow(self, h: float) -> Any:
+        first = jnp.asarray(self.time == 0.0)
+        return self._run(flowed, (self.step,), self.constants, self.state, jnp.asarray(h), first)
+
+    def _prime(self) -> None:
+        self.state, self.primed = self._flow(0.0).state, True
+
+    def _advance(self, stop: int) -> None:
         """One step towards the next row, from a row that is recorded unless it was before."""
         due = self._at_row
         left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
         h = left / math.ceil(left / self.h) if left > self._rounding else 0.0
-        arguments = self.constants, self.state, jnp.asarray(h)
-        now = jax.block_until_ready(self._compiled(functools.partial(_flowing, self.step), arguments)(*arguments))
-        self.full = bool(any_full(now.state))
-        if self.full:
-            self.state = with_flags(self.state, now.state)
-            return
+        now = self._flow(h)
         if due:
-            self.records.append(jax.tree.map(lambda leaf: jax.device_get(leaf)[None], now.record))
-            if self.t in fields_at:
-                self.fields[self.t] = gathered(now.fields)
+            self.outputs.append(np.asarray(now.f)[None])
             self.t += 1
         error = float(now.error) / (self.rtol * float(now.size))
         if not math.isfinite(error):
             self.alive = h > 1e-9 * self.between
             self.h = h / 10
+            return
+        if error <= 1:
+            self.state, self.time = now.state, self.time + h
+            self.accepted += h > 0
         else:
-            if error <= 1:
-                self.state, self.time = completed(now.state, jnp.asarray(True)), self.time + h
-                self.accepted += h > 0
-            else:
-                self.rejected += 1
-            if h > 0:
-                self.h = h * min(LONGEST, max(SHORTEST, SAFETY / math.sqrt(max(error, 1e-12))))
+            self.rejected += 1
+        if h > 0:
+            self.h = h * min(LONGEST, max(SHORTEST, SAFETY / math.sqrt(max(error, 1e-12))))

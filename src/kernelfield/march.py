@@ -6,13 +6,11 @@ with the targets, sends gradients down and updates what was learned. The march k
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Literal
 
@@ -25,29 +23,33 @@ from threadpoolctl import threadpool_limits
 from kernelfield import memory
 from kernelfield.checkpoint import Checkpoint
 from kernelfield.devices import ONE_DEVICE, multiple, placement, together
-from kernelfield.engine.points import OutOfParticles, cubature, padded_sobol
+from kernelfield.engine.infinite_matrix import all_matrices
+from kernelfield.engine.points import cubature, padded_sobol
 from kernelfield.flow import FlowReplicate
 from kernelfield.identity import describe
-from kernelfield.layers import Setup
+from kernelfield.layers import Setup, Space
 from kernelfield.predictor import MarchPredictor
-from kernelfield.problem import Problem
-from kernelfield.records import factors, field_samples, largest, recorded
-from kernelfield.replicate import Constants, Replicate, Schedule, Step, at
-from kernelfield.room import data_space, small_state, state_bytes
+from kernelfield.problem import OUTSIDE, Problem
+from kernelfield.recorder import Recorder
+from kernelfield.records import factors, field_samples, outputs, recorded_rows, tangents
+from kernelfield.replicate import KEPT, Constants, Replicate, Schedule, Step
 from kernelfield.solution import Solution, Status
 from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.validation import Spec
+from kernelfield.work import bytes_of
 
 Progress = Callable[[int, int], None]
-SINGLE_PRECISION_TOL = 1e-6  # smaller tolerances resolve directions that float32 particles blur
+TOL = 5e-3  # of leading directions
+DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # the most of a field, by rows of points and sites that train together
+EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
+SINGLE_PRECISION = 1e-4  # gamma0 times the size of the error signal from which float32 is enough
+BLOCK = 64  # particles of a block of the tail
+RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
+SMOOTH, KINKED = 10, 30  # directions a point and site that they take with such activations
+RECORDED = 500  # points times sites whose kernels are recorded unless somebody asks
 SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
-SMALLEST_TOL = 1e-28  # above rounding of squares in double precision
-EXACT_TOL = 1e-26  # of linear networks
 DIVERGED = 1e3  # times the initial loss
-SMALL = 1e-3  # of the bytes available: numbers in one of dozens of arrays
-SMOOTH, KINKED = 10, 30  # directions a point that activations need on common data
-ROOM = 10**7  # numbers in a basis that may have room for them all at once
-TIME_TOL = 0.01  # of its basis' tolerance, variance that a factor of a long run may lose
+TIME_TOL = 1e-7  # variance that a factor of a long run may lose
 
 
 class OnParticles(Spec):
@@ -59,17 +61,21 @@ class OnParticles(Spec):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-        gradient_tol: the same for gradients.
+        tol: part of a field's mean square that a direction must have to be treated exactly.
+        directions: the most directions of a field that are; by default by the number of points.
+        precision: "single", "double", or "auto".
+        save_at: steps whose kernels are recorded, all by default.
     """
 
     particles: int = Field(default=4096, ge=16)
     replicates: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
-    feature_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
-    gradient_tol: float | None = Field(default=None, gt=SMALLEST_TOL, lt=1)
+    tol: float = Field(default=TOL, gt=0, lt=1)
+    directions: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "single", "double"] = "auto"
+    save_at: list[int] | None = None
 
-    coupling: ClassVar[float] = 1.0  # 0: W(0) and its transpose are unrelated
+    coupled: ClassVar[bool] = True  # False: W(0) and its transpose are unrelated
     predicts: ClassVar[bool] = False  # at new points, by a forward pass
     keeps_checkpoints: ClassVar[bool] = True
 
@@ -77,13 +83,15 @@ class OnParticles(Spec):
     @classmethod
     def _balanced(cls, particles: int) -> int:
         if particles & (particles - 1):
-            raise ValueError(f"particles must be a power of two (Sobol points), got {particles}")
+            raise ValueError(f"particles must be a power of two (Sobol points, blocks of the tail), got {particles}")
         return particles
 
     def check(self, network: Any, problem: Problem, training: Any) -> None:
-        """Raise ValueError if there are too few particles."""
-        if not network.is_linear and self.particles < 4 * problem.points:
-            raise ValueError(f"particles must be at least 4 P = {4 * problem.points}, got {self.particles}")
+        """Raise ValueError if `save_at` names steps that are not there."""
+        last = training.steps
+        outside = [step for step in self.save_at or () if not -last - 1 <= step <= last]
+        if outside:
+            raise ValueError(f"save_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
 
     def run(
         self,
@@ -101,57 +109,31 @@ class OnParticles(Spec):
         run.check_memory()
         if checkpoint is not None:
             found = checkpoint.open(describe(network, problem, training, self, fields_at))
-            run.particles = found or run.particles
+            run.directions = found or run.directions
         return run.solution(run.march_with_enough(progress))
 
-    def tolerances(self, network: Any) -> tuple[float, float]:
-        """Feature and gradient tolerance for a network, defaults filled in."""
-        if network.is_linear:
-            feature_tol, ratio, most = EXACT_TOL, 1.0, 1.0
-        else:
-            feature_tol, ratio, most = (1e-5, 3.0, 0.1) if network.smooth else (1e-6, 1e4, 1e-2)
-            feature_tol = min(feature_tol, 1e-4 * network.gamma0**2)
-        feature_tol = self.feature_tol or feature_tol
-        return feature_tol, self.gradient_tol or min(ratio * feature_tol, most)
-
-    @property
-    def tracks_features(self) -> bool:
-        """Whether kernels are recorded."""
-        return True
-
-    def tracks_gradients(self, problem: Problem) -> bool:
-        """Whether gradient kernels are recorded."""
-        return True
+    def records(self, problem: Problem) -> tuple[bool, bool]:
+        """Whether feature kernels are recorded, and gradient kernels."""
+        return True, True
 
     def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """One step of training, to be compiled."""
-        flows = isinstance(training, GradientFlow)  # along velocities, by the gradients of every output
+        flows = isinstance(training, GradientFlow)  # along velocities
         return Step(
             network.layers,
             problem.loss,
             problem.outputs,
-            flows or self.tracks_gradients(problem),
-            network.factorizes,
             flows or training.momentum > 0,
             not flows and training.weight_decay > 0,
-            self.tracks_features,
         )
 
-    def setup(self, network: Any, problem: Problem, particles: int, replicate: int) -> Setup:
-        """How a replicate lays out the network on so many particles."""
-        feature_tol, gradient_tol = self.tolerances(network)
-        return Setup(
-            gamma0=self.gamma0(network),
-            points=cubature if network.is_linear else padded_sobol,
-            particles=particles,
-            seed=np.random.SeedSequence(self.seed, spawn_key=(replicate,)),
-            capacities=iter(()),
-            feature_tol=feature_tol,
-            gradient_tol=gradient_tol,
-            coupling=self.coupling,
-            dtype=jnp.float32 if feature_tol >= SINGLE_PRECISION_TOL else jnp.float64,
-            outputs=problem.outputs or 1,
-        )
+    def is_single(self, network: Any, problem: Problem) -> bool:
+        """Whether fields are float32: they move by gamma0 times the size of the error signal."""
+        if self.precision != "auto":
+            return self.precision == "single"
+        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
+        size = float(np.sqrt(np.mean(start**2)))
+        return size == 0 or size * network.gamma0 >= SINGLE_PRECISION
 
     def gamma0(self, network: Any) -> Any:
         """The number, or a formal variable."""
@@ -183,10 +165,11 @@ class OnParticles(Spec):
             Predictions and kernels by the names that `Solution` has for them.
         """
         one = readout_gradients(problem)
+        with_features, with_gradients = self.records(problem)
         return {
             "replicate_predictions": predictions,
-            "feature_factors": (problem.input_coordinates[None, None], *features) if self.tracks_features else (),
-            "gradient_factors": (*gradients, one) if self.tracks_gradients(problem) else (),
+            "feature_factors": (problem.input_coordinates[None, None], *features) if with_features else (),
+            "gradient_factors": (*gradients, one) if with_gradients else (),
             "tangent_kernels": tangents,
         }
 
@@ -200,51 +183,42 @@ class March(OnParticles):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        feature_tol: variance, relative to the mean square, that may stay outside the basis of the features.
-            By default 1e-5 for smooth and 1e-6 for kinked activations, whose neurons a new direction throws off their
-            kink, and at most 1e-4 gamma0^2, since features move by O(gamma0).
-        gradient_tol: the same for gradients; three times `feature_tol` by default. For kinked activations, whose
-            gradients have a long tail of directions that matter little, ten thousand times that, and at most 1e-2.
-        kernels: "all" tracks gradient kernels and the NTK of a network with one output; "features" back-propagates the
-            error signal itself, which needs fewer directions, and leaves gradient kernels out; "none" leaves out all
-            kernels and the directions that only they need: of one hidden layer almost all the time and memory, of three
-            a quarter of the time. Networks of several outputs are solved as "features" unless asked for
-            "per_output", which tracks G and NTK of every output, at C times the cost.
+        tol: part of a field's mean square that a direction must have to be treated exactly; a fast pseudo-Gaussian
+            matrix says what W(0) does to all others. No accuracy is lost by it: it trades directions against particles.
+        directions: the most directions of a field that are treated exactly; 24 to 64 by default, by the number of
+            points. Those beyond are left to that matrix, and not learned: `info` of the Solution tells.
+        precision: of fields, "single" or "double"; "auto" is single where gamma0 times the size of the error signal is
+            1e-4 or more: features move by that, and rounding of their change is the error (0.03 % there).
+        save_at: steps whose kernels are recorded (negative from the end); all by default.
+        kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
+            "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
+            cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.
     """
 
-    kernels: Literal["all", "features", "none", "per_output"] = "all"
+    kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
 
     predicts: ClassVar[bool] = True
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
-    @property
-    def tracks_features(self) -> bool:
-        """Whether kernels are recorded."""
-        return self.kernels != "none"
-
-    def tracks_gradients(self, problem: Problem) -> bool:
-        """Whether gradient kernels are recorded."""
-        return self.kernels == "per_output" or (self.kernels == "all" and problem.outputs is None)
+    def records(self, problem: Problem) -> tuple[bool, bool]:
+        """Whether feature kernels are recorded, and gradient kernels."""
+        kernels = self.kernels
+        if kernels == "auto":
+            kernels = "all" if problem.points <= RECORDED else "none"
+        return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs is None)
 
     def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> MarchPredictor:
         """What a run of a Solution without it had left to predict with, given its `arrays`."""
-        network, problem, particles = solution.network, solution.problem, solution.info["particles"]
-        setups = [self.setup(network, problem, particles, int(number)) for number in arrays["replicates"]]
-        return MarchPredictor.restored(network, problem, setups, arrays)
+        run = MarchRun(self, solution.network, solution.problem, solution.training, ())
+        run.directions = solution.info["directions"]
+        setups = [run.setup(int(number)) for number in arrays["replicates"]]
+        return MarchPredictor.restored(run.step, setups, run.space, arrays)
 
 
 def readout_gradients(problem: Problem) -> np.ndarray:
     """The factor of G^{L+1}: one; of several outputs (1, 1, P C, C), one for the same output and zero for others."""
     return np.tile(np.eye(problem.outputs or 1), (problem.points, 1))[None, None]
-
-
-def first_capacity(points: int, particles: int, smooth: bool) -> int:
-    """Room for directions to begin with: for all that activations need on common data, where it is not much.
-
-    More is compiled anew.
-    """
-    return 32 + min((SMOOTH if smooth else KINKED) * points, max(320 + 2 * points, ROOM // particles))
 
 
 def schedule(training: Any, problem: Problem) -> Schedule:
@@ -258,6 +232,10 @@ def schedule(training: Any, problem: Problem) -> Schedule:
         ValueError: the rule does not fit the problem.
     """
     return Schedule(training.rates(problem), training.batches(problem), training.updates_per_step(problem))
+
+
+class _MoreDirections(RuntimeError):
+    """A linear network has more directions than there is room for."""
 
 
 class MarchRun:
@@ -274,19 +252,47 @@ class MarchRun:
     ) -> None:
         self.settings, self.network, self.problem, self.training = march, network, problem, training
         self.fields_at, self.checkpoint = fields_at, checkpoint
-        self.data, self.step = network.coordinates(problem), march.step(network, problem, training)
+        self.axes = network.input_axes(problem).axes
+        self.data, self.outside = network.coordinates(problem)
+        self.step = march.step(network, problem, training)
         self.exact = network.is_linear
-        self.feature_tol, self.gradient_tol = march.tolerances(network)
-        self.particles = multiple(16 * problem.points + 128) if self.exact else march.particles  # to begin with
         self.count = 1 if self.exact else march.replicates
+        rows = self.rows * math.prod(self.data.shape[1:-1])
+        common = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
+        self.directions = march.directions or common
         self.replicates: list[Replicate] = []
         self.placement = ONE_DEVICE
         self.began = time.perf_counter()
 
+    @functools.cached_property
+    def rows(self) -> int:
+        """Points that train together."""
+        batch = getattr(self.training, "batch_size", None)
+        return int(batch or np.count_nonzero(self.problem.weights))
+
     @property
-    def first_capacity(self) -> int:
-        """Room for directions in every basis, to begin with."""
-        return first_capacity(self.step.orders * self.problem.points, self.particles, self.network.smooth)
+    def kernels_at(self) -> list[int]:
+        """Rows whose kernels are recorded."""
+        if not any(self.settings.records(self.problem)):
+            return []
+        last = self.training.steps
+        chosen = self.settings.save_at
+        return list(range(last + 1)) if chosen is None else sorted({step % (last + 1) for step in chosen})
+
+    @property
+    def particles(self) -> int:
+        """S: as asked for, or as many as the coordinates of a linear network need."""
+        if not self.exact:
+            return self.settings.particles
+        setup = self._setup(0, 1)
+        self.step.layers.init(setup, self.space)
+        outside = min(self.axes.shape[1] - len(self.axes), OUTSIDE)
+        return multiple(max(each.dimensions_with(outside) for each in setup.populations))
+
+    @property
+    def space(self) -> Space:
+        """Of the data."""
+        return Space(None, self.data.shape[1:-1], self.data.shape[-1], outside=self.outside)
 
     @property
     def at_once(self) -> int:
@@ -294,40 +300,68 @@ class MarchRun:
         return 1 if placement(self.particles).is_split else min(self.count, os.cpu_count() or 1)
 
     def check_memory(self) -> None:
-        """Raise ValueError if this machine cannot even hold the states of the beginning."""
+        """Raise ValueError if this machine cannot hold the arrays of the run."""
         if self.exact or placement(self.particles).is_split:
             return
-        points, first, most = self.problem.points, self.first_capacity, memory.available()
-        if self.count * self.particles * first < SMALL * most:  # not worth a closer look
-            return
-        needed = self.count * self.state_bytes(itertools.repeat(first))
+        needed, most = bytes_of(self), memory.available()
         if needed > most:
-            smaller = memory.smaller(self.particles, self.count, 4 * points, most / needed)
+            smaller = memory.smaller(self.particles, self.count, 256, most / needed)
             raise ValueError(
-                f"particles={self.particles} and replicates={self.count} need at least "
+                f"particles={self.particles} and replicates={self.count} need about "
                 f"{needed / memory.GIB:.1f} GiB of memory, of which {most / memory.GIB:.1f} are available"
                 + (f": {smaller} would fit" if smaller else "")
             )
 
-    def state_bytes(self, capacities: Iterable[int]) -> int:
-        """Size of the state of one replicate with so much room in every basis."""
-        data = self.data[: self.problem.points]
-        return state_bytes(self.network.layers, self.setup(0), data_space(data), capacities)
+    @property
+    def batched(self) -> bool:
+        """Whether updates are on batches."""
+        return not isinstance(self.training, (GradientDescent, GradientFlow))
 
-    def record_bytes(self, directions: Iterable[int]) -> list[int]:
-        """Size of what a step of one replicate records of every layer, with so many directions in every basis."""
-        setup, data = self.setup(0), self.data[: self.problem.points]
-        state = small_state(self.network.layers, setup, data_space(data), directions)
-        pace = at(schedule(self.training, self.problem).paces(0), 0)
-        with jax.enable_x64(True):
-            _, record, _ = jax.eval_shape(self.step, self._constants(setup, data), state, pace)
-        return [math.prod(each.shape) * each.dtype.itemsize for each in (*record.features, *record.gradients)]
+    @property
+    def initial_bytes(self) -> int:
+        """Size of the initial fields that a replicate keeps."""
+        points = self.problem.points if self.problem.stream is None else self.problem.stream.points
+        size = points * math.prod(self.data.shape[1:-1]) * self.particles * np.dtype(self.setup(0).dtype).itemsize
+        return min(size, KEPT) if self.batched else size
 
     def setup(self, replicate: int) -> Setup:
         """How a replicate lays out the network."""
-        setup, step = self.settings.setup(self.network, self.problem, self.particles, replicate), self.step
-        features = step.records or step.plain  # which flows and tangent kernels need
-        return dataclasses.replace(setup, momentum=step.momentum, features=features, gradients=step.plain)
+        return self._setup(replicate, self.particles)
+
+    def _setup(self, replicate: int, particles: int) -> Setup:
+        single = not self.exact and self.settings.is_single(self.network, self.problem)
+        return Setup(
+            gamma0=self.settings.gamma0(self.network),
+            points=cubature if self.exact else padded_sobol,
+            particles=particles,
+            seed=np.random.SeedSequence(self.settings.seed, spawn_key=(replicate,)),
+            rows=self.rows,
+            capacity=self.directions,
+            block=None if self.exact else min(BLOCK, particles),
+            tol=EXACT_TOL if self.exact else self.settings.tol,
+            coupled=self.settings.coupled,
+            dtype=jnp.float32 if single else jnp.float64,
+            outputs=self.problem.outputs or 1,
+            momentum=self.step.momentum,
+            orders=self.step.orders,
+        )
+
+    @property
+    def recorder(self) -> Recorder:
+        """Of the kernels that were asked for."""
+        features, gradients = self.settings.records(self.problem)
+        outputs, sites = self.problem.outputs or 1, math.prod(self.data.shape[1:-1])
+        each = (SMOOTH if self.network.smooth else KINKED) * self.problem.points * outputs * sites
+        most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + each, self.particles)
+        return Recorder(
+            self.step.layers,
+            outputs,
+            features,
+            gradients,
+            gradients and not self.network.factorizes and self.step.orders == 1,
+            most if self.kernels_at else 0,
+            EXACT_TOL if self.exact else RECORD_TOL,
+        )
 
     @property
     def states_at(self) -> list[int]:
@@ -340,19 +374,12 @@ class MarchRun:
         return min((replicate.t for replicate in self.replicates), default=0)
 
     def march_with_enough(self, progress: Progress) -> Status:
-        """`march`, again where a linear network runs out of particles: a cubature of any size is exact, but whole."""
+        """`march`, again where a linear network has more directions than there is room for."""
         while True:
             try:
                 return self.march(progress)
-            except memory.OutOfMemory as error:
-                self._keep()
-                advice = "use fewer particles or replicates, a larger feature_tol, or kernels='none'"
-                return Status("out_of_memory", f"{error} at step {self.steps_done}: {advice}")
-            except OutOfParticles as error:
-                if not self.exact:
-                    advice = "use more particles or a larger feature_tol"
-                    return Status("out_of_particles", f"{error} at step {self.steps_done}: {advice}")
-                self.particles *= 2
+            except _MoreDirections:
+                self.directions *= 2
 
     def march(self, progress: Progress) -> Status:
         """March all replicates, as many at once as there are cores, reporting on the way what all of them have done."""
@@ -388,7 +415,6 @@ class MarchRun:
         stride, reported = 1, self.steps_done
         running: dict[Future[tuple[int, float]], Replicate] = {}
         while True:
-            memory.require(2 * largest(self.replicates))  # which the end will put together
             due = self.checkpoint is not None and self.checkpoint.due and self.steps_done > 0
             if due and not running:
                 pool.submit(self._keep).result()  # in a thread, where Ctrl-C does not stop it half-way
@@ -411,7 +437,9 @@ class MarchRun:
     def _stride(self, replicate: Replicate, stop: int) -> tuple[int, float]:
         """The steps of a stride, and its seconds."""
         began, start = time.perf_counter(), replicate.t
-        replicate.march(stop, self.fields_at, self.states_at)
+        replicate.march(stop, self.kernels_at, self.fields_at, self.states_at)
+        if self.exact and any(_is_short(matrix) for matrix in all_matrices(replicate.state)):
+            raise _MoreDirections
         return stop - start, time.perf_counter() - began
 
     def _keep(self) -> None:
@@ -427,17 +455,13 @@ class MarchRun:
             constants = self._constants(setup, data)
             if isinstance(self.training, GradientFlow):
                 unused, on = Schedule(np.zeros(0)), self.placement
-                replicate = FlowReplicate(
-                    self.step, constants, setup, unused, self.first_capacity, placement=on, at_once=self.at_once
-                )
-                return replicate.start(self.training)
+                flow = FlowReplicate(self.step, constants, setup, self.space, unused, self.recorder, placement=on)
+                return flow.start(self.training)
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
             rule = schedule(self.training, self.problem)
-            return Replicate(
-                self.step, constants, setup, rule, self.first_capacity, drawn_from, self.placement, self.at_once
-            )
+            return Replicate(self.step, constants, setup, self.space, rule, self.recorder, drawn_from, self.placement)
 
     def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
         """Of the points that rows are of, given their coordinates."""
@@ -459,21 +483,29 @@ class MarchRun:
         )
 
     def solution(self, status: Status) -> Solution | Status:
-        """What was recorded, as a Solution, which the records are used up for; the status alone if nothing was."""
+        """What was recorded, as a Solution; the status alone if nothing was."""
         rows, replicates = self.steps_done, self.replicates
         seconds_compile = sum(each.seconds_compile for each in replicates)
         if not rows:
             return status
-        features = factors(replicates, "features", rows, self.step.orders, TIME_TOL * self.feature_tol)
-        gradients = factors(replicates, "gradients", rows, self.step.orders, TIME_TOL * self.gradient_tol)
-        predictions, tangents = recorded(replicates, "f", rows), recorded(replicates, "tangent", rows)
-        feature_ranks, gradient_ranks = ([each.shape[-1] for each in kind] for kind in (features, gradients))
+        recorded = recorded_rows(replicates, rows)
+        features, gradients = (
+            factors(replicates, kind, recorded, self.step.orders, TIME_TOL) for kind in ("features", "gradients")
+        )
+        matrices = [all_matrices(each.state) for each in replicates]
+        left_out = [
+            float(row.left_out) for each in replicates for row in each.rows.values() if row.left_out is not None
+        ]
+        made = self.settings.recorded(
+            self.network, self.problem, outputs(replicates, rows), features, gradients, tangents(replicates, recorded)
+        )
         return Solution(
             network=self.network,
             problem=self.problem,
             training=self.training,
             method=self.settings,
-            **self.settings.recorded(self.network, self.problem, predictions, features, gradients, tangents),
+            **made,
+            kernel_steps=None if len(recorded) == rows else tuple(recorded),
             field_samples=self._field_samples(),
             predictor=self._predictor(),
             exact=self.exact,
@@ -481,10 +513,10 @@ class MarchRun:
             info={
                 "particles": replicates[0].setup.particles,
                 "replicates": len(replicates),
-                "feature_ranks": feature_ranks,
-                "gradient_ranks": gradient_ranks,
-                "feature_tol": self.feature_tol,
-                "gradient_tol": self.gradient_tol,
+                "directions": self.directions,
+                "feature_ranks": [max(int(each.below.size) for each in same) for same in zip(*matrices, strict=True)],
+                "gradient_ranks": [max(int(each.above.size) for each in same) for same in zip(*matrices, strict=True)],
+                **({"kernel_left_out": max(left_out)} if left_out else {}),
                 "precision": np.dtype(replicates[0].setup.dtype).name,
                 **({"steps_taken": [each.accepted for each in flows]} if (flows := self._flows()) else {}),
                 "seconds_compile": seconds_compile,
@@ -498,29 +530,23 @@ class MarchRun:
             return None
         common = set.intersection(*(set(each.states) for each in self.replicates))
         states = {t: [each.states[t] for each in self.replicates] for t in sorted(common)}
-        if self.steps_done > (last := self.training.steps) in self.fields_at:
+        if self.steps_done > (last := self.training.steps):
             states[last] = [each.known() for each in self.replicates]
-        return MarchPredictor(
-            layers=self.network.layers,
-            outputs=self.problem.outputs,
-            setups=[self.settings.setup(self.network, self.problem, self.particles, i) for i in range(self.count)],
-            axes=self._axes(),
-            states=states,
-        )
-
-    def _axes(self) -> np.ndarray:
-        """(k, D) orthonormal: the data are their coordinates times sqrt(D) times these."""
-        inputs = self.network.every_input(self.problem)
-        rows, F = (values.reshape(-1, values.shape[-1]) for values in (inputs, self.data))
-        return (F / (F**2).sum(axis=0)).T @ rows / np.sqrt(rows.shape[1])
+        setups = [self.setup(number) for number in range(self.count)]
+        return MarchPredictor(self.step, setups, self.axes, states)
 
     def _flows(self) -> list[FlowReplicate]:
         return [each for each in self.replicates if isinstance(each, FlowReplicate)]
 
     def _field_samples(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Fields as samples: particles as they are, or Gaussian combinations of a cubature's points."""
-        names, gaussian = ("h", "z", "g") if self.step.plain else ("h",), None
+        gaussian = None
         if self.exact:
             points, rng = self.replicates[0].setup.particles, np.random.default_rng(self.settings.seed)
             gaussian = rng.standard_normal((points, self.settings.particles)) / np.sqrt(points)
-        return field_samples(self.replicates, names, functools.partial(self.settings.values, self.network), gaussian)
+        return field_samples(self.replicates, functools.partial(self.settings.values, self.network), gaussian)
+
+
+def _is_short(matrix: Any) -> bool:
+    """Whether one of its bases is full, and leaves something out."""
+    return any(int(side.size) == len(side.q) and float(side.left) > matrix.tol for side in (matrix.below, matrix.above))

@@ -9,19 +9,9 @@ import psutil
 GIB = 2**30
 
 
-class OutOfMemory(RuntimeError):
-    """A run needs more memory than there is."""
-
-
 def available() -> int:
     """Bytes that programs can still have on this machine."""
     return psutil.virtual_memory().available
-
-
-def require(needed: int) -> None:
-    """Raise OutOfMemory if less than these bytes are available."""
-    if needed > (most := available()):
-        raise OutOfMemory(f"{needed / GIB:.1f} GiB of memory are needed, of which {most / GIB:.1f} are available,")
 
 
 def smaller(particles: int, replicates: int, least: int, share: float) -> str | None:

@@ -16,7 +16,7 @@ from kernelfield.layers.base import Simple, Stateless, uses
 from kernelfield.layers.readout import Readout
 from kernelfield.layers.scaled import Multiplies, Scaled
 from kernelfield.layers.weights import Weights
-from kernelfield.problem import Problem, principal_coordinates
+from kernelfield.problem import InputAxes, Problem
 from kernelfield.validation import Spec
 
 
@@ -98,14 +98,14 @@ class Architecture(Spec):
         """`inputs` of the points that are observed, and of its stream."""
         return np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
 
-    def coordinates(self, problem: Problem) -> np.ndarray:
-        """`inputs` in their own principal axes, (P, k) or (P, *sites, k): all that infinite width knows of them.
+    def input_axes(self, problem: Problem) -> InputAxes:
+        """Principal axes of the inputs that train."""
+        X = self.inputs(problem)[problem.weights > 0] if problem.stream is None else self.inputs(problem.stream)
+        return InputAxes.of(X.reshape(-1, X.shape[-1]))
 
-        Points of a stream follow those that are observed.
-        """
-        X = self.every_input(problem)
-        rows = principal_coordinates(X.reshape(-1, X.shape[-1]))
-        return rows.reshape(*X.shape[:-1], -1)
+    def coordinates(self, problem: Problem) -> tuple[np.ndarray, int]:
+        """`every_input` in these axes, all that infinite width knows of it; see `InputAxes.coordinates`."""
+        return self.input_axes(problem).coordinates(self.every_input(problem))
 
 
 def checked(layers: Any) -> Sequential:
@@ -118,6 +118,8 @@ def checked(layers: Any) -> Sequential:
         ValueError: saying what is in the wrong place.
     """
     network = layers if isinstance(layers, Sequential) else Sequential(layers)
+    while network.layers and isinstance(network.layers[-1], Sequential):
+        network = Sequential([*network.layers[:-1], *network.layers[-1].layers])
     every = uses(network)
     if not every or not isinstance(every[0], Weights) or network.layers[0] is not every[0]:
         raise ValueError("the first layer of a network must be Dense or Conv")

@@ -111,7 +111,8 @@ class Problem:
     @property
     def input_coordinates(self) -> np.ndarray:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
-        return principal_coordinates(self.X.reshape(self.points, -1))
+        rows = self.X.reshape(self.points, -1)
+        return InputAxes.of(rows).coordinates(rows)[0]
 
 
 def _fresh(stream: Any, *observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,12 +136,48 @@ def _shaped(names: tuple[str, str], pair: Any, *others: np.ndarray) -> tuple[np.
     return X, y
 
 
-def principal_coordinates(rows: np.ndarray) -> np.ndarray:
-    """F (n, k) with F F^T = rows rows^T / D, of the smallest k.
+OUTSIDE = 4096  # dimensions outside the span of the data that have coordinates of their own
+
+
+@dataclass(frozen=True, eq=False)
+class InputAxes:
+    """Principal axes of inputs that train.
 
     Args:
-        rows: (n, D).
+        axes: (k, D), orthonormal.
     """
-    left, singular, _ = np.linalg.svd(rows / np.sqrt(rows.shape[1]), full_matrices=False)
-    kept = max(1, np.count_nonzero(singular > 1e-12 * max(singular[0], 1e-300)))
-    return left[:, :kept] * singular[:kept]
+
+    axes: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> InputAxes:
+        """Those of rows (n, D), as few as span them."""
+        square = rows if len(rows) <= 2 * rows.shape[1] else np.linalg.qr(rows, mode="r")
+        _, singular, axes = np.linalg.svd(square, full_matrices=False)
+        kept = max(1, np.count_nonzero(singular > ROUNDING * max(singular[0], 1e-300)))
+        return cls(axes[:kept])
+
+    def coordinates(self, inputs: np.ndarray) -> tuple[np.ndarray, int]:
+        """F with F F^T = inputs inputs^T / D.
+
+        Args:
+            inputs: (n, *sites, D).
+
+        Returns:
+            F (n, *sites, k + r), and r: dimensions outside the axes, none if no input is there. With more than OUTSIDE
+            of them every input has one coordinate there, its length.
+        """
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        inside = rows @ self.axes.T
+        every, rest = [inside], rows - inside @ self.axes
+        outside = rows.shape[1] - len(self.axes)
+        if not outside or np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(rows):
+            outside = 0
+        elif outside > OUTSIDE:
+            every.append(np.linalg.norm(rest, axis=1, keepdims=True))
+            outside = 1
+        else:
+            complement = np.linalg.qr(self.axes.T, mode="complete")[0][:, len(self.axes) :]
+            every.append(rest @ complement)
+        F = np.concatenate(every, axis=1) / np.sqrt(rows.shape[1])
+        return F.reshape(*inputs.shape[:-1], -1), outside

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -15,38 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield import memory
 from kernelfield.devices import ONE_DEVICE, Placement, gathered
-from kernelfield.engine.basis import any_full, bases, completed, repeated
-from kernelfield.engine.infinite_matrix import decayed, each_side, in_use, moved, slowed
-from kernelfield.engine.points import OutOfParticles
+from kernelfield.engine.infinite_matrix import change_images, decayed, moved, slowed, unlearned
 from kernelfield.engine.series import Fields, leading, linear
-from kernelfield.layers import FieldTrace, Sequential, Setup, Signal, WeightTrace
+from kernelfield.layers import FieldTrace, Readout, Sequential, Setup, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
-from kernelfield.room import data_space, enlarged, filled, initial_state, rounded, state_bytes
+from kernelfield.recorder import Recorder, Row
 from kernelfield.training import Batches
 
 State = TypeVar("State")
 
-CHUNK = 64  # steps between two fetches, at most
-RECORD_BYTES = 2**26  # kernel factors kept on the device between two fetches
-
-
-class Record(NamedTuple):
-    """One evaluation of the network.
-
-    Attributes:
-        f: (P,), or (P, C) of C outputs.
-        features, gradients: coordinates F and G of hidden layers 1..L, (P, *sites, capacity) each; gradients of every
-            output, where they are kept, (P C, *sites, capacity).
-        tangent: the tangent kernel (P, P) or (P C, P C), where the factors do not give it.
-    """
-
-    f: Fields
-    features: tuple[Fields, ...] = ()
-    gradients: tuple[Fields, ...] = ()
-    tangent: Fields | None = None
+CHUNK = 64  # steps between two looks of the host, at most
+PASS_ROWS = 512  # points times sites of one pass of points that do not learn, about
+KEPT = 2**28  # bytes of initial fields that a replicate keeps for its batches
 
 
 class Constants(NamedTuple):
@@ -65,118 +47,146 @@ class Constants(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """The learning rate eta of a step, and whether it learns at all; or of several steps (n,)."""
+    """The learning rate eta of a step, whether it learns at all, and whether it is the first; or of several (n,)."""
 
     eta: Array
     learns: Array
+    first: Array
 
 
-class Advance(NamedTuple):
-    """The state of the march at step `t`, what the steps since `start` recorded, and the latest fields."""
+class Marched(NamedTuple):
+    """The states of all layers, and phi of the last hidden layer at initialization, of the points of a step."""
 
-    state: Any
-    t: Array
-    alive: Array
-    records: Record
-    fields: tuple[FieldTrace, ...]
+    layers: tuple
+    initial: Any = None
+
+    def with_layers(self, layers: tuple) -> Marched:
+        """The same, with other states of the layers."""
+        return self._replace(layers=layers)
+
+
+class Passed(NamedTuple):
+    """What passed a network: traces of the layers below the readout, and of the readout."""
+
+    body: tuple
+    readout: WeightTrace
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One step of training on one replicate: forward, error signal, backward, update.
 
+    Gradients carry the error signal Delta, summed over outputs: one row of gradients a point.
+
     Args:
         layers: of the network.
         loss: whose error signal trains.
         outputs: C; None for one output without an axis of its own.
-        plain: back-propagate gradients g of every output that do not carry the error signal Delta, which enters the
-            update; else they carry it, summed over outputs.
-        factorizes: the tangent kernel follows from feature and gradient kernels; else it is recorded.
         momentum, decays: whether there is momentum, and weight decay.
-        records: kernels too, not outputs alone.
     """
 
     layers: Sequential
     loss: Loss = LOSSES["mse"]
     outputs: int | None = None
-    plain: bool = True
-    factorizes: bool = True
     momentum: bool = False
     decays: bool = False
-    records: bool = True
 
     orders: ClassVar[int] = 1  # of the power series that fields are
 
-    def begin(self, state: Any, constants: Constants) -> Any:
+    @property
+    def body(self) -> Sequential:
+        """All layers but the last."""
+        return Sequential(self.layers.layers[:-1])
+
+    @property
+    def readout(self) -> Readout:
+        """The last layer."""
+        last = self.layers.layers[-1]
+        assert isinstance(last, Readout)
+        return last
+
+    def begin(self, constants: Constants, state: Marched) -> Any:
         """What the first step starts from, given the layers' states at initialization."""
         return state
 
-    @property
-    def rows(self) -> int:
-        """Rows of each point: one for every output whose gradients are kept apart."""
-        return self.outputs if self.outputs and self.plain else 1
-
-    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Record, tuple]:
-        """The state after the step, what was recorded, and the fields at activations."""
-        state, f, trace = self.forward(constants, state)
-        state, trace = self.descend(constants, state, trace, self.loss.signal(f, constants.y), pace)
-        return state, self.recorded(state, f, trace), self.fields(trace)
-
-    def forward(self, constants: Constants, state: Any) -> tuple[Any, Fields, tuple]:
-        """The state, f shaped as y, and the trace."""
-        data, first = jnp.repeat(constants.data, self.rows, axis=0), 0 if self.outputs is None else slice(None)
-        state, f, trace = self.layers.forward(state, Signal(data, data))
-        return state, linear(lambda values: values[:: self.rows, first], f), trace
-
-    def descend(self, constants: Constants, state: Any, trace: tuple, Delta: Fields, pace: Pace) -> tuple[Any, tuple]:
-        """Backward and update, given the error signal; the state and the completed trace.
-
-        Where a basis was full, nothing is learned: the step is going to be repeated.
-        """
-        points, one = len(constants.y), jnp.ones_like(constants.weights)
-        if self.plain:
-            chi, weight = jnp.tile(jnp.eye(self.outputs or 1), (points, 1)), linear(jnp.ravel, Delta)
+    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Fields]:
+        """The state after the step, and f before it."""
+        layers, passed = self.forward(state.layers, constants.data, constants.weights)
+        phi = passed.readout.phi
+        if self.decays:  # W(0) is not what it was
+            start = at_start(self, layers, constants.data)
         else:
-            chi, weight = linear(lambda values: values.reshape(points, -1), Delta), one
-        state, _, trace = self.layers.backward(state, chi, trace)
-        learns = pace.learns & ~any_full(state)
+            start = jnp.where(pace.first, leading(phi), state.initial)
+        f = self.output(constants.gamma0, layers, phi, start)
+        chi = linear(lambda values: values.reshape(len(values), -1), self.loss.signal(f, constants.y))
+        layers, _ = self.descend(constants, layers, passed, chi, constants.weights, pace)
+        return Marched(layers, start), f
+
+    def forward(self, layers: tuple, data: Array, mass: Array | None) -> tuple[tuple, Passed]:
+        """The states of all layers, and what passed."""
+        below, phi, trace = self.body.forward(layers[:-1], data, mass)
+        last, _, top = self.readout.forward(layers[-1], phi, mass)
+        return (*below, last), Passed(trace, top)
+
+    def output(self, gamma0: Any, layers: tuple, phi: Fields, initial: Array) -> Fields:
+        """The outputs f, (P,) or (P, C)."""
+        f = self.readout.outputs(layers[-1], phi, initial) / gamma0
+        return f if self.outputs else linear(lambda values: values[:, 0], f)
+
+    def backward(self, layers: tuple, passed: Passed, chi: Fields, mass: Array | None) -> tuple[tuple, Passed]:
+        """The states of all layers, and what passed on the way down of error signals chi (P, C)."""
+        last, z, top = self.readout.backward(layers[-1], chi, passed.readout, mass)
+        below, _, trace = self.body.backward(layers[:-1], z, passed.body, mass)
+        return (*below, last), Passed(trace, top)
+
+    def descend(
+        self, constants: Constants, layers: tuple, passed: Passed, chi: Fields, rate: Fields, pace: Pace
+    ) -> tuple[tuple, Passed]:
+        """Backward and update; `rate` (P,) are the weights of the rows, with the error signal if chi lacks it."""
+        layers, passed = self.backward(layers, passed, chi, constants.weights)
         if self.momentum:
-            left = jnp.where(learns, constants.momentum, 1.0)
-            state = each_side(lambda side: slowed(side, left), state)
+            left = jnp.where(pace.learns, constants.momentum, 1.0)
+            layers = change_images(lambda images: slowed(images, left), layers)
         if self.decays:
-            kept = jnp.where(learns, 1 - pace.eta * constants.weight_decay, 1.0)
-            state = each_side(lambda side: decayed(side, kept), state)
-        rate = jnp.where(learns, constants.weights * (1.0 if self.momentum else pace.eta), 0.0)
-        rate = jnp.repeat(rate, self.rows) * weight * constants.gamma0
-        rate = linear(lambda values: values.astype(constants.data.dtype), rate)
-        state = self.layers.update(state, trace, rate)
+            kept = jnp.where(pace.learns, 1 - pace.eta * constants.weight_decay, 1.0)
+            layers = change_images(lambda images: decayed(images, kept), layers)
+        learns = jnp.where(pace.learns, 1.0 if self.momentum else pace.eta, 0.0)
+        layers = self.update(layers, passed, self.paced(constants, rate * learns))
         if self.momentum:
-            step = jnp.where(learns, pace.eta, 0.0)
-            state = each_side(lambda side: moved(side, step), state)
-        return state, trace
+            along = jnp.where(pace.learns, pace.eta, 0.0)
+            layers = change_images(lambda images: moved(images, along), layers)
+        return layers, passed
 
-    def recorded(self, state: Any, f: Fields, trace: tuple) -> Record:
-        """The outputs, and the coordinates of features and plain gradients of every hidden layer."""
-        if not self.records:
-            return Record(f)
-        weights = traces(trace, WeightTrace)
-        tangent = self.layers.tangent(state, trace, trace) if self.plain and not self.factorizes else None
-        features = tuple(linear(lambda F: F[:: self.rows], each.F) for each in weights[1:])
-        gradients = tuple(each.G for each in weights[:-1]) if self.plain else ()  # else their kernels are unknown
-        return Record(f, features, gradients, tangent)
+    def paced(self, constants: Constants, rate: Fields) -> Fields:
+        """gamma0 times the rates, in the precision of the fields."""
+        return linear(lambda values: values.astype(constants.data.dtype), rate * constants.gamma0)
 
-    def fields(self, trace: tuple) -> tuple[FieldTrace, ...]:
-        """What passed the activations: h and phi of points, z and g of their rows."""
+    def update(self, layers: tuple, passed: Passed, rate: Fields) -> tuple:
+        """The states after learning."""
+        below = self.body.update(layers[:-1], passed.body, rate)
+        return (*below, self.readout.update(layers[-1], passed.readout, rate))
 
-        def points(field: Fields) -> Fields:
-            return linear(lambda values: values[:: self.rows], field)
+    def every_output(self, layers: tuple, passed: Passed, mass: Array | None = None) -> tuple[tuple, Passed]:
+        """The states, and what passed with gradients of every output by itself: rows (P C, ...)."""
+        outputs, points = self.outputs or 1, len(leading(passed.readout.phi))
+        if outputs > 1:
+            passed = jax.tree.map(lambda leaf: jnp.repeat(leaf, outputs, axis=0), passed)
+        return self.backward(layers, passed, jnp.tile(jnp.eye(outputs), (points, 1)), mass)
 
-        return tuple(each._replace(h=points(each.h), phi=points(each.phi)) for each in traces(trace, FieldTrace))
+    def fields(self, passed: Passed) -> tuple[FieldTrace, ...]:
+        """The fields of points at activations, of what passed with rows (P C, ...)."""
+        every = traces(passed.body, FieldTrace)
+        outputs = self.outputs or 1
+        return tuple(jax.tree.map(lambda leaf: leaf[::outputs], each) for each in every) if outputs > 1 else (*every,)
 
 
-def blank(shapes: Any) -> Any:
-    """Zeros in the shapes of a tree."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+class Advance(NamedTuple):
+    """The state of the march at step `t`, and f of the steps since the beginning of the chunk."""
+
+    state: Any
+    t: Array
+    alive: Array
+    f: Array
 
 
 def advance(
@@ -184,27 +194,17 @@ def advance(
 ) -> Advance:
     """March from step `start` to `stop` (at most `chunk` steps), whose paces are given from `start` on.
 
-    Ends early at a step that a basis has no room for, which does not count, and after a step that diverged.
+    Ends early after a step that diverged.
     """
-    one = functools.partial(step, constants)
-    _, record, fields = jax.eval_shape(one, state, at(paces, 0))
-    records = blank(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((chunk, *leaf.shape), leaf.dtype), record))
-
-    def goes_on(now: Advance) -> Array:
-        return (now.t < stop) & now.alive & ~any_full(now.state)
+    shape = jax.eval_shape(functools.partial(step, constants), state, at(paces, 0))[1]
+    f = jax.tree.map(lambda leaf: jnp.zeros((chunk, *leaf.shape), leaf.dtype), shape)
 
     def go(now: Advance) -> Advance:
-        state, record, fields = one(now.state, at(paces, now.t - start))
-        done = ~any_full(state)
-        state = completed(state, done)
-        records = jax.tree.map(
-            lambda kept, new: lax.dynamic_update_index_in_dim(kept, new, now.t - start, 0),
-            now.records,
-            record,
-        )
-        return Advance(state, now.t + done, stays_low(step, constants, record.f) | ~done, records, fields)
+        state, f = step(constants, now.state, at(paces, now.t - start))
+        kept = jax.tree.map(lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, now.t - start, 0), now.f, f)
+        return Advance(state, now.t + 1, stays_low(step, constants, f), kept)
 
-    return lax.while_loop(goes_on, go, Advance(state, start, jnp.array(True), records, blank(fields)))
+    return lax.while_loop(lambda now: (now.t < stop) & now.alive, go, Advance(state, start, jnp.array(True), f))
 
 
 class Descent(NamedTuple):
@@ -216,21 +216,64 @@ class Descent(NamedTuple):
 
 
 def descend(
-    step: Step, constants: Constants, state: Any, batches: Batches, paces: Pace, begin: Array, end: Array
+    step: Step, constants: Constants, state: Any, kept: Any, batches: Batches, paces: Pace, begin: Array, end: Array
 ) -> Descent:
-    """Updates `begin` to `end` of those given, each on the points of its batch alone; ends early as `advance` does."""
+    """Updates `begin` to `end` of those given, each on the points of its batch alone; ends early if one diverged.
 
-    def goes_on(now: Descent) -> Array:
-        return (now.done < end) & now.alive & ~any_full(now.state)
+    Args:
+        step: of training.
+        constants: of the points that batches are of.
+        state: at the beginning.
+        kept: phi of these points at initialization; None to pass batches through the initial network.
+        batches, paces: of the updates.
+        begin, end: numbers of the first update and of that after the last one.
+    """
 
     def go(now: Descent) -> Descent:
         rows, weights = at(batches, now.done)
         batch = constants._replace(data=constants.data[rows], y=constants.y[rows], weights=weights)
-        state, record, _ = step(batch, now.state, at(paces, now.done))
-        done = ~any_full(state)
-        return Descent(completed(state, done), now.done + done, stays_low(step, batch, record.f) | ~done)
+        start = at_start(step, now.state.layers, batch.data) if kept is None else kept[rows]
+        state, f = step(batch, now.state._replace(initial=start), at(paces, now.done))
+        return Descent(state._replace(initial=None), now.done + 1, stays_low(step, batch, f))
 
-    return lax.while_loop(goes_on, go, Descent(state, begin, jnp.array(True)))
+    return lax.while_loop(lambda now: (now.done < end) & now.alive, go, Descent(state, begin, jnp.array(True)))
+
+
+def at_start(step: Step, layers: tuple, data: Array) -> Array:
+    """phi of the last hidden layer (P, *sites, S) if nothing had been learned."""
+    return leading(step.forward(change_images(unlearned, layers), data, None)[1].readout.phi)
+
+
+def predict(step: Step, gamma0: Any, layers: tuple, data: Array) -> Fields:
+    """f of points (P, *sites, k), which take the same pass as those that train."""
+    phi = step.forward(layers, data, None)[1].readout.phi
+    return step.output(gamma0, layers, phi, at_start(step, layers, data))
+
+
+class Look(NamedTuple):
+    """Bases of the recorder, its row, fields at activations, and the states of the layers where they met directions."""
+
+    bases: Any
+    row: Row
+    fields: tuple[FieldTrace, ...]
+    layers: tuple | None = None
+
+
+def look(step: Step, recorder: Recorder, meets: bool, layers: tuple, bases: Any, data: Array) -> Look:
+    """Kernels and fields of points.
+
+    Args:
+        step: of training.
+        recorder: of kernels.
+        meets: whether the layers meet the directions of these fields, as they must where there are no tails; else the
+            state stays as it is.
+        layers, bases: states.
+        data: of the points.
+    """
+    mass = jnp.ones(len(data)) if meets else None
+    layers, passed = step.forward(layers, data, mass)
+    layers, passed = step.every_output(layers, passed, mass)
+    return Look(*recorder.record(bases, passed), step.fields(passed), layers if meets else None)
 
 
 def stays_low(step: Step, constants: Constants, f: Fields) -> Array:
@@ -243,27 +286,11 @@ def at(tree: State, number: Any) -> State:
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
-class Program(NamedTuple):
-    """`advance`, compiled, and the steps it does at most."""
-
-    advance: Callable[..., Advance]
-    chunk: int
-
-
 @functools.lru_cache(maxsize=64)
-def _advancing(step: Step, most: int, placement: Placement, signature: tuple) -> Program:
-    """For arguments as in `signature`, and as many steps as RECORD_BYTES."""
-    given = shapes(signature)
-    _, record, _ = jax.eval_shape(step, *given[:2], at(blank(given[2]), 0))
-    row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(record))
-    chunk = max(1, min(most, RECORD_BYTES // row))
-    return Program(placement.compiled(functools.partial(advance, step, chunk), given, donate_argnums=1), chunk)
-
-
-@functools.lru_cache(maxsize=64)
-def _descending(step: Step, placement: Placement, signature: tuple) -> Callable[..., Descent]:
-    """`descend`, compiled for arguments as in `signature`."""
-    return placement.compiled(functools.partial(descend, step), shapes(signature), donate_argnums=1)
+def _compiled(function: Callable[..., Any], placement: Placement, donated: int | None, signature: tuple) -> Any:
+    """A function, compiled for arguments as in `signature`."""
+    options = {} if donated is None else {"donate_argnums": donated}
+    return placement.compiled(function, shapes(signature), **options)
 
 
 def _signature(arguments: tuple) -> tuple:
@@ -276,6 +303,18 @@ def shapes(signature: tuple) -> Any:
     """The arguments of a signature, as shapes and dtypes."""
     structure, leaves = signature
     return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function of arrays and its settings, which can be compared."""
+
+    function: Callable[..., Any]
+    settings: tuple
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Of arrays."""
+        return self.function(*self.settings, *arguments)
 
 
 COMPILING = threading.Lock()
@@ -296,7 +335,9 @@ class Schedule:
         """Of CHUNK updates; those beyond the last one do not learn."""
         eta = self.rates[start : start + CHUNK]
         left_over = (0, CHUNK - len(eta))
-        return Pace(jnp.asarray(np.pad(eta, left_over)), jnp.asarray(np.pad(np.full(len(eta), learns), left_over)))
+        learn = np.pad(np.full(len(eta), learns), left_over)
+        first = learn & (self.batches is None) & (start + np.arange(CHUNK) == 0)
+        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)))
 
     def drawn(self, start: int) -> Batches:
         """Of CHUNK updates."""
@@ -313,132 +354,188 @@ class Replicate:
         step: of training.
         constants: of the points that rows are of.
         setup: of the initial state.
+        space: of the data.
         schedule: of the updates.
-        capacity: of bases, to begin with.
+        recorder: of kernels.
         drawn_from: constants of the points that batches are of, if these are others.
         placement: of arrays on devices.
-        at_once: replicates that march side by side.
     """
 
-    counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "seconds_compile")  # between two calls of `march`
+    counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "primed", "seconds_compile")
 
     def __init__(
         self,
         step: Step,
         constants: Constants,
         setup: Setup,
+        space: Space,
         schedule: Schedule,
-        capacity: int,
+        recorder: Recorder,
         drawn_from: Constants | None = None,
         placement: Placement = ONE_DEVICE,
-        at_once: int = 1,
     ) -> None:
-        self.step, self.constants, self.setup, self.schedule = step, constants, setup, schedule
-        self.drawn_from, self.placement, self.at_once = drawn_from or constants, placement, at_once
-        self.t, self.updates, self.alive, self.full = 0, 0, True, False
-        self.records: list[Record] = []
+        self.step, self.constants, self.setup, self.space, self.schedule = step, constants, setup, space, schedule
+        self.recorder, self.drawn_from, self.placement = recorder, drawn_from or constants, placement
+        self.t, self.updates, self.alive, self.primed = 0, 0, True, False
+        self.outputs: list[np.ndarray] = []  # f of rows in a row
+        self.rows: dict[int, Row] = {}  # by step
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
+        self.starts: Any = None  # phi of all points at initialization, where batches are gathered from it
         self.seconds_compile = 0.0
-        capacities = itertools.repeat(rounded(capacity, setup.particles))
-        self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state(capacities)))
-        self.directions = (0,) * len(bases(self.state))  # in every basis after the latest march, to be read at any time
+        self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state()))
+        self.bases = placement.made(lambda: jax.tree.map(jnp.asarray, recorder.bases(setup)))
 
-    def march(self, stop: int, fields_at: Sequence[int] = (), states_at: Sequence[int] = ()) -> None:
-        """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep their fields, or the state."""
+    def march(self, stop: int, kernels_at: Sequence[int], fields_at: Sequence[int], states_at: Sequence[int]) -> None:
+        """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep kernels, fields or states."""
         with jax.enable_x64(True):
+            if not self.primed:
+                self._prime()
             while self.t < stop and self.alive:
-                if self.schedule.batches is not None and self.updates < self.t * self.schedule.per_row:
-                    self._descend(self.t * self.schedule.per_row)
-                else:
-                    if self.t in states_at and self._at_row:
-                        self.states[self.t] = jax.tree.map(np.array, self.known())  # copies: the state goes on
-                    bounds = (bound for t in {*fields_at, *states_at} for bound in (t, t + 1) if bound > self.t)
-                    self._advance(min([stop, *bounds]), fields_at)
-                if self.full:
-                    self._enlarge()
-            self.directions = tuple(int(basis.size) for basis in bases(self.state))
+                if self._behind:
+                    self._descend()
+                    continue
+                looks = {*kernels_at, *fields_at}
+                if self.t in looks and self._at_row:
+                    self._look(self.t in fields_at)
+                if self.t in states_at and self._at_row:
+                    self.states[self.t] = self.known()
+                later = (row for row in (*looks, *states_at) if row > self.t)
+                self._advance(min([stop, *later]))
 
-    def snapshot(self) -> Any:
-        """The state as NumPy arrays, which are valid until it advances."""
-        return jax.device_get(gathered(self.state))
+    @property
+    def all_state(self) -> tuple[Any, Any]:
+        """What it goes on from: the state, and the bases of the recorder."""
+        return self.state, self.bases
 
-    def known(self) -> Any:
-        """The snapshot without room and velocities: what a forward pass needs."""
-        return in_use(each_side(lambda side: side._replace(velocity=None), self.snapshot()))
+    def snapshot(self) -> tuple[Any, Any]:
+        """`all_state` as NumPy arrays, which are valid until it advances."""
+        return jax.device_get(gathered(self.all_state))
 
-    def restore(self, state: Any) -> None:
+    def known(self) -> tuple:
+        """The states of the layers, for a forward pass: without velocities, as copies."""
+        layers = change_images(lambda images: images._replace(velocity=None), self.state.layers)
+        return jax.tree.map(np.array, jax.device_get(gathered(layers)))
+
+    def restore(self, state: Any, bases: Any) -> None:
         """Go on from such a state."""
-        self.state = self.placement.made(lambda: jax.tree.map(jnp.asarray, state))
+        self.state, self.bases = (
+            self.placement.made(lambda tree=tree: jax.tree.map(jnp.asarray, tree)) for tree in (state, bases)
+        )
+
+    @property
+    def batched(self) -> bool:
+        """Whether updates are on batches."""
+        return self.schedule.batches is not None
+
+    @property
+    def _behind(self) -> bool:
+        """Whether the next row has updates before it that are not done."""
+        return self.batched and self.updates < self.t * self.schedule.per_row
 
     @property
     def _at_row(self) -> bool:
         """Whether the state is that of row t."""
         return True
 
-    def _advance(self, stop: int, fields_at: Sequence[int]) -> None:
-        """One compiled call for the next rows, the last of which may be one that keeps its fields."""
-        alone = self.schedule.batches is not None  # a row for itself, which learns nothing
-        paces = self.schedule.paces(self.t, learns=not alone)
-        arguments = self.constants, self.state, paces, jnp.asarray(self.t), jnp.asarray(stop)
-        program = self._compiled(functools.partial(_advancing, self.step, 1 if alone else CHUNK), arguments)
-        stop = min(stop, self.t + program.chunk)
-        now = jax.block_until_ready(program.advance(*arguments[:4], jnp.asarray(stop)))
-        self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.t) < stop
+    def _prime(self) -> None:
+        """Meet the leading directions of the first fields, which have Gaussian coordinates; nothing is learned."""
+        paces = self.schedule.paces(0, learns=False)
+        if self.batched:
+            self._descend(primes=True)
+        else:
+            self._run_rows(1, paces)
+        self.primed = True
+
+    def _advance(self, stop: int) -> None:
+        """The rows up to `stop`, or as many as one compiled call does."""
+        if self.batched:  # a row for itself
+            self.outputs.append(self._predicted()[None])
+            self.t += 1
+            return
+        now = self._run_rows(min(stop, self.t + CHUNK), self.schedule.paces(self.t))
+        self.alive = bool(now.alive)
         done = int(now.t) - self.t - (not self.alive)  # a step that diverged is not kept
         self.t += done
         if done:
-            self.records.append(_slim(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.records)))
-            if not self.full and self.t - 1 in fields_at:
-                self.fields[self.t - 1] = gathered(now.fields)
+            self.outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:done], now.f))
 
-    def _descend(self, stop: int) -> None:
-        """One compiled call for updates on the next batches, before update `stop`."""
-        start, count = self.updates, min(CHUNK, stop - self.updates)
-        paces, batches = self.schedule.paces(start), self.schedule.drawn(start)
-        arguments = self.drawn_from, self.state, batches, paces, jnp.asarray(0), jnp.asarray(count)
-        program = self._compiled(functools.partial(_descending, self.step), arguments)
-        now = jax.block_until_ready(program(*arguments))
-        self.state, self.alive, self.full = now.state, bool(now.alive), bool(now.alive) and int(now.done) < count
-        self.updates += int(now.done)
+    def _run_rows(self, stop: int, paces: Pace) -> Advance:
+        start = jnp.asarray(self.t)
+        arguments = self.constants, self.state, paces, start, jnp.asarray(stop)
+        now = self._run(advance, (self.step, CHUNK), *arguments, donated=1)
+        self.state = now.state
+        return now
 
-    def _compiled(self, program: Callable[[Placement, tuple], Any], arguments: tuple) -> Any:
-        """The program for these arguments; compilation takes turns, and its time is counted."""
+    def _descend(self, primes: bool = False) -> None:
+        """One compiled call for updates on the next batches, before row t."""
+        if self.starts is None and not primes and self._keeps_starts:
+            self.starts = self._blocks(at_start, self.drawn_from.data)
+        start = self.updates
+        count = 1 if primes else min(CHUNK, self.t * self.schedule.per_row - self.updates)
+        paces, batches = self.schedule.paces(start, learns=not primes), self.schedule.drawn(start)
+        numbers = jnp.asarray(0), jnp.asarray(count)
+        now = self._run(
+            descend, (self.step,), self.drawn_from, self.state, self.starts, batches, paces, *numbers, donated=1
+        )
+        self.state = now.state
+        if not primes:
+            self.alive, self.updates = bool(now.alive), self.updates + int(now.done)
+
+    @property
+    def _keeps_starts(self) -> bool:
+        """Whether the initial fields of all points fit where they are kept."""
+        data = self.drawn_from.data
+        sites = math.prod(data.shape[1:-1])
+        return len(data) * sites * self.setup.particles * data.dtype.itemsize <= KEPT
+
+    def _predicted(self) -> np.ndarray:
+        """f of all points, in the state as it is."""
+        return np.asarray(self._blocks(predict, self.constants.data, self.constants.gamma0))
+
+    def _blocks(self, function: Callable[..., Any], data: Array, *more: Any) -> Array:
+        """What a function makes of all points, as many at a time as PASS_ROWS has."""
+        return blocks(lambda block: self._run(function, (self.step,), *more, self.state.layers, block), data)
+
+    def _look(self, keep_fields: bool) -> None:
+        """Record kernels of the state as it is, and its fields."""
+        settings = self.step, self.recorder, self.setup.is_exact
+        now = self._run(look, settings, self.state.layers, self.bases, self.constants.data)
+        self.bases = now.bases
+        if now.layers is not None:
+            self.state = self.state.with_layers(now.layers)
+        self.rows[self.t] = jax.tree.map(np.asarray, gathered(now.row))
+        if keep_fields:
+            self.fields[self.t] = gathered(now.fields)
+
+    def _run(self, function: Callable[..., Any], settings: tuple, *arguments: Any, donated: int | None = None) -> Any:
+        """A compiled call; compilation takes turns, and its time is counted."""
         with COMPILING:
             began = time.perf_counter()
-            found = program(self.placement, _signature(arguments))
+            program = _compiled(Program(function, settings), self.placement, donated, _signature(arguments))
             self.seconds_compile += time.perf_counter() - began
-        return found
+        return jax.block_until_ready(program(*arguments))
 
-    def _initial_state(self, capacities: Iterator[int], present: Any = None) -> Any:
-        state = initial_state(self.step.layers, self.setup, data_space(self.constants.data), capacities, present)
-        return self.step.begin(state, self.constants)
-
-    def _enlarged_bytes(self, capacities: Sequence[int]) -> int:
-        """Of a state with so much room."""
-        return state_bytes(self.step.layers, self.setup, data_space(self.constants.data), capacities)
-
-    def _enlarge(self) -> None:
-        """More room where it is getting short: a larger initial state, with the present one copied into it."""
-        particles, found = self.setup.particles, bases(self.state)
-        if any(basis.full and len(basis.q) >= particles for basis in found):
-            raise OutOfParticles(f"more directions than {particles} particles")
-        rooms = [(len(basis.q), int(basis.size), bool(basis.full)) for basis in found]
-        capacities = enlarged(rooms, particles)
-        memory.require(self.at_once * self._enlarged_bytes(capacities))
-        present = repeated(self.snapshot())
-        self.state = self.placement.made(
-            lambda: filled(lambda: self._initial_state(iter(capacities), present), present)
-        )
+    def _initial_state(self) -> Any:
+        data, start = self.constants.data, None
+        layers = initial_state(self.step.layers, self.setup, self.space)
+        if not self.batched:
+            shape = jax.eval_shape(functools.partial(at_start, self.step), layers, data)
+            start = np.zeros(shape.shape, shape.dtype)
+        return self.step.begin(self.constants, Marched(layers, start))
 
 
-def _slim(record: Record) -> Record:
-    """A copy of what some steps recorded, without room: less of it than bases have, which are growing."""
+def initial_state(layers: Sequential, setup: Setup, space: Space) -> tuple:
+    """The states of all layers at initialization, in NumPy, for data in a space."""
+    setup = dataclasses.replace(setup, populations=[])
+    return setup.dealt(layers.init(setup, space)[0])
 
-    def used(values: np.ndarray) -> np.ndarray:
-        columns = np.flatnonzero(values.any(axis=tuple(range(values.ndim - 1))))
-        return values[..., : rounded(1 + columns.max(initial=0), values.shape[-1])].copy()
 
-    whole = jax.tree.map(np.copy, record._replace(features=(), gradients=()))
-    features, gradients = jax.tree.map(used, (record.features, record.gradients))
-    return whole._replace(features=features, gradients=gradients)
+def blocks(function: Callable[[Array], Any], data: Any) -> Array:
+    """What a function makes of all points, as many at a time as PASS_ROWS has; the last block is filled up."""
+    size = min(len(data), max(1, PASS_ROWS // math.prod(data.shape[1:-1])))
+    parts = []
+    for start in range(0, len(data), size):
+        block = np.arange(start, start + size) % len(data)
+        parts.append(function(data[block] if size < len(data) else data))
+    return jnp.concatenate(parts)[: len(data)] if len(parts) > 1 else parts[0]

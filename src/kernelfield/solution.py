@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kernelfield.networks import Architecture
     from kernelfield.predictor import Predictor
 
-Code = Literal["ok", "diverged", "interrupted", "out_of_particles", "out_of_memory", "not_converged"]
+Code = Literal["ok", "diverged", "interrupted", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
 
 
@@ -106,6 +106,7 @@ class Solution:
             order. Empty for kernels F F^T.
         tangent_kernels: the NTK at equal times where Phi and G do not give it (see `Architecture.factorizes`),
             (R, steps + 1, P, P), or (R, 1, P, P) if it does not move; of C outputs (.., P C, P C).
+        kernel_steps: steps whose kernels are recorded; all if None.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         predictor: what is left of training to predict at new points; None if nothing is.
         exact: no sampling: standard errors are zero.
@@ -121,6 +122,7 @@ class Solution:
     feature_weights: tuple[np.ndarray, ...] = ()
     gradient_weights: tuple[np.ndarray, ...] = ()
     tangent_kernels: np.ndarray | None = None
+    kernel_steps: tuple[int, ...] | None = None
     field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     predictor: Predictor | None = None
     exact: bool = False
@@ -194,7 +196,7 @@ class Solution:
         if np.ndim(self.steps(t)) or (s is not None and self.steps(s) != self.steps(t)):
             raise ValueError("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
         kernels, step = self.tangent_kernels, self.steps(t)
-        return kernels[:, 0 if kernels.shape[1] == 1 else step]
+        return kernels[:, 0 if kernels.shape[1] == 1 else self._recorded_row(step)]
 
     def _feature_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
         if not self.feature_factors:
@@ -223,7 +225,17 @@ class Solution:
         return np.stack([np.einsum(kernel, each, right, optimize=True) for each in lefts])
 
     def _at(self, factor: Factor, t: Times) -> np.ndarray:
-        return at_times(factor, self.steps(t))
+        return at_times(factor, self._recorded_row(self.steps(t)) if factor.shape[1] > 1 else self.steps(t))
+
+    def _recorded_row(self, steps: np.ndarray) -> np.ndarray:
+        """The rows of kernels at some steps."""
+        if self.kernel_steps is None:
+            return steps
+        missing = np.setdiff1d(steps, self.kernel_steps)
+        if missing.size:
+            known = ", ".join(map(str, self.kernel_steps[:8])) + (", ..." if len(self.kernel_steps) > 8 else "")
+            raise ValueError(f"kernels of step {missing[0]} were not recorded, of steps {known} they were: see save_at")
+        return np.searchsorted(self.kernel_steps, steps)
 
     # --- means and standard errors
 
@@ -425,7 +437,6 @@ class Solution:
 
         Raises:
             ValueError: inputs of another shape, a step whose state was not kept, or a method that keeps none.
-            OutOfParticles: a new point has more directions than particles are left.
 
         Example:
             >>> import numpy as np, kernelfield as kf
@@ -451,7 +462,6 @@ class Solution:
 
         Raises:
             ValueError: as for `predict`, or no such layer.
-            OutOfParticles: the points have more directions than particles are left.
         """
         if not 0 <= layer <= self.network.hidden_layers:
             raise ValueError(f"layer must be in 0..{self.network.hidden_layers}, got {layer}")
@@ -474,7 +484,6 @@ class Solution:
 
         Raises:
             ValueError: as for `predict`.
-            OutOfParticles: the points have more directions than particles are left.
         """
         predictor, t = self._predictor(step)
         a, b = self._new_inputs(X_a), self._new_inputs(X_b)

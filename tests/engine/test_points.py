@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kernelfield.engine.points import SOBOL, OutOfParticles, Population, cubature, padded_sobol
+from kernelfield.engine.points import SOBOL, Population, cubature, padded_sobol
 
 SEED = np.random.SeedSequence(3)
 
@@ -43,42 +43,26 @@ def test_coordinates_are_the_same_without_those_before(points, first):
     np.testing.assert_array_equal(points(SOBOL + 200, 1024, SEED, first), everything[first:])
 
 
-def test_known_coordinates_are_left_out():
-    def dealt(known_up, known_down):
-        population = Population(padded_sobol, 64, SEED)
-        up, fixed, down = population.lane(1, 300, True), population.lane(1, 3, False), population.lane(2, 200, True)
-        rows = population.coordinates({up: known_up, fixed: 3, down: known_down} if known_up else {})
-        return rows[up], rows[fixed], rows[down]
-
-    (up, _, down), (more_up, fixed, more_down) = dealt(0, 0), dealt(260, 120)
-    assert not more_up[:, :260].any() and not fixed.any() and not more_down[:, :120].any()
-    np.testing.assert_array_equal(more_up[:, 260:], up[:, 260:])
-    np.testing.assert_array_equal(more_down[:, 120:], down[:, 120:])
+def test_lanes_of_a_population_share_no_dimension():
+    population = Population(cubature, 64, SEED)
+    lanes = [population.lane(1, 7), population.lane(1, 3), population.lane(2, 5)]
+    rows = population.coordinates()
+    assert population.dimensions == 20
+    places = [place for lane in lanes for place in np.abs(rows[lane]).argmax(axis=2).ravel().tolist()]
+    assert len(set(places)) == 20
 
 
-def test_cubature_refuses_more_coordinates_than_particles():
-    with pytest.raises(OutOfParticles, match="17 Gaussian coordinates on 16 particles"):
-        cubature(17, 16, SEED)
-
-
-def test_lanes_of_a_population_share_no_dimension_however_they_grow():
-    def unit_vectors(dimensions, particles, seed, first=0):
-        return np.eye(dimensions, particles)[first:]
-
-    def dealt(rows_up, rows_down):
-        population = Population(unit_vectors, 64, SEED)
-        lanes = [
-            population.lane(1, rows_up, grows=True),
-            population.lane(1, 3, grows=False),
-            population.lane(2, rows_down, grows=True),
-        ]
-        rows = population.coordinates({})
-        return [each.argmax(axis=1).tolist() for lane in lanes for each in rows[lane]]
-
-    small, large = dealt(4, 6), dealt(12, 9)
-    everything = [dimension for lane in large for dimension in lane]
-    assert len(set(everything)) == len(everything)
-    assert all(new[: len(old)] == old for old, new in zip(small, large, strict=True))
+@pytest.mark.parametrize("points", [padded_sobol, cubature])
+def test_further_coordinates_are_new_ones_and_do_not_depend_on_how_many(points):
+    population = Population(points, 1024, SEED)
+    first, second = population.lane(1, 4, grows=True), population.lane(2, 6, grows=True)
+    known = np.concatenate([rows.reshape(-1, 1024) for rows in population.coordinates().values()])
+    more = np.concatenate([population.further(lane, 3).reshape(-1, 1024) for lane in (first, second)])
+    everything = np.concatenate([known, more])
+    assert len(everything) == population.dimensions_with(3) == 4 + 12 + 9
+    np.testing.assert_allclose(everything @ everything.T / 1024, np.eye(25), atol=0.15)
+    if points is padded_sobol:
+        np.testing.assert_array_equal(population.further(first, 2), population.further(first, 3)[:, :2])
 
 
 def test_joined_populations_deal_from_one_point_set():
@@ -86,12 +70,12 @@ def test_joined_populations_deal_from_one_point_set():
         return np.eye(dimensions, particles)[first:]
 
     one, other, third = (Population(unit_vectors, 64, SEED) for _ in range(3))
-    lanes = [one.lane(1, 2, grows=False), other.lane(3, 2, grows=False), third.lane(1, 1, grows=False)]
+    lanes = [one.lane(1, 2), other.lane(3, 2), third.lane(1, 1)]
     other.join(third)
     one.join(third)
     one.join(other)  # again: nothing changes
-    assert other.coordinates({}) == third.coordinates({}) == {}
+    assert other.coordinates() == third.coordinates() == {}
     assert other.itself is third.itself is one
-    rows = one.coordinates({})
+    rows = one.coordinates()
     dealt = [dimension for lane in lanes for dimension in rows[lane].argmax(axis=2).ravel().tolist()]
     assert sorted(dealt) == list(range(9))

@@ -85,7 +85,7 @@ def finite(network, problem, width, seeds):
 @pytest.mark.parametrize("name", CASES)
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem = CASES[name]
-    infinite = kf.solve(network, problem, TRAINING, kf.March(particles=512, replicates=4, seed=2), progress=False)
+    infinite = kf.solve(network, problem, TRAINING, kf.March(particles=2048, replicates=4, seed=2), progress=False)
     wide, narrow = (quantities(finite(network, problem, *size)) for size in ((128, 16), (8, 16)))
     truth = quantities(infinite)
     for kind in QUANTITIES:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.engine.infinite_matrix import Side
-from kernelfield.engine.series import Variable
+from kernelfield.engine.infinite_matrix import Images
+from kernelfield.engine.directions import Directions
+from kernelfield.layers import WeightTrace
+from kernelfield.layers.base import traces as traces_of
 from kernelfield.march import MarchRun, OnParticles
-from kernelfield.replicate import Pace, Step
+from kernelfield.replicate import Marched, Pace, Step
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
@@ -60,7 +62,6 @@ def test_the_closed_form_is_the_march_in_powers_of_gamma0(depth, monkeypatch):
     """Oracle: the power-series march on exact cubature, which knows no formula."""
     closed = solved(kf.Perturbation(), depth)
     monkeypatch.setattr(kf.Perturbation, "run", OnParticles.run)
-    monkeypatch.setattr(kf.Perturbation, "tolerances", lambda self, network: (1e-24, 1e-24))
     for found, truth in zip(quantities(solved(kf.Perturbation(), depth)), quantities(closed), strict=True):
         assert distance(found, truth) < 1e-12
 
@@ -77,7 +78,7 @@ def test_the_tangent_kernel_is_cut_at_its_order():
 
 def marched(depth, particles=256):
     """A power-series march at one scramble."""
-    method = kf.Perturbation(particles=particles, replicates=1, feature_tol=1e-13, gradient_tol=1e-13)
+    method = kf.Perturbation(particles=particles, replicates=1, tol=1e-12, precision="double")
     network = kf.MLP(depth=depth, activation="tanh")
     run = MarchRun(method, network, PROBLEM, TRAINING, [])
     run.march(lambda done, total: None)
@@ -87,11 +88,7 @@ def marched(depth, particles=256):
 def at_gamma0(run, gamma0):
     """The perturbative Solution that the run gives at another gamma0."""
     run.network = kf.MLP(depth=run.network.depth, activation="tanh", gamma0=gamma0)
-    records = [each.records for each in run.replicates]
-    solution = run.solution(kf.solution.Status())
-    for each, kept in zip(run.replicates, records, strict=True):
-        each.records = kept
-    return solution
+    return run.solution(kf.solution.Status())
 
 
 def full_theory(run, gamma0):
@@ -102,24 +99,28 @@ def full_theory(run, gamma0):
     """
 
     def frozen(leaf):
-        if isinstance(leaf, Side):
-            tolerant = leaf.basis._replace(tol=jnp.asarray(1e6), scale=jnp.asarray(0.0))
-            return leaf._replace(basis=tolerant, W=leaf.W.coefficients[0])
-        return jnp.asarray(sign * gamma0) if isinstance(leaf, Variable) else leaf
+        return leaf._replace(M=jnp.zeros_like(leaf.K)) if isinstance(leaf, Images) else leaf
+
+    def without_series(basis):
+        return basis._replace(scale=jnp.asarray(1e30)) if isinstance(basis, Directions) else basis
 
     replicate, found = run.replicates[0], []
     with jax.enable_x64(True):
+        layers = jax.tree.map(frozen, replicate.state.layers, is_leaf=lambda leaf: isinstance(leaf, Images))
+        layers = jax.tree.map(without_series, layers, is_leaf=lambda leaf: isinstance(leaf, Directions))
         for sign in (1, -1):
-            state = jax.tree.map(frozen, replicate.state, is_leaf=lambda leaf: isinstance(leaf, Side | Variable))
             constants = replicate.constants._replace(gamma0=jnp.asarray(sign * gamma0))
-            step, records = jax.jit(Step(run.network.layers)), []
+            step, f, kernels = Step(run.network.layers), [], []
+            march, state = jax.jit(step), Marched(layers, jnp.zeros_like(replicate.state.initial))
             for t in range(TRAINING.steps + 1):
-                pace = Pace(jnp.asarray(TRAINING.learning_rate), jnp.asarray(t < TRAINING.steps))
-                state, record, _ = step(constants, state, pace)
-                records.append(record)
-            kinds = ([each.features for each in records], [each.gradients for each in records])
-            factors = [np.concatenate(layer) for kind in kinds for layer in zip(*kind, strict=True)]
-            found.append([np.stack([each.f for each in records]), *(factor @ factor.T for factor in factors)])
+                paces = (TRAINING.learning_rate, t < TRAINING.steps, t == 0)
+                _, passed = step.every_output(state.layers, step.forward(state.layers, constants.data, None)[1])
+                traces = [*traces_of(passed.body, WeightTrace), passed.readout]
+                kernels.append([each.phi for each in traces[1:]] + [each.g for each in traces[:-1]])
+                state, now = march(constants, state, Pace(*map(jnp.asarray, paces)))
+                f.append(now)
+            fields = [np.concatenate(each) for each in zip(*kernels, strict=True)]
+            found.append([np.stack(f), *(each @ each.T / each.shape[1] for each in fields)])
     return [(plus + minus) / 2 for plus, minus in zip(*found, strict=True)]
 
 

@@ -15,12 +15,11 @@ from kernelfield.cli.runs import ConfigPath, DataPath
 def estimate(
     config: ConfigPath,
     method: Annotated[str, typer.Option(help="march, gradient_independence or perturbation.")] = "march",
-    seconds: Annotated[float, typer.Option(help="That the estimate itself may take, about.")] = 60.0,
     data: DataPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how long solve will take and how much memory, from its first steps and smaller solves."""
+    """Say how long solve will take and how much memory, before it runs."""
     import kernelfield
     from kernelfield.config import read
     from kernelfield.memory import GIB
@@ -28,13 +27,12 @@ def estimate(
     described, out = read(config, data), Output(quiet, as_json)
     with stoppable():
         cost = kernelfield.estimate(
-            described.network, described.problem(), described.training, described.method(method), seconds=seconds
+            described.network, described.problem(), described.training, described.method(method)
         )
     out.say(
         f"about {duration(cost.seconds)} to run and at most {duration(cost.seconds_compile)} to compile",
         f"{cost.memory / GIB:.2f} GiB of memory, of {cost.available / GIB:.1f} that are available",
-        f"directions in each basis: {', '.join(map(str, cost.directions))}",
-        "from " + ", ".join(f"{each.steps} steps of {each.points} points" for each in cost.pilots),
+        f"this machine does {cost.gflops:.0f} GFLOP/s of such products",
     )
     out.result({**dataclasses.asdict(cost), "fits": cost.fits})
     if not cost.fits:

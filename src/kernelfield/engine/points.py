@@ -9,7 +9,6 @@ leading, best dimensions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from scipy.stats import qmc
 SOBOL = 512  # coordinates of the Sobol sequence, before padding
 CACHED = 256  # points at a time, which stay in the processor's cache
 GROUP = 64  # coordinates of the padding that share a random generator
+FURTHER = 2**20  # the coordinate from which on those of inputs outside the span of the data are
 STRATA = 2**16  # of the normal distribution: those of more particles are four times as many
 
 
@@ -29,10 +29,6 @@ class PointSet(Protocol):
     def __call__(self, dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
         """Coordinates `first` to `dimensions`, (dimensions - first, particles)."""
         ...
-
-
-class OutOfParticles(RuntimeError):
-    """More Gaussian coordinates are needed than the point set can supply."""
 
 
 def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
@@ -81,8 +77,6 @@ def cubature(dimensions: int, particles: int, seed: np.random.SeedSequence, firs
     A coordinate that no matrix has asked for yet is zero on every particle in use, so that rounding errors
     cannot correlate the present with the future, as they do on a dense orthogonal set.
     """
-    if dimensions > particles:
-        raise OutOfParticles(f"{dimensions} Gaussian coordinates on {particles} particles")
     rng = np.random.default_rng(seed)
     places, signs = rng.permutation(particles), rng.choice([-1.0, 1.0], particles)  # the same for any number of them
     places, signs = places[first:dimensions], signs[first:dimensions]
@@ -110,8 +104,8 @@ class Population:
     lanes: list[Lane] = field(default_factory=list)
     joined: Population | None = None
 
-    def lane(self, matrices: int, rows: int, grows: bool) -> Lane:
-        """A new lane of `rows` coordinates for each matrix, of which a lane that grows may want more later."""
+    def lane(self, matrices: int, rows: int, grows: bool = False) -> Lane:
+        """A new lane of `rows` coordinates for each matrix; one that grows can have more later."""
         self.lanes.append(Lane(matrices, rows, grows))
         return self.lanes[-1]
 
@@ -126,27 +120,35 @@ class Population:
         if mine is not theirs:
             mine.lanes, theirs.lanes, theirs.joined = mine.lanes + theirs.lanes, [], mine
 
-    def coordinates(self, known: Mapping[Lane, int]) -> dict[Lane, np.ndarray]:
-        """The coordinates of every lane, (matrices, rows, S) each; zeros for its first rows, where they are `known`.
+    @property
+    def dimensions(self) -> int:
+        """Number of coordinates that the lanes have."""
+        return sum(places.size for places in self._dimensions().values())
 
-        Row j of a lane has the same dimension of the point set however many rows the growing lanes have.
-        """
-        if not self.lanes:
-            return {}
-        turns, dimension = max(lane.rows for lane in self.lanes), 0
-        dimensions: dict[Lane, list[range]] = {lane: [] for lane in self.lanes}
-        for row in range(turns):
-            for lane, at in dimensions.items():
+    def dimensions_with(self, rows: int) -> int:
+        """The same, with so many more of all lanes that grow."""
+        return self.dimensions + rows * sum(lane.matrices for lane in self.lanes if lane.grows)
+
+    def coordinates(self) -> dict[Lane, np.ndarray]:
+        """The coordinates of every lane, (matrices, rows, S) each."""
+        table = self.points(self.dimensions, self.particles, self.seed)
+        return {lane: table[places] for lane, places in self._dimensions().items()}
+
+    def further(self, lane: Lane, rows: int) -> np.ndarray:
+        """`rows` more coordinates of a lane that grows, (matrices, rows, S), the same however many others there are."""
+        before = self.lanes[: self.lanes.index(lane)]
+        start = self.dimensions if self.points is cubature else FURTHER
+        start += rows * sum(other.matrices for other in before if other.grows)
+        table = self.points(start + lane.matrices * rows, self.particles, self.seed, start)
+        return table.reshape(rows, lane.matrices, -1).swapaxes(0, 1)
+
+    def _dimensions(self) -> dict[Lane, np.ndarray]:
+        """Dimensions of the point set that every lane has, (matrices, rows)."""
+        places: dict[Lane, list[range]] = {lane: [] for lane in self.lanes}
+        dimension = 0
+        for row in range(max((lane.rows for lane in self.lanes), default=0)):
+            for lane, taken in places.items():
                 if row < lane.rows:
-                    at.append(range(dimension, dimension + lane.matrices))
-                if row < lane.rows or lane.grows:
+                    taken.append(range(dimension, dimension + lane.matrices))
                     dimension += lane.matrices
-        wanted = {lane: np.array(at[known.get(lane, 0) :]).T for lane, at in dimensions.items()}
-        numbers = np.concatenate([np.ravel(each) for each in wanted.values()]).astype(int)
-        first = int(min(numbers, default=0))
-        table = self.points(1 + int(max(numbers, default=-1)), self.particles, self.seed, first)
-        found = {}
-        for lane, at in wanted.items():
-            found[lane] = np.zeros((lane.matrices, lane.rows, self.particles), table.dtype)
-            found[lane][:, lane.rows - at.shape[-1] :] = table[at - first] if at.size else 0
-        return found
+        return {lane: np.array(taken, int).reshape(-1, lane.matrices).T for lane, taken in places.items()}

@@ -24,7 +24,6 @@ from kernelfield.solution import Estimate, Solution
 from kernelfield.training import SGD, GradientDescent
 
 COLOURS = {1.0: "#2a6f97", 5.0: "#e09f3e", 10.0: "#9b2226"}  # of every gamma0
-FEATURE_TOL = 1e-3  # of the theory, and at most 1e-4 gamma0^2: ReLU would need many more directions for less
 MARKED = 10  # rows at which fields are recorded, and dots drawn, about
 MARKS = ("--", "-")  # channel counts, small and large
 
@@ -146,7 +145,7 @@ def run(plan: Plan, settings: Settings, say: Say) -> Runs:
         for N in plan.few_channels:
             method = FiniteWidth(width=N, seeds=2 * plan.seeds, kernels="none")
             few[gamma0, N] = timed(f"{name}, N = {N}", say, network, small, few_training, method, few_at)
-        march = March(particles=plan.particles, kernels="features", feature_tol=min(FEATURE_TOL, 1e-4 * gamma0**2))
+        march = March(particles=plan.particles, kernels="features")
         theory[gamma0] = timed(f"{name}, theory", say, network, small, few_training, march, few_at)
     return Runs(many, few, theory)
 

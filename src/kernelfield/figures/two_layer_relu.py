@@ -106,8 +106,8 @@ def run(plan: Plan, say: Say) -> dict[float, dict[str, Solution]]:
         By gamma0 and name: infinite width, and networks.
     """
     training, data = GradientDescent(learning_rate=RATE, steps=plan.steps), teacher(plan.points, plan.dimensions)
-    methods = {  # wide tolerances: with one hidden layer, bases hold recorded kernels alone, which are not used here
-        INFINITE: March(particles=plan.particles, feature_tol=0.1, gradient_tol=0.5),
+    methods = {
+        INFINITE: March(particles=plan.particles, kernels="none"),
         f"N = {plan.width}": FiniteWidth(width=plan.width, seeds=plan.seeds, kernels="none"),
     }
     return {

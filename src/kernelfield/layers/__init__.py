@@ -5,7 +5,7 @@ Readout. A layer object that occurs more than once shares its weights.
 """
 
 from kernelfield.layers.activation import Activation
-from kernelfield.layers.base import FieldTrace, Layer, Setup, Signal, Space, WeightTrace
+from kernelfield.layers.base import FieldTrace, Layer, Setup, Space, WeightTrace
 from kernelfield.layers.bias import Bias
 from kernelfield.layers.pool import AveragePool, GlobalAveragePool
 from kernelfield.layers.readout import Readout
@@ -26,7 +26,6 @@ __all__ = [
     "Residual",
     "Sequential",
     "Setup",
-    "Signal",
     "Space",
     "WeightTrace",
 ]

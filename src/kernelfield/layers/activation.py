@@ -11,7 +11,7 @@ from kernelfield.activations import Activation as Nonlinearity
 from kernelfield.activations import activation, elementwise_derivative
 from kernelfield.engine.series import Fields, lift
 from kernelfield.gaussian_averages import kernel_map
-from kernelfield.layers.base import FieldTrace, Setup, Signal, Space, Stateless, Tape
+from kernelfield.layers.base import FieldTrace, Setup, Space, Stateless, Tape
 from kernelfield.layers.lazy import LazyField
 
 
@@ -32,13 +32,14 @@ class Activation(Stateless):
         """No state, the same population."""
         return None, below
 
-    def forward(self, state: None, signal: Signal) -> tuple[None, Signal, FieldTrace]:
-        """phi(h), and phi(u) of the Gaussian part."""
-        phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)
-        up = Signal(phi(signal.value), phi(signal.gaussian))
-        return None, up, FieldTrace(h=signal.value, phi=up.value)
+    def forward(self, state: None, x: Fields, mass: Array | None) -> tuple[None, Fields, FieldTrace]:
+        """phi(h)."""
+        phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)(x)
+        return None, phi, FieldTrace(h=x, phi=phi)
 
-    def backward(self, state: None, chi: Fields, trace: FieldTrace) -> tuple[None, Fields, FieldTrace]:
+    def backward(
+        self, state: None, chi: Fields, trace: FieldTrace, mass: Array | None
+    ) -> tuple[None, Fields, FieldTrace]:
         """g = phi'(h) z."""
         dphi = self.nonlinearity.dphi
         g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi

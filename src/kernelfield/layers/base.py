@@ -2,15 +2,16 @@
 
 A layer object holds only settings. On particles its state is a pytree of arrays, and it answers
 
-    init(setup, below)            state at initialization, and the space it feeds
-    forward(state, signal)        what goes up
-    backward(state, chi, trace)   what goes down: chi is the pregradient that reached the layer
-    update(state, trace, rate)    one step of gradient descent
-    tangent(state, trace, other)  its part of the tangent kernel
+    init(setup, below)                  state at initialization, and the space it feeds
+    forward(state, x, mass)             what goes up
+    backward(state, chi, trace, mass)   what goes down: chi is the pregradient that reached the layer
+    update(state, trace, rate)          one step of gradient descent
+    tangent(one, other)                 its part of the tangent kernel (layers with weights)
 
-Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed.
-Fields are arrays (P, *sites, S): samples, then the sites of an image if there are any, then particles. All
-particles of a population see all sites; a layer that knows no sites acts on each of them.
+Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed; `mass`
+are the weights of the points in the choice of directions, None to leave the state as it is. Fields are arrays
+(P, *sites, S): samples, then the sites of an image if there are any, then particles. All particles of a population see
+all sites; a layer that knows no sites acts on each of them.
 
 In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The finite-width twin (`finite_init`,
 `finite_apply`) is a plain function whose gradients come from automatic differentiation.
@@ -18,7 +19,8 @@ In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -27,28 +29,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.basis import Basis, empty_basis
-from kernelfield.engine.infinite_matrix import Side, each_side, sides
+from kernelfield.engine.directions import no_directions
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, all_images, change_images
 from kernelfield.engine.points import PointSet, Population
-from kernelfield.engine.series import Fields, leading, linear
+from kernelfield.engine.series import Fields, Series, leading, linear
+from kernelfield.engine.tail import make_tail
 
 State = Any
 Sites = tuple[int, ...]
 Tape = Callable[[str, Array], Array]
 
 
-class Signal(NamedTuple):
-    """What goes forward: the field itself, and its Gaussian part (from W(0) alone, without responses)."""
-
-    value: Any
-    gaussian: Any
-
-
 class WeightTrace(NamedTuple):
-    """What passed a weight layer l: fields (P, *sites, S) and their coordinates (P, *sites, k) in its bases.
+    """What passed weights: features phi that came in and gradients g of what went out, (P, *sites, S).
 
-    Without sites, feature and gradient kernels are Phi^l = F F^T and G^{l+1} = G G^T; with them, Phi is the mean
-    over sites and G the sum.
+    F and G are their coordinates in the leading directions of the weights.
     """
 
     phi: Any = None
@@ -66,16 +61,24 @@ class FieldTrace(NamedTuple):
     g: Any = None
 
 
+class Pair(NamedTuple):
+    """Features and gradients at weights, (P, *sites, n) each, in any coordinates whose products are their averages."""
+
+    F: Any
+    G: Any
+
+
 class Space(NamedTuple):
     """Where fields live: their population (None for data), their sites, for data the number of channels.
 
-    `width` is that of the population, relative to the last one's.
+    `width` is that of the population, relative to the last one's; `outside` are channels that no training point has.
     """
 
     population: Any  # Population | None, for data
     sites: Sites = ()
     channels: int = 0
     width: float = 1.0
+    outside: int = 0
 
 
 @dataclass
@@ -86,14 +89,16 @@ class Setup:
         gamma0: feature-learning strength, a number or the formal `Variable`.
         points: makes Gaussian coordinates.
         particles: S.
-        seed: of the coordinates.
-        capacities: room for directions in each basis, in the order in which the layers ask for bases.
-        feature_tol, gradient_tol: variance that may stay outside a basis, relative to the mean square.
-        coupling: 1, or 0 for gradient independence.
+        seed: of the coordinates and the tails.
+        rows: points that train together.
+        capacity: the most leading directions of a field.
+        block: particles of a block of the tails; None for no tails.
+        tol: energy above which a direction is leading, in units of the mean square.
+        coupled: False for gradient independence.
         dtype: of fields on particles.
         outputs: of the network.
         momentum: whether what is learned has a velocity.
-        features, gradients: whether anybody asks for their kernels, not the matrices alone.
+        orders: of power series in gamma0; 1 for numbers.
         populations: what the layers asked for; coordinates are dealt once all have asked.
     """
 
@@ -101,74 +106,87 @@ class Setup:
     points: PointSet
     particles: int
     seed: np.random.SeedSequence
-    capacities: Iterator[int]
-    feature_tol: float
-    gradient_tol: float
-    coupling: float
+    rows: int
+    capacity: int
+    block: int | None
+    tol: float
+    coupled: bool
     dtype: Any
     outputs: int = 1
     momentum: bool = False
-    features: bool = True
-    gradients: bool = True
+    orders: int = 1
     populations: list[Population] = field(default_factory=list)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether averages are exact, and fields known on all of their directions."""
+        return self.block is None
 
     def population(self) -> Population:
         """A new population of particles with its own point set."""
-        seed = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, len(self.populations)))
-        self.populations.append(Population(self.points, self.particles, seed))
+        self.populations.append(Population(self.points, self.particles, self._seed(len(self.populations))))
         return self.populations[-1]
 
-    def feature_basis(self, sent: bool) -> Basis:
-        """An empty basis of features, which are sent into a matrix, or are there for their kernel alone."""
-        return self._basis(self.feature_tol, sent or self.features)
+    def _seed(self, *number: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, *number))
 
-    def gradient_basis(self, sent: bool) -> Basis:
-        """An empty basis of gradients."""
-        return self._basis(self.gradient_tol, sent or self.gradients)
-
-    def _basis(self, tol: float, needed: bool) -> Basis:
-        room = next(self.capacities)
-        return empty_basis(room if needed else 0, self.particles, tol, self.dtype)
-
-    def side(
+    def images(
         self,
-        basis: Basis,
         population: Population,
-        images: int | Basis,
+        rows: int,
+        fresh: int | None = None,
         matrices: int = 1,
         grows: bool = False,
-        scale: float = 1.0,
-        response: float = 1.0,
+        sigma: float = 1.0,
         gain: float = 1.0,
-    ) -> Side:
-        """One side of n matrices: `images` of a number of directions, or of those of the other side's basis.
+    ) -> Images:
+        """Images of `rows` directions or coordinates, the first of which, all by default, are Gaussian.
 
-        A number may grow later too.
-
-        Z holds a `Lane` until `dealt` puts its coordinates there, and in W what they are at initialization.
+        K holds the number of rows and a `Lane` until `dealt` puts its coordinates there.
         """
-        rows = images.q.shape[0] if isinstance(images, Basis) else images
-        lane: Any = population.itself.lane(matrices, rows, grows or isinstance(images, Basis))
-        factors: Any = (np.asarray(each, self.dtype) for each in (scale, self.coupling * response, gain))
-        return Side(basis, lane, None, *factors)
+        lane: Any = population.itself.lane(matrices, rows if fresh is None else fresh, grows)
+        numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, 1.0, gain))
+        return Images((lane, rows), None, *numbers)  # type: ignore[arg-type]
 
-    def dealt(self, state: State, present: State = None) -> State:
-        """`state` with the coordinates of every lane in its place, as NumPy arrays.
+    def matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
+        """An infinite matrix between hidden layers."""
+        ratio = above.width / below.width
+        lower = upper = self.capacity
 
-        Those that a smaller state has are left out, zeros, if it is `present`; W(0) of the others has decayed as much.
-        """
-        lanes: list[Any] = [side.Z for side in sides(state)]
-        known = dict(zip(lanes, (small.Z.shape[1] for small in sides(present)), strict=False))
-        scales = {lane: np.asarray(side.scale) for lane, side in zip(lanes, sides(present or state), strict=True)}
-        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates(known).items()}
+        def fresh(rows: int, space: Space) -> int:
+            return min(rows, self.orders * self.rows * math.prod(space.sites)) if self.block else rows
 
-        def filled(side: Side) -> Side:
-            lane: Any = side.Z
-            Z = coordinates[lane].astype(self.dtype, copy=False)
-            W = scales[lane] * Z
-            return side._replace(Z=Z, W=W, velocity=np.zeros_like(Z) if self.momentum else None)
+        up = self.images(above.population, lower, fresh(lower, below), matrices, self.is_exact, sigma=sigma, gain=gain)
+        root = math.sqrt(ratio)
+        down = self.images(
+            below.population, upper, fresh(upper, above), matrices, sigma=sigma * root, gain=gain * ratio
+        )
+        tail = None
+        if self.block:
+            seed = self._seed(len(self.populations), sum(len(each.lanes) for each in self.populations))
+            tail = make_tail(matrices, self.particles, self.block, seed, self.dtype)
+        features, gradients = (
+            no_directions(rows, self.particles, self.dtype, self.orders) for rows in (lower, upper)
+        )
+        return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
 
-        return each_side(filled, state)
+    def dealt(self, state: State) -> State:
+        """`state` with the coordinates of every lane in its place, as NumPy arrays."""
+        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates().items()}
+        outside = {each.K[0]: self.populations[0].itself for each in all_images(state)[:1]}  # of data
+
+        def filled(images: Images) -> Images:
+            lane, rows = images.K  # type: ignore[misc]
+            K = np.zeros((lane.matrices, rows, self.particles), self.dtype)
+            K[:, : lane.rows] = coordinates[lane]
+            if lane in outside and rows > lane.rows:
+                K[:, lane.rows :] = outside[lane].further(lane, rows - lane.rows)
+            M: Any = np.zeros(K.shape, self.dtype)
+            if self.orders > 1:
+                M = Series(jnp.zeros((self.orders, *K.shape), self.dtype))
+            return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None)
+
+        return change_images(filled, state)
 
 
 class Layer(Protocol):
@@ -183,20 +201,16 @@ class Layer(Protocol):
         """The state at initialization and the space that the layer feeds."""
         ...
 
-    def forward(self, state: State, signal: Any) -> tuple[State, Any, Any]:
+    def forward(self, state: State, x: Fields, mass: Array | None) -> tuple[State, Fields, Any]:
         """The state, what goes up and a trace."""
         ...
 
-    def backward(self, state: State, chi: Any, trace: Any) -> tuple[State, Any, Any]:
+    def backward(self, state: State, chi: Fields, trace: Any, mass: Array | None) -> tuple[State, Fields, Any]:
         """The state, what goes down and the completed trace."""
         ...
 
     def update(self, state: State, trace: Any, rate: Fields) -> State:
         """The state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
-        ...
-
-    def tangent(self, state: State, trace: Any, other: Any) -> Fields:
-        """Products of the gradients of f with respect to the layer's weights, sample by sample (P, P)."""
         ...
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -231,10 +245,6 @@ class Stateless(Simple):
     def update(self, state: None, trace: Any, rate: Fields) -> None:
         """Nothing to learn."""
 
-    def tangent(self, state: None, trace: Any, other: Any) -> float:
-        """No weights."""
-        return 0.0
-
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[None, tuple[int, ...]]:
         """No parameters."""
         return None, shape
@@ -245,7 +255,7 @@ def uses(layer: Layer) -> list[Layer]:
     return [use for part in layer.parts for use in uses(part)] if layer.parts else [layer]
 
 
-def traces(tree: Any, kind: type) -> list:
+def traces(tree: Any, kind: type | tuple[type, ...]) -> list:
     """The traces of one kind in a tree of traces, in the order in which layers act."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
@@ -266,8 +276,7 @@ def in_rows(rate: Fields, rows: int) -> Fields:
     return linear(lambda values: jnp.repeat(values, rows // len(values))[:, None], rate)
 
 
-def products(trace: tuple[Fields, Fields], other: tuple[Fields, Fields], samples: int) -> Fields:
-    """sum over sites a, b of (F_a . F'_b) (G_a . G'_b), sample by sample (P, P); rows are (sample, site)."""
-    (F, G), (F2, G2) = trace, other
+def products(F: Fields, G: Fields, F2: Fields, G2: Fields, samples: int) -> Fields:
+    """sum over sites a, b of (F_a . F2_b) (G_a . G2_b), sample by sample (P, P'); rows are (sample, site)."""
     both = (F @ F2.T) * (G @ G2.T)
-    return linear(lambda values: values.reshape(samples, -1, samples, values.shape[-1] // samples).sum((1, 3)), both)
+    return both.reshape(samples, -1, len(F2) * samples // len(F), len(F) // samples).sum((1, 3))

@@ -10,25 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.basis import represent
-from kernelfield.engine.infinite_matrix import Side, learn
+from kernelfield.engine.infinite_matrix import Images, learn
 from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import lazy
-from kernelfield.layers.base import Setup, Signal, Simple, Space, Tape, flat, in_rows, products
-
-
-class BiasState(NamedTuple):
-    """The side of b seen from its population, b = side.W, and the population's width relative to the last one's."""
-
-    side: Side
-    width: Array
+from kernelfield.layers.base import Pair, Setup, Simple, Space, Tape, flat, in_rows, products
 
 
 class BiasTrace(NamedTuple):
-    """Gradients g (P, *sites, S) that reached a bias and their coordinates G."""
+    """Gradients g (P, *sites, S) that reached a bias."""
 
     g: Any = None
-    G: Any = None
 
 
 @dataclass(frozen=True)
@@ -41,35 +32,33 @@ class Bias(Simple):
 
     scale: float = 0.0
 
-    def init(self, setup: Setup, below: Space) -> tuple[BiasState, Space]:
+    def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
         """One Gaussian coordinate."""
-        side = setup.side(setup.gradient_basis(sent=False), below.population, images=1, scale=self.scale)
-        return BiasState(side, jnp.asarray(below.width, setup.dtype)), below
+        return setup.images(below.population, 1, sigma=self.scale), below
 
-    def forward(self, state: BiasState, signal: Signal) -> tuple[BiasState, Signal, BiasTrace]:
-        """h + b and u + sigma_b Z."""
-        side, axes = state.side, leading(signal.value).ndim - 1
-        b = linear(lambda each: each.reshape(*[1] * axes, -1), side.W)
-        return state, Signal(signal.value + b, signal.gaussian + side.scale * side.Z[0, 0]), BiasTrace()
+    def forward(self, state: Images, x: Fields, mass: Array | None) -> tuple[Images, Fields, BiasTrace]:
+        """h + b."""
+        axes = leading(x).ndim - 1
+        return state, x + linear(lambda values: values.reshape(*[1] * axes, -1), state.D), BiasTrace()
 
-    def backward(self, state: BiasState, chi: Fields, trace: BiasTrace) -> tuple[BiasState, Fields, BiasTrace]:
+    def backward(
+        self, state: Images, chi: Fields, trace: BiasTrace, mass: Array | None
+    ) -> tuple[Images, Fields, BiasTrace]:
         """What came goes down."""
-        basis, G = represent(state.side.basis, chi)
-        return state._replace(side=state.side._replace(basis=basis)), chi, BiasTrace(chi, G)
+        return state, chi, BiasTrace(chi)
 
-    def update(self, state: BiasState, trace: BiasTrace, rate: Fields) -> BiasState:
+    def update(self, state: Images, trace: BiasTrace, rate: Fields) -> Images:
         """b += sum_mu rate_mu g_mu, summed over sites."""
         rows = flat(trace.g)
         count = len(leading(rows))
-        ones = jnp.ones((count, 1), state.side.Z.dtype)
-        return state._replace(side=learn(state.side, in_rows(rate, count), ones, rows, 1))
+        return learn(state, in_rows(rate, count), jnp.ones((count, 1), state.K.dtype), rows)
 
-    def tangent(self, state: BiasState, trace: BiasTrace, other: BiasTrace) -> Fields:
+    def tangent(self, one: Pair, other: Pair) -> Array:
         """G, summed over pairs of sites."""
-        samples = len(leading(trace.G))
-        one, two = (flat(each.G) for each in (trace, other))
-        ones = jnp.ones((len(leading(one)), 1), leading(one).dtype)
-        return products((ones, one), (ones, two), samples) * state.width
+        samples = len(one.G)
+        ours, theirs = (flat(each.G) for each in (one, other))
+        ones = (jnp.ones((len(rows), 1), rows.dtype) for rows in (ours, theirs))
+        return products(next(ones), ours, next(ones), theirs, samples)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, None]:
         """sigma_b^2 more."""

@@ -13,7 +13,7 @@ from jax import Array
 
 from kernelfield.engine.series import Fields, linear
 from kernelfield.layers import lazy
-from kernelfield.layers.base import Setup, Signal, Sites, Space, Stateless, Tape, sites_of
+from kernelfield.layers.base import Setup, Sites, Space, Stateless, Tape, sites_of
 
 
 class Pool(Stateless):
@@ -32,11 +32,11 @@ class Pool(Stateless):
         self.windows(below.sites)
         return None, below._replace(sites=self.left(below.sites))
 
-    def forward(self, state: None, signal: Signal) -> tuple[None, Signal, Below]:
-        """The average, of the Gaussian part too."""
-        return None, Signal(*(linear(self._averaged, field) for field in signal)), Below(sites_of(signal.value))
+    def forward(self, state: None, x: Fields, mass: Array | None) -> tuple[None, Fields, Below]:
+        """The average."""
+        return None, linear(self._averaged, x), Below(sites_of(x))
 
-    def backward(self, state: None, chi: Fields, trace: Below) -> tuple[None, Fields, Below]:
+    def backward(self, state: None, chi: Fields, trace: Below, mass: Array | None) -> tuple[None, Fields, Below]:
         """An equal share for every site."""
         sites, windows = trace.sites, self.windows(trace.sites)
 

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.basis import represent
-from kernelfield.engine.infinite_matrix import Side, learn
+from kernelfield.engine.infinite_matrix import Images, learn
 from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import lazy
-from kernelfield.layers.base import Setup, Signal, Space, Tape, WeightTrace, in_rows, products, sites_of
+from kernelfield.layers.base import Pair, Setup, Space, Tape, WeightTrace, in_rows, products, sites_of
 from kernelfield.layers.lazy import LazyWeights
 from kernelfield.layers.scaled import Scaled
 from kernelfield.layers.wiring import all_to_one, gathered, spread
-
-
-class ReadoutState(NamedTuple):
-    """The side of the C readout vectors w seen from the last population, Z and W = w (C, n, S); and gamma0."""
-
-    side: Side
-    gamma0: Any
 
 
 @dataclass(frozen=True)
@@ -38,44 +27,57 @@ class Readout(Scaled):
         scale, multiplies: see `Scaled`.
     """
 
-    def init(self, setup: Setup, below: Space) -> tuple[ReadoutState, Space]:
-        """One Gaussian coordinate r for every site and output."""
+    def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
+        """One Gaussian coordinate r for every site and output: (C, n, S)."""
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
-        basis, sites = setup.feature_basis(sent=False), math.prod(below.sites)
-        side = setup.side(basis, below.population, sites, setup.outputs, scale=self.scale, gain=self.gain)
-        return ReadoutState(side, jax.tree.map(jnp.asarray, setup.gamma0)), Space(None)
+        images = setup.images(
+            below.population, math.prod(below.sites), matrices=setup.outputs, sigma=self.scale, gain=self.gain
+        )
+        return images, Space(None)
 
-    def forward(self, state: ReadoutState, signal: Signal) -> tuple[ReadoutState, Fields, WeightTrace]:
-        """f = <w phi(h) - r phi(u)> / gamma0 (P, C): the second term has mean zero and removes most noise."""
-        side, (outputs, sites, particles) = state.side, state.side.Z.shape
-        phi, mean_free = (linear(lambda each: each.reshape(len(each), -1), each) for each in signal)
-        W, r = (linear(lambda each: each.reshape(outputs, -1), each) for each in (side.W, side.scale * side.Z))
-        basis, F = represent(side.basis, signal.value)
-        f = (phi @ (W - r).T + (phi - mean_free) @ r.T) * (1 / (particles * math.sqrt(sites)))
-        return state._replace(side=side._replace(basis=basis)), f / state.gamma0, WeightTrace(phi=signal.value, F=F)
+    def outputs(self, state: Images, phi: Fields, initial: Array) -> Fields:
+        """gamma0 f = <r (phi - phi(0))> + <m phi>, (P, C).
+
+        The control variate <r phi(0)>, the output of the initial network, has mean zero. The difference is taken before
+        the average: there rounding matters least.
+
+        Args:
+            state: of the readout.
+            phi: features (P, *sites, S).
+            initial: what they were at initialization.
+        """
+        C, sites, particles = state.K.shape
+        learned = linear(lambda values: values.reshape(C, -1), state.M)
+        phi, change = (linear(lambda values: values.reshape(len(values), -1), each) for each in (phi, phi - initial))
+        f = phi @ learned.T + change @ (state.scale * state.K.reshape(C, -1)).T
+        return f * (1 / (particles * math.sqrt(sites)))
+
+    def forward(self, state: Images, x: Fields, mass: Array | None) -> tuple[Images, Fields, WeightTrace]:
+        """What `outputs` are of."""
+        return state, x, WeightTrace(phi=x)
 
     def backward(
-        self, state: ReadoutState, chi: Fields, trace: WeightTrace
-    ) -> tuple[ReadoutState, Fields, WeightTrace]:
+        self, state: Images, chi: Fields, trace: WeightTrace, mass: Array | None
+    ) -> tuple[Images, Fields, WeightTrace]:
         """z = sum_c chi_c w_c: chi (P, C) is Delta for gradients that carry the error signal, else of one output."""
-        G = linear(lambda values: values.astype(state.side.Z.dtype), chi)
+        G = linear(lambda values: values.astype(state.K.dtype), chi)
         sites = sites_of(trace.phi)
-        w = linear(lambda each: each.reshape(len(state.side.Z), -1), state.side.W)
+        w = linear(lambda values: values.reshape(len(state.K), -1), state.D)
         z = spread((G * self._scale(sites)) @ w, len(leading(chi)), sites)
         return state, z, trace._replace(G=G)
 
-    def update(self, state: ReadoutState, trace: WeightTrace, rate: Fields) -> ReadoutState:
+    def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
         """w_c += sum_mu rate_mu chi_{mu c} phi_mu."""
-        phi = linear(lambda each: each.reshape(len(each), -1), trace.phi)
+        phi = linear(lambda values: values.reshape(len(values), -1), trace.phi)
         column, G = in_rows(rate, len(leading(phi))), trace.G * self._scale(sites_of(trace.phi))
-        return state._replace(side=learn(state.side, column, G, phi, 1))
+        return learn(state, column, G, phi)
 
-    def tangent(self, state: ReadoutState, trace: WeightTrace, other: WeightTrace) -> Fields:
+    def tangent(self, one: Pair, other: Pair) -> Array:
         """Phi^L of every output, with sites their mean."""
-        up = all_to_one(sites_of(trace.F)).up
-        one, two = ((gathered(each.F, up), each.G) for each in (trace, other))
-        return products(one, two, len(leading(trace.F))) * self.gain
+        up = all_to_one(sites_of(one.F)).up
+        ours, theirs = ((gathered(each.F, up), each.G) for each in (one, other))
+        return products(*ours, *theirs, len(one.F)) * self.gain
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
         """The mean over sites, without the scale of w, which no field knows."""

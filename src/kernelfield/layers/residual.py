@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.series import Fields
-from kernelfield.layers.base import Layer, Setup, Signal, Space, Tape, uses
+from kernelfield.layers.base import Layer, Setup, Space, Tape, uses
 from kernelfield.layers.bias import Bias
 from kernelfield.layers.weights import Weights
 
@@ -41,24 +41,19 @@ class Residual:
         below.population.join(above.population)
         return state, below
 
-    def forward(self, state: Any, signal: Signal) -> tuple[Any, Signal, Any]:
-        """The sum, of the Gaussian parts too."""
-        state, branch, trace = self.branch.forward(state, signal)
-        up = (here + self.scale * there for here, there in zip(signal, branch, strict=True))
-        return state, Signal(*up), trace
+    def forward(self, state: Any, x: Fields, mass: Array | None) -> tuple[Any, Fields, Any]:
+        """The sum."""
+        state, branch, trace = self.branch.forward(state, x, mass)
+        return state, x + self.scale * branch, trace
 
-    def backward(self, state: Any, chi: Fields, trace: Any) -> tuple[Any, Fields, Any]:
+    def backward(self, state: Any, chi: Fields, trace: Any, mass: Array | None) -> tuple[Any, Fields, Any]:
         """The sum of what goes down both ways."""
-        state, down, trace = self.branch.backward(state, self.scale * chi, trace)
+        state, down, trace = self.branch.backward(state, self.scale * chi, trace, mass)
         return state, chi + down, trace
 
     def update(self, state: Any, trace: Any, rate: Fields) -> Any:
         """That of the branch."""
         return self.branch.update(state, trace, rate)
-
-    def tangent(self, state: Any, trace: Any, other: Any) -> Fields:
-        """That of the branch, whose gradients know the scale."""
-        return self.branch.tangent(state, trace, other)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
         """The sum: a branch that ends in weights is independent of what it is added to."""

@@ -12,6 +12,7 @@ from jax import Array
 
 from kernelfield.engine.series import Fields
 from kernelfield.layers.base import Layer, Setup, Space, Stateless, Tape, uses
+from kernelfield.layers.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -58,37 +59,30 @@ class Sequential:
                 states[place], below = made
         return tuple(states.values()), below
 
-    def forward(self, state: tuple, signal: Any) -> tuple[tuple, Any, tuple]:
+    def forward(self, state: tuple, x: Fields, mass: Array | None) -> tuple[tuple, Fields, tuple]:
         """Bottom to top."""
         states, traces = list(state), []
         for place, layer in zip(self.state_of, self.layers, strict=True):
-            states[place], signal, trace = layer.forward(states[place], signal)
+            states[place], x, trace = layer.forward(states[place], x, mass)
             traces.append(trace)
-        return tuple(states), signal, tuple(traces)
+        return tuple(states), x, tuple(traces)
 
-    def backward(self, state: tuple, chi: Any, trace: tuple) -> tuple[tuple, Any, tuple]:
+    def backward(self, state: tuple, chi: Fields, trace: tuple, mass: Array | None) -> tuple[tuple, Fields, tuple]:
         """Top to bottom."""
         states, traces = list(state), []
         for place, layer, passed in reversed(list(zip(self.state_of, self.layers, trace, strict=True))):
-            states[place], chi, passed = layer.backward(states[place], chi, passed)
+            states[place], chi, passed = layer.backward(states[place], chi, passed, mass)
             traces.append(passed)
         return tuple(states), chi, tuple(traces[::-1])
 
     def update(self, state: tuple, trace: tuple, rate: Fields) -> tuple:
-        """Each layer by itself, once for every use."""
+        """Each layer by itself, once for every use; of weights used again, in the directions that all uses have met."""
         states = list(state)
         for place, layer, passed in zip(self.state_of, self.layers, trace, strict=True):
+            if self.state_of.count(place) > 1 and isinstance(layer, Weights):
+                passed = layer.measured(states[place], passed)
             states[place] = layer.update(states[place], passed, rate)
         return tuple(states)
-
-    def tangent(self, state: tuple, trace: tuple, other: tuple) -> Fields:
-        """The sum over all pairs of uses of each layer."""
-        return sum(
-            layer.tangent(state[place], one, two)
-            for place, layer, one in zip(self.state_of, self.layers, trace, strict=True)
-            for again, two in zip(self.state_of, other, strict=True)
-            if place == again
-        )
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Bottom to top."""

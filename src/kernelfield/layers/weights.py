@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield.engine import infinite_matrix
-from kernelfield.engine.infinite_matrix import InfiniteMatrix, learn
-from kernelfield.engine.series import Fields, leading
-from kernelfield.engine.slabs import combination
-from kernelfield.engine.visitors import Visited, visit
+from kernelfield.engine.directions import coordinates
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, Way, beyond, learn, meet, way
+from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import lazy
 from kernelfield.layers.base import (
+    Pair,
     Setup,
-    Signal,
     Sites,
     Space,
     Tape,
@@ -30,7 +27,9 @@ from kernelfield.layers.base import (
 )
 from kernelfield.layers.lazy import LazyWeights
 from kernelfield.layers.scaled import Scaled
-from kernelfield.layers.wiring import Padding, Wiring, all_to_one, convolution, gathered, spread
+from kernelfield.layers.wiring import Padding, Wiring, added, all_to_one, convolution, gathered, spread, through
+
+State = InfiniteMatrix | Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,81 +52,61 @@ class Weights(Scaled):
         """How sites below are wired to sites above."""
         raise NotImplementedError
 
-    def init(self, setup: Setup, below: Space) -> tuple[InfiniteMatrix, Space]:
-        """Infinite matrices from `below` to a new population."""
-        wiring, above, ratio = self.wiring(below.sites), setup.population(), self.width / below.width
-        lower = setup.feature_basis(sent=True) if below.population else None
-        upper = setup.gradient_basis(sent=lower is not None)
-        matrix = InfiniteMatrix(
-            below=lower
-            and setup.side(
-                lower,
-                below.population,
-                upper,
-                wiring.places,
-                scale=self.scale * math.sqrt(ratio),
-                response=math.sqrt(ratio),
-                gain=self.gain * ratio,
-            ),
-            above=setup.side(
-                upper,
-                above,
-                lower or below.channels,
-                wiring.places,
-                grows=True,  # inputs outside the span of the data may come
-                scale=self.scale,
-                response=1 / math.sqrt(ratio),
-                gain=self.gain,
-            ),
-        )
-        return matrix, Space(above, wiring.above, width=self.width)
+    def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
+        """Infinite matrices from `below` to a new population; from data, what they make of its coordinates."""
+        wiring = self.wiring(below.sites)
+        above = Space(setup.population(), wiring.above, width=self.width)
+        numbers = {"sigma": self.scale, "gain": self.gain}
+        if below.population is None:  # inputs outside the span of the data may come later
+            places, fresh = wiring.places, below.channels - below.outside
+            return setup.images(above.population, below.channels, fresh, places, True, **numbers), above
+        return setup.matrix(below, above, wiring.places, **numbers), above
 
-    def forward(self, state: Any, signal: Any) -> tuple[Any, Signal, WeightTrace]:
-        """h = F W_F and u = scale F Z_u, F gathered from the sites that each site sees.
-
-        The state is an InfiniteMatrix, or one that is `Visited`.
-        """
-        phi = signal.value
-        wiring, samples = self.wiring(sites_of(phi)), len(leading(phi))
-        if isinstance(state, Visited):
-            state, F, *up = visit(state, phi, lambda coordinates: gathered(coordinates, wiring.up))
-            return state, Signal(*(spread(rows, samples, wiring.above) for rows in up)), WeightTrace(phi=phi, F=F)
-        state, F = infinite_matrix.forward(state, phi)
-        seen = gathered(F, wiring.up)
-        up = (combination(seen, images, state.features) for images in (state.above.W, state.above.Z))
-        h, u = (spread(rows, samples, wiring.above) for rows in up)
-        return state, Signal(h, state.above.scale * u), WeightTrace(phi=phi, F=F)
+    def forward(self, state: State, x: Fields, mass: Array | None) -> tuple[State, Fields, WeightTrace]:
+        """h, what every site sees through every matrix."""
+        wiring = self.wiring(sites_of(x))
+        if isinstance(state, Images):  # data are their own coordinates
+            F, h = x, _combined(gathered(x, wiring.up), state)
+        else:
+            state, F = meet(state, x, mass, upward=True)
+            h = _sent(way(state, upward=True), x, F, wiring.up)
+        return state, spread(h, len(leading(x)), wiring.above), WeightTrace(phi=x, F=F)
 
     def backward(
-        self, state: InfiniteMatrix, chi: Fields, trace: WeightTrace
-    ) -> tuple[InfiniteMatrix, Fields, WeightTrace]:
-        """z = G W_B, G gathered from the sites that see each site; nothing goes down to data."""
-        state, G = infinite_matrix.backward(state, chi)
-        trace = trace._replace(g=chi, G=G)
-        if state.below is None:
-            return state, None, trace
+        self, state: State, chi: Fields, trace: WeightTrace, mass: Array | None
+    ) -> tuple[State, Fields, WeightTrace]:
+        """z of every site below; nothing goes down to data."""
+        if isinstance(state, Images):
+            return state, None, trace._replace(g=chi)
         wiring = self.wiring(sites_of(trace.phi))
-        z = combination(gathered(G, wiring.down), state.below.W, state.gradients)
-        return state, spread(z, len(leading(chi)), wiring.below), trace
+        state, G = meet(state, chi, mass, upward=False)
+        z = _sent(way(state, upward=False), chi, G, wiring.down)
+        return state, spread(z, len(leading(chi)), wiring.below), trace._replace(g=chi, G=G)
 
-    def update(self, state: InfiniteMatrix, trace: WeightTrace, rate: Fields) -> InfiniteMatrix:
-        """W_F += sum_mu rate_mu F_mu^T g_mu and W_B += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
+    def update(self, state: State, trace: WeightTrace, rate: Fields) -> State:
+        """M_a += sum_mu rate_mu F_mu^T g_mu and M_b += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
         wiring = self.wiring(sites_of(trace.F))
 
-        def learned(side: Any, coordinates: Fields, table: np.ndarray, x: Fields, size: Any) -> Any:
+        def learned(images: Images, coordinates: Fields, table: np.ndarray, x: Fields) -> Images:
             rows = flat(x)
-            return learn(side, in_rows(rate, len(leading(rows))), gathered(coordinates, table), rows, size)
+            return learn(images, in_rows(rate, len(leading(rows))), gathered(coordinates, table), rows)
 
-        return state._replace(
-            above=learned(state.above, trace.F, wiring.up, trace.g, state.features),
-            below=state.below and learned(state.below, trace.G, wiring.down, trace.phi, state.gradients),
-        )
+        if isinstance(state, Images):
+            return learned(state, trace.F, wiring.up, trace.g)
+        up, down = learned(state.up, trace.F, wiring.up, trace.g), learned(state.down, trace.G, wiring.down, trace.phi)
+        return replace(state, up=up, down=down)
 
-    def tangent(self, state: InfiniteMatrix, trace: WeightTrace, other: WeightTrace) -> Fields:
+    def measured(self, state: State, trace: WeightTrace) -> WeightTrace:
+        """The trace with coordinates in all directions that are known by now."""
+        if isinstance(state, Images):
+            return trace
+        return trace._replace(F=coordinates(state.below, trace.phi), G=coordinates(state.above, trace.g))
+
+    def tangent(self, one: Pair, other: Pair) -> Array:
         """G^{l+1} Phi^l, summed over pairs of sites above."""
-        up = self.wiring(sites_of(trace.F)).up
-        one, two = ((gathered(each.F, up), flat(each.G)) for each in (trace, other))
-        return products(one, two, len(leading(trace.F))) * (self.gain * self.width)
+        up = self.wiring(sites_of(one.F)).up
+        ours, theirs = ((gathered(each.F, up), flat(each.G)) for each in (one, other))
+        return products(*ours, *theirs, len(one.F)) * (self.gain * self.width)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
         """<h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
@@ -143,6 +122,19 @@ class Weights(Scaled):
         wiring = self.wiring(lazy.sites_of(trace.phi))
         z = self.scale**2 * lazy.mean_over_places(kernel, wiring.down, wiring.below)
         return z, self.gain * lazy.summed(kernel * trace.h), trace._replace(g=kernel / self.width)
+
+
+def _combined(F: Fields, images: Images) -> Fields:
+    """F D of coordinates F (rows, n k)."""
+    return F @ linear(lambda values: values.reshape(-1, values.shape[-1]), images.D)
+
+
+def _sent(sent: Way, x: Fields, F: Fields, table: np.ndarray) -> Fields:
+    """W x of a field x (P, *sites, S) with coordinates F, through the table's wiring: (P B, S)."""
+    h = _combined(gathered(F, table), sent.images) + added(beyond(sent, x, F), table) @ sent.receiver.q
+    if sent.tail is None:
+        return h
+    return h + through(sent.act, sent.tail, x, table) * sent.images.scale
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from kernelfield.engine.series import Fields, linear
 
@@ -82,6 +83,45 @@ def gathered(x: Fields, table: np.ndarray) -> Fields:
         sites = values.reshape(len(values), -1, values.shape[-1])
         seen = jnp.pad(sites, [(0, 0), (0, 1), (0, 0)])[:, table]
         return seen.reshape(-1, table.shape[1] * values.shape[-1]) / math.sqrt(table.shape[1])
+
+    return linear(rows, x)
+
+
+def added(x: Fields, table: np.ndarray) -> Fields:
+    """The sum over places of what every site sees: x (P, *sites, n k) -> (P B, k) / sqrt(n)."""
+
+    def rows(values: Array) -> Array:
+        if table.shape == (1, 1):
+            return values.reshape(len(values), -1)
+        places = table.shape[1]
+        sites = values.reshape(len(values), -1, places, values.shape[-1] // places)
+        seen = jnp.pad(sites, [(0, 0), (0, 1), (0, 0), (0, 0)])[:, table, np.arange(places)]
+        return seen.sum(axis=2).reshape(-1, seen.shape[-1]) / math.sqrt(places)
+
+    return linear(rows, x)
+
+
+def through(act: Callable[[Any, Array], Array], matrices: Any, x: Fields, table: np.ndarray) -> Fields:
+    """n^{-1/2} sum_j act(matrix j, what every site sees with place j): x (P, *sites, S) -> (P B, S).
+
+    Args:
+        act: of one matrix on rows.
+        matrices: a tree of arrays (n, ...).
+        x: a field.
+        table: (B, n) of sites, -1 for none.
+    """
+
+    def rows(values: Array) -> Array:
+        if table.shape == (1, 1):
+            return act(jax.tree.map(lambda leaf: leaf[0], matrices), values.reshape(len(values), -1))
+        sites = jnp.pad(values.reshape(len(values), -1, values.shape[-1]), [(0, 0), (0, 1), (0, 0)])
+
+        def add(total: Array, each: tuple[Any, Array]) -> tuple[Array, None]:
+            matrix, seen = each
+            return total + act(matrix, sites[:, seen].reshape(total.shape)), None
+
+        zero = jnp.zeros((len(values) * len(table), values.shape[-1]), values.dtype)
+        return lax.scan(add, zero, (matrices, jnp.asarray(table.T)))[0] / math.sqrt(table.shape[1])
 
     return linear(rows, x)
 

@@ -21,8 +21,6 @@ STATUS = {
     "ok": "finished",
     "diverged": "diverged",
     "interrupted": "interrupted",
-    "out_of_particles": "stopped early",
-    "out_of_memory": "stopped early",
     "not_converged": "not converged",
 }
 AGREES = 1.5  # times the noise: an error below that is what two equal things would show
@@ -165,7 +163,7 @@ def error_bars(results: Sequence[Result], compared: bool) -> list[str]:
     if any(not r.finite for r in many):
         out.append(
             "At infinite width they measure the noise of sampling neurons, which shrinks with more particles. They do "
-            "not contain the small bias of what the solver's tolerances leave out: lower feature_tol to see it."
+            "not contain the small bias of a finite number of particles and directions: lower tol to see it."
         )
     if any(r.finite for r in results):
         out.append(

@@ -8,17 +8,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kernelfield.checkpoint import Checkpoint
-from kernelfield.engine.basis import any_full
-from kernelfield.layers import FieldTrace, WeightTrace
-from kernelfield.layers.base import traces
-from kernelfield.layers.bias import BiasTrace
+from kernelfield.layers import FieldTrace
+from kernelfield.layers.base import Pair
 from kernelfield.march import OnParticles
 from kernelfield.networks import MLP
 from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Pace, Record, Step, blank
+from kernelfield.recorder import field_pairs, tangent_kernel
+from kernelfield.replicate import Constants, Marched, Pace, Step
 from kernelfield.solution import Solution, Status
 from kernelfield.theories.deep_linear import DeepLinear, LinearRun
 from kernelfield.training import GradientDescent
@@ -39,8 +39,7 @@ class GradientIndependence(OnParticles):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        feature_tol: as in `March`.
-        gradient_tol: as in `March`.
+        tol, directions, precision, save_at: as in `March`.
 
     Source: arXiv:2205.09653, section 5, "gradient independence"; there in continuous time.
 
@@ -53,7 +52,7 @@ class GradientIndependence(OnParticles):
         True
     """
 
-    coupling: ClassVar[float] = 0.0
+    coupled: ClassVar[bool] = False
 
     def run(
         self,
@@ -77,59 +76,72 @@ class GradientIndependence(OnParticles):
 
     def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """A step that adds up the predictions."""
-        return IncrementalStep(network.layers, problem.loss, factorizes=network.factorizes)
+        return IncrementalStep(network.layers, problem.loss)
 
 
 class Memory(NamedTuple):
-    """The step before: its output f (P,), learning rates times error signals (P,), and its trace."""
+    """The step before: its output f (P,), learning rates times error signals (P,), and its fields.
+
+    `pairs` are features and gradients at weights, `fields` those at activations.
+    """
 
     f: Array
     moved: Array
-    trace: tuple
+    pairs: list[Pair]
+    fields: tuple[FieldTrace, ...]
+
+
+class Remembering(NamedTuple):
+    """The state of the march, and the step before."""
+
+    march: Marched
+    memory: Memory
+
+    @property
+    def layers(self) -> tuple:
+        """States of all layers."""
+        return self.march.layers
+
+    def with_layers(self, layers: tuple) -> Remembering:
+        """The same, with other states of the layers."""
+        return self._replace(march=self.march._replace(layers=layers))
 
 
 @dataclasses.dataclass(frozen=True)
 class IncrementalStep(Step):
-    """A step whose output is the one before, plus what the tangent kernel adds."""
+    """A step whose output is the one before, plus what the tangent kernel adds; gradients do not carry Delta."""
 
-    def begin(self, state: Any, constants: Constants) -> tuple[Any, Memory]:
-        """Nothing came before: an output of zero and a trace of zeros add nothing."""
+    def begin(self, constants: Constants, state: Marched) -> Remembering:
+        """Nothing came before: fields of zero add nothing."""
 
-        def sweep(state: Any) -> tuple:
-            state, _, trace = self.forward(constants, state)
-            return self.layers.backward(state, jnp.ones((len(constants.y), 1)), trace)[2]
+        def fields(layers: tuple) -> tuple:
+            _, passed = self.every_output(layers, self.forward(layers, constants.data, None)[1])
+            return field_pairs(self.layers, passed), self.fields(passed)
 
-        f, moved = (jnp.zeros_like(constants.y) for _ in range(2))  # not one array, which could not be given away twice
-        return state, Memory(f, moved, blank(jax.eval_shape(sweep, state)))
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fields, state.layers))
+        f, moved = (jnp.zeros(constants.y.shape) for _ in range(2))  # two, since both are given away
+        return Remembering(state._replace(initial=None), Memory(f, moved, *zeros))
 
-    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Record, tuple]:
+    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Remembering, Array]:
         """As `Step`, with the output from its increments."""
-        state, before = state
-        state, _, trace = self.forward(constants, state)
-        learned = self.tangent(state, before.trace, trace) @ before.moved
-        f = before.f + learned + curvature(before.trace, trace) / constants.gamma0
+        march, before = state
+        layers, passed = self.forward(march.layers, constants.data, constants.weights)
+        features = [pair.F for pair in field_pairs(self.layers, passed)]
+        now = [Pair(F, pair.G) for F, pair in zip(features, before.pairs, strict=True)]
+        learned = tangent_kernel(self.layers, now, before.pairs) @ before.moved
+        f = before.f + learned + curvature(before.fields, self.fields(passed)) / constants.gamma0
         Delta = self.loss.signal(f, constants.y)
-        state, trace = self.descend(constants, state, trace, Delta, pace)
-        memory, repeats = Memory(f, pace.eta * constants.weights * Delta, trace), any_full(state)
-        memory = jax.tree.map(lambda old, new: jnp.where(repeats, old, new), before, memory)
-        return (state, memory), self.recorded(state, f, trace), self.fields(trace)
-
-    def tangent(self, state: Any, before: tuple, now: tuple) -> Array:
-        """The tangent kernel (P, P) between features of now and before, for the gradients of before."""
-        kinds = (WeightTrace, BiasTrace)
-
-        def mixed(old: Any, new: Any) -> Any:
-            return new._replace(G=old.G) if isinstance(old, kinds) else new
-
-        features = jax.tree.map(mixed, before, now, is_leaf=lambda leaf: isinstance(leaf, kinds))
-        return self.layers.tangent(state, features, before)
+        one = jnp.ones((len(constants.y), 1))
+        layers, passed = self.descend(constants, layers, passed, one, constants.weights * Delta, pace)
+        memory = Memory(f, pace.eta * constants.weights * Delta, field_pairs(self.layers, passed), self.fields(passed))
+        memory = jax.tree.map(lambda old, new: jnp.where(pace.learns, new, old), before, memory)
+        return Remembering(Marched(layers), memory), f
 
 
-def curvature(before: tuple, now: tuple) -> Array:
+def curvature(before: tuple[FieldTrace, ...], now: tuple[FieldTrace, ...]) -> Array:
     """sum_l <z^l dphi(h^l) - g^l dh^l> (P,), between two steps, summed over sites."""
-    fields = zip(traces(before, FieldTrace), traces(now, FieldTrace), strict=True)
     each = (
         jnp.mean(old.z * (new.phi - old.phi) - old.g * (new.h - old.h), axis=-1).reshape(len(old.h), -1).sum(axis=1)
-        for old, new in fields
+        for old, new in zip(before, now, strict=True)
     )
     return sum(each, jnp.zeros(()))

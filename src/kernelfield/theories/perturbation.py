@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.checkpoint import Checkpoint
-from kernelfield.engine.infinite_matrix import Side, each_side
 from kernelfield.engine.series import Series, Variable, coefficients
 from kernelfield.march import OnParticles
 from kernelfield.networks import MLP
@@ -32,8 +31,7 @@ class Perturbation(OnParticles):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        feature_tol: variance of each order, relative to its mean square, that may stay outside the basis.
-        gradient_tol: the same for gradients; three times `feature_tol` by default.
+        tol, directions, precision, save_at: as in `March`; all orders share their directions.
 
     Source: arXiv:2205.09653, appendix on perturbation theory. Its eq. 13 prints, for more than one hidden layer,
     the coefficients of gradient independence; those here are of the full theory.
@@ -48,7 +46,7 @@ class Perturbation(OnParticles):
     """
 
     def check(self, network: Any, problem: Problem, training: Any) -> None:
-        """Raise ValueError if an activation is not smooth, or there are too few particles."""
+        """Raise ValueError if an activation is not smooth."""
         if not network.smooth:
             kinked = next(each.name for each in network.nonlinearities if not each.smooth)
             raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
@@ -68,11 +66,6 @@ class Perturbation(OnParticles):
             solved = closed_form(network, problem, training)
             return Solution(network, problem, training, self, **solved, exact=True)
         return super().run(network, problem, training, fields_at, progress, checkpoint)
-
-    def tolerances(self, network: Any) -> tuple[float, float]:
-        """Feature and gradient tolerance, defaults filled in: gamma0 does not matter."""
-        feature_tol = self.feature_tol or 1e-5
-        return feature_tol, self.gradient_tol or min(3 * feature_tol, 0.1)
 
     def step(self, network: Any, problem: Problem, training: Any) -> Step:
         """A step on power series."""
@@ -110,17 +103,13 @@ class Perturbation(OnParticles):
 class SeriesStep(Step):
     """A step on power series in gamma0."""
 
-    def begin(self, state: Any, constants: Constants) -> Any:
-        """What is learned becomes a series, whose higher orders are zero at initialization."""
-
-        def lifted(side: Side) -> Side:
-            learned = jnp.zeros((ORDERS, *side.W.shape), side.W.dtype)
-            scale = jnp.zeros(ORDERS, side.basis.scale.dtype)
-            return side._replace(W=Series(learned) + side.W, basis=side.basis._replace(scale=scale))
-
-        return each_side(lifted, state)
-
     orders: ClassVar[int] = ORDERS
+
+    def paced(self, constants: Constants, rate: Any) -> Series:
+        """The rates at first order."""
+        return Series(
+            jnp.zeros((ORDERS, *rate.shape), constants.data.dtype).at[1].set(rate.astype(constants.data.dtype))
+        )
 
 
 def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray, np.ndarray]:

@@ -151,7 +151,7 @@ def initial_kernels(network: Any, problem: Problem) -> Initial:
         NotConverged: an average is not known in closed form, and not smooth.
         ValueError: the lazy limit of a layer is not known.
     """
-    x = network.coordinates(problem)
+    x, _ = network.coordinates(problem)
     K = np.tensordot(x, x, axes=(-1, -1))
     _, traces = network.layers.lazy_forward(K)
     _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
