@@ -25,7 +25,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gammas", nargs="+", type=float, default=[0.0, 1.0])
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--feature-tol", type=float, default=0.03)
     parser.add_argument("--width", type=int, default=1024)
     given = parser.parse_args()
     images, labels = load_digits(return_X_y=True)
@@ -41,7 +40,7 @@ def main() -> None:
         print(f"| {gamma0:g} | {width} | {' | '.join(cells)} |", flush=True)
 
     for gamma0 in given.gammas:
-        settings: dict[str, Any] = {"gamma0": gamma0, "steps": given.steps, "feature_tol": given.feature_tol}
+        settings: dict[str, Any] = {"gamma0": gamma0, "steps": given.steps}
         began = time.perf_counter()
         model = kf.InfiniteWidthClassifier(depth=2, activation="erf", random_state=0, **settings).fit(X, y)
         trained = time.perf_counter()

@@ -181,8 +181,7 @@ def least_time(sizes: dict[int, Peer], error: float, fewest: int = 1) -> tuple[f
 
 def truth_of(case: Case) -> Truth:
     """By marches of many particles and a third of the tolerances: two at least, and more within a minute."""
-    feature_tol, gradient_tol = kf.March().tolerances(case.network)
-    finer = {} if case.network.is_linear else {"feature_tol": feature_tol / 3, "gradient_tol": gradient_tol / 3}
+    finer = {} if case.network.is_linear else {"tol": kf.March().tol / 3, "directions": 64}
     mean, variance = {}, {}
     for kernels, kinds in tracked(case).items():
         runs: list[dict[str, np.ndarray]] = []

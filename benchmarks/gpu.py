@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 
 import kernelfield as kf
 from kernelfield.march import MarchRun
-from rate import machine_rate, operations
+from kernelfield.work import count
+from rate import machine_rate
 
 
 def images(points: int) -> kf.Problem:
@@ -36,8 +37,7 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=30.0, help="training time, learning rate times steps")
     parser.add_argument("--particles", type=int, default=8192)
     parser.add_argument("--replicates", type=int, default=4)
-    parser.add_argument("--feature-tol", type=float, default=1e-3)
-    parser.add_argument("--gradient-tol", type=float, default=1e-2)
+    parser.add_argument("--tol", type=float, default=5e-3)
     parser.add_argument("--precision", choices=["default", "highest"], default="default", help="of matrix products")
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
@@ -48,25 +48,24 @@ def main() -> None:
     problem = images(given.points)
     training = kf.GradientDescent(learning_rate=given.time / given.steps, steps=given.steps)
     print(
-        "| particles x replicates | tolerances | s | compilation s | loss | error % | distance % | directions "
+        "| particles x replicates | tol | s | compilation s | loss | error % | distance % | directions "
         "| TFLOP/s | part % |\n|---|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     before = None
     for part in (1, 3) if given.check else (1,):
-        tolerances = {"feature_tol": given.feature_tol / part, "gradient_tol": given.gradient_tol / part}
-        method = kf.March(particles=given.particles, replicates=given.replicates, kernels="none", **tolerances)
+        method = kf.March(particles=given.particles, replicates=given.replicates, kernels="none", tol=given.tol / part)
         run = MarchRun(method, network, problem, training, [])
         solution = run.solution(run.march_with_enough(lambda done, total: None))
         f, info = solution.estimate("predictions"), solution.info
         norm = np.linalg.norm(f.mean)
         distance = "" if before is None else f"{100 * np.linalg.norm(f.mean - before) / norm:.2f}"
         before = f.mean
-        ranks = run.replicates[0].directions
-        done = given.replicates * (given.steps + 1) * operations(given.points, method.particles, ranks)
+        ranks = info["feature_ranks"], info["gradient_ranks"]
+        done = given.replicates * (given.steps + 1) * 2 * count(run).products * method.particles
         reached = done / info["seconds_run"]
         print(
-            f"| {method.particles} x {method.replicates} | {method.feature_tol:.0e}, {method.gradient_tol:.0e} "
+            f"| {method.particles} x {method.replicates} | {method.tol:.0e} "
             f"| {info['seconds_run']:.1f} | {info['seconds_compile']:.1f} | {solution.loss[-1]:.4f} "
             f"| {100 * np.linalg.norm(f.se) / norm:.2f} | {distance} | {ranks} "
             f"| {reached / 1e12:.2f} | {100 * reached / rate:.0f} |",

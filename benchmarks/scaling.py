@@ -40,24 +40,6 @@ def ladder(name: str, sizes: list[int], timings: list[tuple[float, float, int]])
     return float(exponent)
 
 
-def directions() -> None:
-    """Print seconds against the number of directions, with points, particles and steps fixed."""
-    found = []
-    for tol in (1e-3, 1e-4, 1e-5, 1e-6):
-        training = kf.GradientDescent(learning_rate=12.0 / 50, steps=50)
-        method = kf.March(feature_tol=tol, gradient_tol=3 * tol)
-        runs = [kf.solve(NETWORK, gaussian(20, 40), training, method).info for _ in range(2)]
-        taken = min(run["seconds_run"] for run in runs)
-        count = sum(runs[0]["feature_ranks"] + runs[0]["gradient_ranks"])
-        largest = max(runs[0]["feature_ranks"] + runs[0]["gradient_ranks"])
-        print(
-            f"| directions, P=20 | {count} | {taken:.3f} | {runs[0]['seconds_compile']:.1f} | {largest} |", flush=True
-        )
-        found.append((count, taken))
-    counts, times = np.log(found).T
-    print(f"| directions, P=20 | exponent | {np.polyfit(counts, times, 1)[0]:.2f} | | |", flush=True)
-
-
 LADDERS = {
     "steps, P=5": ([50, 100, 200, 400, 800], lambda size: (gaussian(5, 20), size, kf.March())),
     "particles, P=5": ([1024, 2048, 4096, 8192, 16384], lambda size: (gaussian(5, 20), 50, kf.March(particles=size))),
@@ -75,7 +57,6 @@ def main() -> None:
     for name in parser.parse_args().ladders:
         sizes, settings = LADDERS[name]
         exponents[name] = ladder(name, sizes, [seconds(*settings(size)) for size in sizes])
-    directions()
     print()
     for name, exponent in exponents.items():
         if name.startswith("steps"):

@@ -40,12 +40,9 @@ def measured(
     case: Case, truth: Truth, particles: int, replicates: int, factor: float, runs: int
 ) -> tuple[float, dict[str, float]]:
     """Median seconds, and relative errors."""
-    feature_tol, gradient_tol = (factor * tol for tol in kf.March().tolerances(case.network))
     seconds, found = [], []
     for seed in range(runs + 1):
-        method = kf.March(
-            particles=particles, replicates=replicates, feature_tol=feature_tol, gradient_tol=gradient_tol, seed=seed
-        )
+        method = kf.March(particles=particles, replicates=replicates, tol=factor * kf.March().tol, seed=seed)
         solution = kf.solve(case.network, case.problem, case.training, method, progress=False)
         seconds.append(solution.info["seconds_run"])
         found.append(samples(solution))

@@ -36,7 +36,7 @@ def main() -> None:
         network = kf.MLP(depth=2, activation="tanh", gamma0=gamma0)
         rule = kf.SGD(learning_rate=rate, batch_size=50, epochs=given.epochs, schedule="cosine")
         methods = {
-            "March": kf.March(particles=given.particles, replicates=2, feature_tol=1e-2, gradient_tol=1e-1),
+            "March": kf.March(particles=given.particles, replicates=2),
             f"FiniteWidth, N = {given.width}": kf.FiniteWidth(width=given.width, seeds=4, kernels="none"),
         }
         for name, method in methods.items():

@@ -27,7 +27,7 @@ def solved(method):
     return kf.solve(network, problem, training, method, progress=False)
 
 
-march = kf.March(particles=1024, replicates=2, feature_tol=3e-3, kernels="features")
+march = kf.March(particles=1024, replicates=2, kernels="features")
 infinite = solved(march)
 finite = solved(kf.FiniteWidth(width=128, seeds=8, kernels="features"))
 static = solved(kf.StaticNTK())

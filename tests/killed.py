@@ -18,13 +18,8 @@ SETTINGS = {
     "network": kf.MLP(depth=1, activation="tanh", gamma0=3.0),
     "problem": kf.Problem(np.random.default_rng(0).standard_normal((3, 4)), [1.0, -1.0, 1.0]),
     "training": kf.GradientDescent(learning_rate=0.3, steps=40),
-    "method": kf.March(particles=64, replicates=1, feature_tol=3e-6),  # whose bases outgrow `little_room`
+    "method": kf.March(particles=64, replicates=1),
 }
-
-
-def little_room(points, *_):
-    """Of bases to begin with."""
-    return 8 * points
 
 
 def go_on(folder, cache):
@@ -33,7 +28,7 @@ def go_on(folder, cache):
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    march.SECONDS_BETWEEN_REPORTS, march.first_capacity = 0.0, little_room
+    march.SECONDS_BETWEEN_REPORTS = 0.0
     kf.solve(**SETTINGS, progress=False, checkpoint=folder, resume=True, checkpoint_every=0.0)
 
 

@@ -19,13 +19,11 @@ import kernelfield as kf
 from commands import CONFIG, exit_code
 from kernelfield.array_folders import ArrayFolders
 from kernelfield.cli import app
-from kernelfield.datasets import gaussian
-from kernelfield.engine.points import OutOfParticles
 from kernelfield.files import CannotWrite
 from kernelfield.identity import describe
 from kernelfield.layers import Activation, Dense, Readout
 from kernelfield.replicate import Replicate
-from killed import FORKED, SETTINGS, go_on, little_room, with_a_full_disk
+from killed import FORKED, SETTINGS, go_on, with_a_full_disk
 
 MLP, PROBLEM = SETTINGS["network"], SETTINGS["problem"]
 RULE = kf.GradientDescent(learning_rate=0.2, steps=8)
@@ -37,13 +35,6 @@ MARCH = kf.March(**SMALL)
 def solve(network=MLP, problem=PROBLEM, training=RULE, method=MARCH, folder=None, **kept):
     kept = {"checkpoint": folder, "resume": True} | kept if folder else kept
     return kf.solve(network, problem, training, method, progress=False, **kept)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def room():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kernelfield.march.first_capacity", little_room)
-        yield
 
 
 @contextlib.contextmanager
@@ -138,15 +129,6 @@ def test_a_run_that_is_killed_ten_times_is_as_if_it_had_not_been(tmp_path, whole
     assert not any(folder.glob("*tmp*"))
 
 
-def test_a_run_whose_bases_have_grown_goes_on_bit_for_bit(tmp_path, whole_of_forty_steps):
-    """Gaussian coordinates of bases that grew are not those of bases that were as large from the start."""
-    assert max(whole_of_forty_steps.info["feature_ranks"]) > 32
-    for step in (5, 39):
-        assert interrupted(step, **SETTINGS, folder=tmp_path / "ck").steps_done == step - 1
-    assert_same(solve(**SETTINGS, folder=tmp_path / "ck"), whole_of_forty_steps)
-    assert len(parts(tmp_path / "ck")) == 3
-
-
 @pytest.mark.parametrize(
     "training, method",
     [
@@ -162,44 +144,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(training, method, tmp_path):
     assert_same(solve(**run, folder=tmp_path / "ck"), solve(**run))
 
 
-def test_a_linear_run_that_ran_out_of_particles_goes_on_with_those_that_it_has_now(tmp_path, monkeypatch):
-    network, folder, march = kf.MLP(depth=1, activation="linear"), tmp_path / "ck", Replicate.march
-
-    def runs_out(self, stop, *rows):
-        if self.setup.particles == 176 and self.t >= 3:
-            raise OutOfParticles("more directions than 176 particles")
-        march(self, stop, *rows)
-
-    monkeypatch.setattr(Replicate, "march", runs_out)
-    assert interrupted(2, network, folder=folder).info["particles"] == 176
-    assert interrupted(4, network, folder=folder).info["particles"] == 352
-    assert parts(folder) == ["part000002"]
-    whole = solve(network)
-    monkeypatch.setattr(Replicate, "march", march)
-    assert_same(solve(network, folder=folder), whole)
-
-
-@pytest.mark.parametrize("plenty", ["kernelfield.march.largest", "kernelfield.replicate.Replicate._enlarged_bytes"])
-def test_a_run_that_runs_out_of_memory_keeps_what_it_did_and_goes_on_with_more(tmp_path, monkeypatch, plenty):
-    """Of records or of states: there is plenty for the other."""
-    run = {"problem": gaussian(12, 8), "network": kf.MLP(depth=1, activation="relu", gamma0=3.0)}
-    run["method"] = kf.March(particles=256, replicates=2)
-    folder, available = tmp_path / "ck", 10**12
-
-    def runs_short():
-        nonlocal available
-        available = 10_000
-
-    whole = solve(**run)
-    with after_step(2, runs_short), monkeypatch.context() as patch:
-        patch.setattr("kernelfield.memory.available", lambda: available)
-        patch.setattr(plenty, lambda *arguments: 0)
-        found = solve(**run, folder=folder, throw=False)
-    assert found.status.code == "out_of_memory" and "use fewer particles or replicates" in found.status.message
-    assert 1 <= found.steps_done < whole.steps_done
-    same = found.replicate_predictions == whole.replicate_predictions[:, : found.steps_done + 1]
-    assert same.all() and found.loss[-1] < found.loss[0]
-    assert_same(solve(**run, folder=folder), whole)
+def test_a_linear_run_that_began_again_with_more_room_goes_on_with_that(tmp_path):
+    network, folder = kf.MLP(depth=2, activation="linear"), tmp_path / "ck"
+    method = kf.March(directions=3)
+    stopped = interrupted(6, network, method=method, folder=folder)
+    assert stopped.info["directions"] > 3
+    assert_same(solve(network, method=method, folder=folder), solve(network, method=method))
 
 
 def test_a_finished_run_is_returned_at_once(kept, whole, monkeypatch):
@@ -216,7 +166,7 @@ def test_what_was_recorded_is_written_once(tmp_path):
     assert parts(folder) == [f"part{number:06d}" for number in range(1, 7)]
     assert [each.parent.name for each in folder.glob("part*/state")] == ["part000006"]
     sizes = [sum(file.stat().st_size for file in each.rglob("*")) for each in sorted(folder.glob("part*/rows"))]
-    assert max(sizes[1:]) < sizes[0]  # which has the Gaussian coordinates, and the state of row 0
+    assert max(sizes[1:]) < sizes[0]  # which has the state of row 0
 
 
 def test_a_checkpoint_that_is_removed_during_the_run_is_written_anew(tmp_path, whole):
@@ -267,8 +217,8 @@ def test_weights_that_are_shared_make_another_run():
 
 def test_another_format_is_refused(kept):
     file = next(kept.glob("part*/document/metadata"))
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    refused("has format 2; this version reads 1", folder=kept)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
+    refused("has format 1; this version reads 2", folder=kept)
 
 
 def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path, monkeypatch):
@@ -278,7 +228,7 @@ def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path
     refused("StaticNTK keeps no checkpoints", method=kf.StaticNTK(), folder=tmp_path / "ck")
     refused("checkpoint_every must be a number of seconds >= 0, got -1", folder=tmp_path / "ck", checkpoint_every=-1)
     refused("resume needs checkpoint, the folder to go on from", resume=True)
-    refused("particles must be at least 4 P", method=kf.March(particles=16), problem=kf.Problem(np.eye(5), np.ones(5)))
+    refused("save_at must be steps in 0..8", method=kf.March(save_at=[9]))
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r'a checkpoint needs orbax: pip install "kernelfield\[checkpoint\]"'):
         solve(folder=tmp_path / "ck")

@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "_cache_compilations", lambda: None)
     (tmp_path / "run.toml").write_text(CONFIG.format(rate=0.2))
     (tmp_path / "bad.toml").write_text(CONFIG.format(rate=0.2).replace("depth", "depht"))
-    (tmp_path / "few.toml").write_text(CONFIG.format(rate=0.2).replace("64", "16").replace("= 4", "= 9"))
+    (tmp_path / "few.toml").write_text(CONFIG.format(rate=0.2).replace("64", "17"))
     (tmp_path / "wild.toml").write_text(CONFIG.format(rate=1e9))
     (tmp_path / "broken.nc").write_text("not netcdf")
     return tmp_path
@@ -56,7 +56,10 @@ def files(folder):
     [
         (["solve", "none.toml", "-o", "a.nc"], "none.toml does not exist"),
         (["solve", "bad.toml", "-o", "a.nc"], "unknown argument 'depht' (did you mean 'depth'?)"),
-        (["solve", "few.toml", "-o", "a.nc"], "particles must be at least 4 P = 36, got 16"),
+        (
+            ["solve", "few.toml", "-o", "a.nc"],
+            "particles must be a power of two (Sobol points",
+        ),
         (["solve", "broken.nc", "-o", "a.nc"], "not valid TOML"),
         (["solve", "run.toml"], "Missing option '--output'"),
         (["solve", "-o", "a.nc"], "Missing argument 'CONFIG.toml'"),

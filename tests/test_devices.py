@@ -16,10 +16,10 @@ from kernelfield import devices
 from kernelfield.cli import app
 
 ON_SIX_DEVICES = """
-import json, math, re
+import json, re
 import jax, numpy as np
 import kernelfield as kf
-from kernelfield import devices, march, replicate
+from kernelfield import devices
 
 found = {}
 
@@ -42,8 +42,6 @@ def no_host(*arguments, **options):
     raise RuntimeError("no platforms that are present are cpu")
 
 jax.local_devices = no_host  # as where JAX_PLATFORMS=cuda
-march.first_capacity = lambda *_: 8  # too few for all that training meets
-replicate.rounded = lambda capacity, particles: min(8 * math.ceil(capacity / 8), particles)
 
 def mesh(count):
     return jax.set_mesh(jax.make_mesh((count,), ("particles",), devices=jax.devices()[:count]))
@@ -54,10 +52,10 @@ def count(hlo):
 
 def solved(activation, steps):
     problem = kf.Problem(np.random.default_rng(0).standard_normal((3, 4)), [1.0, -1.0, 1.0])
-    network = kf.MLP(depth=1, activation=activation)
+    network = kf.MLP(depth=2, activation=activation)
     training = kf.GradientDescent(learning_rate=0.3, steps=steps)
     begun = len(programs)
-    solution = kf.solve(network, problem, training, kf.March(particles=128, replicates=1), progress=False)
+    solution = kf.solve(network, problem, training, kf.March(particles=256, replicates=1), progress=False)
     hlo = [program.as_text() for program in programs[begun:]]
     return {
         "f": solution.replicate_predictions.tolist(),
@@ -71,7 +69,7 @@ def solved(activation, steps):
         "others": re.findall("all-gather|all-to-all|collective-permute|reduce-scatter", "".join(hlo)),
     }
 
-found["tanh"] = [solved("tanh", steps=6)]  # 128 particles: on one device of the six
+found["tanh"] = [solved("tanh", steps=6)]  # 256 particles: on one device of the six
 with mesh(4):
     found["tanh"].append(solved("tanh", steps=6))
 found["linear"] = solved("linear", steps=3)  # on all six
@@ -104,30 +102,27 @@ def test_particles_on_several_devices_are_those_on_one(six_devices):
         np.testing.assert_allclose(several[quantity], one[quantity], rtol=1e-5, atol=1e-6, err_msg=quantity)
 
 
-def test_bases_grow_on_several_devices(six_devices):
-    one, several = six_devices["tanh"]
-    assert len(one["devices"]) == len(several["devices"]) > 1  # a program for every size
-
-
 def test_linear_networks_on_all_devices_are_exact(six_devices):
     """Against the algebraic equations; of as many particles as devices can share."""
     several = six_devices["linear"]
-    assert set(several["devices"]) == {6} and several["particles"] == 180
+    assert set(several["devices"]) == {6} and several["particles"] % 6 == 0
     problem = kf.Problem(np.random.default_rng(0).standard_normal((3, 4)), [1.0, -1.0, 1.0])
-    network, training = kf.MLP(depth=1, activation="linear"), kf.GradientDescent(learning_rate=0.3, steps=3)
+    network, training = kf.MLP(depth=2, activation="linear"), kf.GradientDescent(learning_rate=0.3, steps=3)
     exact = kf.solve(network, problem, training, kf.DeepLinear(), progress=False)
     np.testing.assert_allclose(several["f"], exact.replicate_predictions, rtol=0, atol=1e-12)
     np.testing.assert_allclose(several["Phi"], exact.feature_kernel(layer=1, t=-1), rtol=0, atol=1e-12)
 
 
 def test_devices_add_up_coordinates_and_gather_nothing(six_devices):
+    """A device has whole blocks of the tails, which then need no traffic."""
     for each in (six_devices["tanh"][1], six_devices["linear"]):
         assert each["sums"] and not each["others"]
-        assert not [line for line in each["sums"] if f",{each['particles']}]" in line.partition(" all-reduce(")[0]]
+    whole = six_devices["tanh"][1]
+    assert not [line for line in whole["sums"] if f",{whole['particles']}]" in line.partition(" all-reduce(")[0]]
 
 
 def test_particles_that_devices_cannot_share_are_refused(six_devices):
-    assert six_devices["uneven"] == "particles must be a multiple of the 6 devices they are split over, got 128"
+    assert six_devices["uneven"] == "particles must be a multiple of the 6 devices they are split over, got 256"
 
 
 def test_processes_that_nobody_names_are_found_on_clusters_alone(six_devices):

@@ -124,7 +124,6 @@ WRONG = {
     "not finite": lambda folder: kf.Problem([[np.nan, 1.0]], [1.0]),
     "lengths": lambda folder: kf.Problem(np.eye(3), [1.0, -1.0]),
     "power of two": lambda folder: kf.March(particles=1000),
-    "few particles": lambda folder: solved(kf.March(particles=16), y=np.ones(8), activation="tanh"),
     "kink": lambda folder: solved(kf.Perturbation(), activation="relu"),
     "not linear": lambda folder: solved(kf.DeepLinear(), activation="tanh"),
     "flow": lambda folder: solved(kf.DeepLinear(), training=kf.GradientFlow(time=1.0, steps=3)),

@@ -268,7 +268,7 @@ def test_kernels_are_recorded_where_asked():
     np.testing.assert_array_equal(some.predictions, every.predictions)
     np.testing.assert_allclose(some.feature_kernel(1, 2), every.feature_kernel(1, 2), atol=1e-4)
     np.testing.assert_allclose(some.ntk([2, 12]), every.ntk([2, 12]), atol=1e-3)
-    with pytest.raises(ValueError, match=r"kernels of step 3 were not recorded, of steps 0, 2, 12 they were: see save_at"):
+    with pytest.raises(ValueError, match=r"kernels of step 3 were not recorded, of steps 0, 2, 12 they were"):
         some.gradient_kernel(1, 3)
     with pytest.raises(ValueError, match=r"save_at must be steps in 0\.\.12"):
         march(save_at=[13])
@@ -377,7 +377,6 @@ def test_interruption_keeps_what_was_computed():
     assert solution.status.code == "interrupted"
     assert 4 <= solution.steps_done < 4000
     assert len(solution.predictions) == solution.steps_done + 1
-
 
 
 def test_interruption_before_the_first_step_is_a_keyboard_interrupt(monkeypatch):

@@ -83,8 +83,13 @@ def test_weights_sum_to_one_and_stay_as_they_are():
         (lambda: kf.March(particles=15), "March: particles must be greater than or equal to 16, got 15"),
         (lambda: kf.March(replicates=0), "March: replicates must be greater than or equal to 1, got 0"),
         (lambda: kf.March(seed=-1), "March: seed must be greater than or equal to 0, got -1"),
-        (lambda: kf.March(feature_tol=0), "March: feature_tol must be greater than .*, got 0"),
-        (lambda: kf.March(gradient_tol=1), "March: gradient_tol must be less than 1, got 1"),
+        (lambda: kf.March(tol=0), "March: tol must be greater than 0, got 0"),
+        (lambda: kf.March(tol=1), "March: tol must be less than 1, got 1"),
+        (
+            lambda: kf.March(particles=96),
+            r"particles must be a power of two \(Sobol points, .*, got 96",
+        ),
+        (lambda: kf.March(directions=0), "March: directions must be .* 1, got 0"),
         (lambda: kf.March(kernels="some"), "March: kernels must be .*, got 'some'"),
         (lambda: kf.FiniteWidth(width=0), "FiniteWidth: width must be .* 1, got 0"),
         (lambda: kf.FiniteWidth(width=4, seeds=0), "FiniteWidth: seeds must be .* 1, got 0"),
@@ -100,11 +105,6 @@ def solved(particles=64, fields_at=(0, -1)):
     training = kf.GradientDescent(learning_rate=0.1, steps=2)
     method = kf.March(particles=particles, replicates=1)
     return kf.solve(kf.MLP(depth=1), problem, training, method, fields_at=fields_at, progress=False)
-
-
-def test_too_few_particles_for_the_data_are_named():
-    with pytest.raises(ValueError, match=r"particles must be at least 4 P = 20, got 16"):
-        solved(particles=16)
 
 
 def test_steps_of_fields_outside_training_are_named():

@@ -53,10 +53,9 @@ def both():
     problem = kf.Problem(rng.standard_normal((4, 6)), [1.0, -1.0, 1.0, -1.0])
     network, training = kf.MLP(depth=2, activation="tanh"), kf.GradientDescent(learning_rate=0.2, steps=80)
     whole = kf.solve(network, problem, training, kf.March(particles=256, replicates=2), progress=False)
-    tolerances = [march.TIME_TOL * tol for tol in whole.method.tolerances(network)]
     features, gradients = (
-        tuple(slim(factor, tol, large=0) if factor.shape[1] > 1 else factor for factor in factors)
-        for factors, tol in zip((whole.feature_factors, whole.gradient_factors), tolerances, strict=True)
+        tuple(slim(factor, march.TIME_TOL, large=0) if factor.shape[1] > 1 else factor for factor in factors)
+        for factors in (whole.feature_factors, whole.gradient_factors)
     )
     return whole, replace(whole, feature_factors=features, gradient_factors=gradients)
 

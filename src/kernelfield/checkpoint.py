@@ -211,9 +211,10 @@ class _Written:
     rows: frozenset[int] = frozenset()
     fields: frozenset[int] = frozenset()
     states: frozenset[int] = frozenset()
+    starts: frozenset[int] = frozenset()
 
 
-BY_STEP = ("rows", "fields", "states")
+BY_STEP = ("rows", "fields", "states", "starts")
 
 
 def _written(replicate: Replicate) -> _Written:
@@ -259,7 +260,8 @@ def _trees(replicate: Replicate) -> dict[str, Any]:
     if replicate.step.orders > 1:
         outputs = jax.eval_shape(functools.partial(replicate.step, constants), state, pace)[1]
     kept = change_images(lambda images: images._replace(velocity=None), state.layers)
-    found = {"outputs": outputs, "rows": row.row, "fields": row.fields, "states": kept, "state": replicate.all_state}
+    found: dict[str, Any] = {"outputs": outputs, "rows": row.row, "fields": row.fields, "states": kept, "starts": 0}
+    found["state"] = replicate.all_state
     return {name: jax.tree.structure(tree) for name, tree in found.items()}
 
 
@@ -278,6 +280,7 @@ def _restore(
             name,
             {int(t): trees[name].unflatten(part) for each in rows for t, part in each[name].items()},
         )
+    replicate.starts = {t: replicate.placed(start) for t, start in replicate.starts.items()}
     replicate.restore(*trees["state"].unflatten(state))
     for name, value in counters.items():
         setattr(replicate, name, value)

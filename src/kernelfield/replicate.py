@@ -381,10 +381,9 @@ class Replicate:
         self.rows: dict[int, Row] = {}  # by step
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
-        self.starts: Any = None  # phi of all points at initialization, where batches are gathered from it
+        self.starts: dict[int, Any] = {}  # at 0, phi of all points at initialization, which batches are gathered from
         self.seconds_compile = 0.0
-        self.state = placement.made(lambda: jax.tree.map(jnp.asarray, self._initial_state()))
-        self.bases = placement.made(lambda: jax.tree.map(jnp.asarray, recorder.bases(setup)))
+        self.state, self.bases = self.placed(self._initial_state()), self.placed(recorder.bases(setup))
 
     def march(self, stop: int, kernels_at: Sequence[int], fields_at: Sequence[int], states_at: Sequence[int]) -> None:
         """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep kernels, fields or states."""
@@ -419,9 +418,11 @@ class Replicate:
 
     def restore(self, state: Any, bases: Any) -> None:
         """Go on from such a state."""
-        self.state, self.bases = (
-            self.placement.made(lambda tree=tree: jax.tree.map(jnp.asarray, tree)) for tree in (state, bases)
-        )
+        self.state, self.bases = self.placed(state), self.placed(bases)
+
+    def placed(self, tree: Any) -> Any:
+        """A tree of NumPy arrays on the devices."""
+        return self.placement.made(lambda: jax.tree.map(jnp.asarray, tree))
 
     @property
     def batched(self) -> bool:
@@ -469,15 +470,14 @@ class Replicate:
 
     def _descend(self, primes: bool = False) -> None:
         """One compiled call for updates on the next batches, before row t."""
-        if self.starts is None and not primes and self._keeps_starts:
-            self.starts = self._blocks(at_start, self.drawn_from.data)
+        if not self.starts and not primes and self._keeps_starts:
+            self.starts[0] = self._blocks(at_start, self.drawn_from.data)
         start = self.updates
         count = 1 if primes else min(CHUNK, self.t * self.schedule.per_row - self.updates)
         paces, batches = self.schedule.paces(start, learns=not primes), self.schedule.drawn(start)
         numbers = jnp.asarray(0), jnp.asarray(count)
-        now = self._run(
-            descend, (self.step,), self.drawn_from, self.state, self.starts, batches, paces, *numbers, donated=1
-        )
+        arguments = self.drawn_from, self.state, self.starts.get(0), batches, paces, *numbers
+        now = self._run(descend, (self.step,), *arguments, donated=1)
         self.state = now.state
         if not primes:
             self.alive, self.updates = bool(now.alive), self.updates + int(now.done)
@@ -487,7 +487,7 @@ class Replicate:
         """Whether the initial fields of all points fit where they are kept."""
         data = self.drawn_from.data
         sites = math.prod(data.shape[1:-1])
-        return len(data) * sites * self.setup.particles * data.dtype.itemsize <= KEPT
+        return not self.step.decays and len(data) * sites * self.setup.particles * data.dtype.itemsize <= KEPT
 
     def _predicted(self) -> np.ndarray:
         """f of all points, in the state as it is."""

@@ -174,7 +174,7 @@ def test_the_scale_of_the_inputs_of_a_homogeneous_network(name, activation):
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_nothing_moves_without_an_error_signal(name):
-    double = {"feature_tol": 1e-7} if hasattr(CLAIMS[name].method, "feature_tol") else {}  # f of single precision: 1e-9
+    double = {"precision": "double"} if hasattr(CLAIMS[name].method, "directions") else {}  # single: 1e-9
     solution = solved(name, "tanh" if "tanh" in CLAIMS[name].activations else "linear", y=np.zeros(4), **double)
     np.testing.assert_allclose(solution.predictions, 0, atol=1e-9)
     np.testing.assert_allclose(solution.feature_kernel(2, -1), solution.feature_kernel(2, 0), atol=1e-6)

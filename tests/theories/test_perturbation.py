@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.engine.infinite_matrix import Images
 from kernelfield.engine.directions import Directions
+from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import WeightTrace
 from kernelfield.layers.base import traces as traces_of
 from kernelfield.march import MarchRun, OnParticles

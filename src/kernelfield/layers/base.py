@@ -165,9 +165,7 @@ class Setup:
         if self.block:
             seed = self._seed(len(self.populations), sum(len(each.lanes) for each in self.populations))
             tail = make_tail(matrices, self.particles, self.block, seed, self.dtype)
-        features, gradients = (
-            no_directions(rows, self.particles, self.dtype, self.orders) for rows in (lower, upper)
-        )
+        features, gradients = (no_directions(rows, self.particles, self.dtype, self.orders) for rows in (lower, upper))
         return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
 
     def dealt(self, state: State) -> State:
