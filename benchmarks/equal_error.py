@@ -10,15 +10,14 @@ with the bias fitted over all widths and the variance measured at each; an ensem
 M(N) times the measured seconds of one network, vmapped over seeds. So has the mean over R replicates of a march, at
 each of a ladder of particles, with the bias of each measured too: its time is the least over particles of R(S) times
 the measured seconds, with two replicates at least, for there to be an error bar. Both run in float32 and record no
-kernels; Phi is that of the fields of the last step, and for G the march tracks gradients. The truth is a march with
-many particles and a third of the tolerances. Compilation is left out. Errors are relative Frobenius norms of
+kernels; Phi and G are those of the fields of the last step. The truth is a march with many particles and a third of the
+tolerance. Compilation is left out. Errors are relative Frobenius norms of
 predictions over all steps, and of the final feature and gradient kernels over all layers.
 
 Where the march is not far ahead: where an error of some percent is enough, which a few networks have too; a network of
-one hidden layer costs next to nothing; gradients of ReLU units span a thousand directions, which the march has to
-carry; kernels of some networks have hardly any bias. It is far ahead where a small error asks for wide networks, and
-where the theory is exact. Half the error costs the march four times the seconds, and an ensemble that is held up by its
-bias eight times: twice the width too.
+one hidden layer costs next to nothing; kernels of some networks have hardly any bias. It is far ahead where a small
+error asks for wide networks, and where the theory is exact. Half the error costs the march four times the seconds, and
+an ensemble that is held up by its bias eight times: twice the width too.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ from cases import Case, equal_error_cases
 from goals import goal
 from processes import alone
 
-PARTICLES = {"none": (256, 1024, 4096, 8192, 16384), "all": (1024, 4096)}  # by the kernels that are tracked
+PARTICLES = {"none": (256, 1024, 4096, 8192, 16384)}  # by the kernels that are tracked
 WIDTHS = {64: 4096, 128: 2048, 256: 512, 512: 128, 1024: 32, 2048: 8}  # width -> seeds that measure it
-TRACKED = {"none": ("f", "Phi"), "all": ("G",)}  # what a march that tracks these kernels is timed for
+TRACKED = {"none": ("f", "Phi", "G")}  # what a march that tracks these kernels is timed for
 TRACKED_LINEAR = {"none": ("f",), "all": ("Phi", "G")}  # whose fields are known exactly, but not as samples
 ERRORS = {"f": (0.01, 0.003, 0.001), "Phi": (0.01, 0.003), "G": (0.01, 0.003)}
 HEADLINE = 0.001
@@ -121,7 +120,6 @@ def marches(case: Case, truth: Truth, sizes: Sequence[int] | None = None) -> dic
                     throw=False,
                 )
                 for seed in range(RUNS + 1)
-                if case.problem.points * 4 <= particles
             ][1:]  # the first one compiles
             if not runs or any(run.status.code != "ok" for run in runs):
                 continue

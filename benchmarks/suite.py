@@ -37,6 +37,8 @@ class Section:
 
 SECTIONS = {
     "ensembles": Section("Time to the same error: finite networks", ("equal_error.py",)),
+    "many": Section("Time to the same error: many points", ("many_points.py",)),
+    "points": Section("Cost against the number of points", ("points.py",)),
     "alternating": Section("Time to the same error: alternating Monte Carlo", ("table1.py", "--ratios")),
     "notebook": Section("Time to the same error: the notebook of the paper's authors", ("notebook.py",)),
     "scaling": Section("Time against steps, particles, points and directions", ("scaling.py",)),

@@ -128,7 +128,7 @@ class _InfiniteWidth(BaseEstimator):
             rule = GradientDescent(learning_rate=self.learning_rate_, steps=steps, momentum=self.momentum)
             march = March(particles=self.particles, replicates=self.replicates, seed=seed, kernels="none")
             method = march if self.gamma0_ else StaticNTK()
-            solution = solve(network, problem, rule, method, fields_at=(-1,), throw=False)
+            solution = solve(network, problem, rule, method, fields_at=() if self.gamma0_ else (-1,), throw=False)
             code, rises = solution.status.code, np.diff(solution.loss).max(initial=0)
             overshot = code == "diverged" or (code == "ok" and rises > OVERSHOOTS * problem.initial_loss)
             if overshot and self.learning_rate == "auto" and self.learning_rate_ > least:

@@ -13,6 +13,7 @@ from kernelfield.progress import bar
 from kernelfield.solution import Interrupted, Solution, SolveError, Status
 from kernelfield.training import GradientDescent, OnlineSGD, Training
 
+FEW = 1000  # points whose fields are kept by default
 EXTRAS = {
     "losses": "other losses than the mean squared error",
     "outputs": "networks of several outputs",
@@ -49,7 +50,7 @@ def solve(
     training: Training,
     method: Method | None = None,
     *,
-    fields_at: Sequence[int] = (0, -1),
+    fields_at: Sequence[int] | None = None,
     progress: bool = True,
     throw: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -63,7 +64,8 @@ def solve(
         problem: inputs (P, D) and targets (P,).
         training: how it learns; its steps are the time axis of the Solution.
         method: March() by default.
-        fields_at: steps at which activation distributions are recorded (negative from the end).
+        fields_at: steps at which activation distributions are recorded (negative from the end), and states to predict
+            from. By default the first and the last, and of problems of more than 1,000 points the state of the last.
         progress: show a progress bar on runs over two seconds.
         throw: raise when a run fails; otherwise return what it computed, with its status.
         checkpoint: folder in which March, GradientIndependence and Perturbation keep what they have done, so that a run
@@ -88,12 +90,13 @@ def solve(
         >>> bool(solution.loss[-1] < solution.loss[0])
         True
     """
-    last = training.steps
+    last, solver = training.steps, cast(Method, method or March())
+    if fields_at is None:
+        fields_at = (0, -1) if problem.points <= FEW else () if method is None or isinstance(method, March) else (-1,)
     outside = [step for step in fields_at if not -last - 1 <= step <= last]
     if outside:
         raise ValueError(f"fields_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
     steps = sorted({step % (last + 1) for step in fields_at})
-    solver = cast(Method, method or March())
     check_input(network, problem, training, solver)
     kept = _kept(solver, checkpoint, resume, checkpoint_every)
     with bar(type(solver).__name__, progress) as report:
