@@ -277,9 +277,18 @@ def test_kernels_are_recorded_where_asked():
 # --- nothing is dropped, however little moves
 
 
-@pytest.mark.parametrize(("activation", "depth"), [("tanh", 1), ("tanh", 3), ("relu", 3)])
-@pytest.mark.parametrize("small", [1e-2, 1e-5, 1e-8])
-@pytest.mark.parametrize("what", ["targets", "gamma0"])
+@pytest.mark.parametrize(
+    ("activation", "depth", "small", "what"),
+    [
+        ("tanh", 3, 1e-2, "targets"),
+        ("tanh", 1, 1e-4, "targets"),
+        ("tanh", 3, 1e-8, "targets"),
+        ("relu", 3, 1e-5, "targets"),
+        ("relu", 1, 1e-8, "targets"),
+        ("tanh", 3, 1e-6, "gamma0"),
+        ("relu", 3, 1e-6, "gamma0"),
+    ],
+)
 def test_small_targets_and_small_gamma0_are_the_lazy_limit(activation, depth, small, what):
     """f(c y) / c and f(gamma0) tend to the predictions of the static kernel."""
     settings = {"gamma0": small} if what == "gamma0" else {"y": small * Y}

@@ -20,7 +20,7 @@ from kernelfield.layers.bias import BiasTrace
 from kernelfield.layers.weights import Weights
 
 
-class Row(NamedTuple):
+class RecordedRow(NamedTuple):
     """What is recorded of one step.
 
     Attributes:
@@ -75,7 +75,7 @@ class Recorder:
             "gradients": empty(below if self.gradients else []),
         }
 
-    def record(self, bases: dict[str, dict[int, Directions]], passed: Any) -> tuple[Any, Row]:
+    def record(self, bases: dict[str, dict[int, Directions]], passed: Any) -> tuple[Any, RecordedRow]:
         """The bases after they have met what passed, and the row."""
         features, gradients = dict(bases["features"]), dict(bases["gradients"])
         F: list[Fields] = []
@@ -99,7 +99,7 @@ class Recorder:
             pairs.append(Pair(here, G))
         tangent = tangent_kernel(self.layers, pairs, pairs) if self.tangent and self.gradients else None
         left_out = jnp.max(jnp.stack(left)) if left else None
-        return {"features": features, "gradients": gradients}, Row(tuple(F), tuple(kept), tangent, left_out)
+        return {"features": features, "gradients": gradients}, RecordedRow(tuple(F), tuple(kept), tangent, left_out)
 
     def _met(self, basis: Directions, x: Fields) -> tuple[Directions, Fields]:
         return represent(basis, x, jnp.ones(len(leading(x))), self.tol)

@@ -21,7 +21,7 @@ from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import FieldTrace, Readout, Sequential, Setup, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
-from kernelfield.recorder import Recorder, Row
+from kernelfield.recorder import Recorder, RecordedRow
 from kernelfield.training import Batches
 
 State = TypeVar("State")
@@ -254,7 +254,7 @@ class Look(NamedTuple):
     """Bases of the recorder, its row, fields at activations, and the states of the layers where they met directions."""
 
     bases: Any
-    row: Row
+    row: RecordedRow
     fields: tuple[FieldTrace, ...]
     layers: tuple | None = None
 
@@ -378,7 +378,7 @@ class Replicate:
         self.recorder, self.drawn_from, self.placement = recorder, drawn_from or constants, placement
         self.t, self.updates, self.alive, self.primed = 0, 0, True, False
         self.outputs: list[np.ndarray] = []  # f of rows in a row
-        self.rows: dict[int, Row] = {}  # by step
+        self.rows: dict[int, RecordedRow] = {}  # by step
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
         self.states: dict[int, Any] = {}
         self.starts: dict[int, Any] = {}  # at 0, phi of all points at initialization, which batches are gathered from

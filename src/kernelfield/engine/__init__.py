@@ -1,5 +1,5 @@
-"""Infinite width in linear time: Gaussian coordinates, bases of visited directions, the infinite matrix.
+"""Infinite width on particles: Gaussian coordinates, leading directions, the tail, the infinite matrix.
 
-Nothing here knows an architecture. Read `points`, `basis`, `infinite_matrix` in this order; `visitors` is for new data,
-and `slabs` does their products.
+Nothing here knows an architecture or a training rule. Read `points`, `directions`, `tail` and `infinite_matrix` in this
+order; `series` are fields as power series in gamma0.
 """
