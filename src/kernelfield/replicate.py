@@ -21,7 +21,7 @@ from kernelfield.engine.series import Fields, leading, linear
 from kernelfield.layers import FieldTrace, Readout, Sequential, Setup, Space, WeightTrace
 from kernelfield.layers.base import traces
 from kernelfield.losses import LOSSES, Loss
-from kernelfield.recorder import Recorder, RecordedRow
+from kernelfield.recorder import RecordedRow, Recorder
 from kernelfield.training import Batches
 
 State = TypeVar("State")
