@@ -267,3 +267,28 @@ def test_a_file_without_what_predicts_says_so(small_solution, tmp_path):
     with pytest.raises(ValueError, match="March left no state"):
         back.save(tmp_path / "again.nc", predictor=True)
     assert not (tmp_path / "again.nc").exists()
+
+
+def test_settings_that_are_gone_do_not_keep_a_file_from_being_read(tmp_path):
+    """Of a march with tolerances for features and gradients, whose states nobody can continue."""
+    problem, training = kf.Problem(np.eye(3), [1.0, -1.0, 1.0]), kf.GradientDescent(learning_rate=0.2, steps=2)
+    solution = kf.solve(kf.MLP(depth=1), problem, training, kf.March(particles=64, replicates=2), progress=False)
+    solution.save(tmp_path / "old.nc", predictor=True)
+    with h5py.File(tmp_path / "old.nc", "r+") as file:
+        settings = json.loads(file.attrs["settings"])
+        settings["method"] = {"class": "March", "particles": 64, "feature_tol": 1e-5, "gradient_tol": None}
+        file.attrs["settings"] = json.dumps(settings)
+        file.attrs["info"] = json.dumps({"particles": 64})
+    again = kf.load(tmp_path / "old.nc")
+    np.testing.assert_array_equal(again.ntk(), solution.ntk())
+    with pytest.raises(ValueError, match="left no state to predict from"):
+        again.predict(np.eye(3))
+
+
+def test_kernels_of_some_steps_are_refused(tmp_path):
+    problem, training = kf.Problem(np.eye(3), [1.0, -1.0, 1.0]), kf.GradientDescent(learning_rate=0.2, steps=4)
+    method = kf.March(particles=64, replicates=2, save_at=[-1])
+    solution = kf.solve(kf.MLP(depth=1), problem, training, method, progress=False)
+    with pytest.raises(ValueError, match="kernels of some steps alone cannot be stored: solve without save_at"):
+        solution.save(tmp_path / "some.nc")
+    assert not any(tmp_path.iterdir())

@@ -208,8 +208,13 @@ class March(OnParticles):
             kernels = "all" if problem.points <= RECORDED else "none"
         return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs is None)
 
-    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> MarchPredictor:
-        """What a run of a Solution without it had left to predict with, given its `arrays`."""
+    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> MarchPredictor | None:
+        """What a run of a Solution without it had left to predict with, given its `arrays`.
+
+        None of a file whose states are of bases that dropped directions.
+        """
+        if "directions" not in solution.info:
+            return None
         run = MarchRun(self, solution.network, solution.problem, solution.training, ())
         run.directions = solution.info["directions"]
         setups = [run.setup(int(number)) for number in arrays["replicates"]]

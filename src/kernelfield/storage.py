@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import xarray
 
 FORMAT, SCHEMA = "kernelfield.Solution", 6
+RETIRED = ("feature_tol", "gradient_tol")  # settings of methods on particles, before `tol`
 PREDICTOR = "predictor"  # group of what is left to predict with, which readers may ignore
 HEADERS = 2**20  # bytes of a file beside its arrays, at most
 _KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
@@ -160,10 +161,12 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         and neuron_l; of several outputs also output and sample_output.
 
     Raises:
-        ValueError: for a custom activation, loss or schedule, which cannot be stored.
+        ValueError: for a custom activation, loss or schedule, or kernels of some steps alone, which cannot be stored.
     """
     import xarray
 
+    if solution.kernel_steps is not None:
+        raise ValueError("kernels of some steps alone cannot be stored: solve without save_at, or with kernels='none'")
     outputs = OUTPUT_DIMS[solution.problem.y.ndim]
     variables: dict[str, Any] = {
         "X": _variable(INPUT_DIMS[solution.problem.X.ndim], solution.problem.X, "inputs"),
@@ -396,6 +399,8 @@ def _restored(settings: dict[str, Any]) -> Any:
         raise ValueError("it was trained by GradientDescent(batch=...), which is SGD now: solve it again")
     if cls is GradientDescent:
         values.pop("seed", None)
+    for retired in RETIRED:
+        values.pop(retired, None)
     return cls(**values)
 
 
