@@ -185,7 +185,7 @@ class March(OnParticles):
         seed: of the scrambles.
         tol: part of a field's mean square that a direction must have to be treated exactly; a fast pseudo-Gaussian
             matrix says what W(0) does to all others. No accuracy is lost by it: it trades directions against particles.
-        directions: the most directions of a field that are treated exactly; 24 to 64 by default, by the number of
+        directions: the most directions of a field that are treated exactly; 24 to 48 by default, by the number of
             points. Those beyond are left to that matrix, and not learned: `info` of the Solution tells.
         precision: of fields, "single" or "double"; "auto" is single where gamma0 times the size of the error signal is
             1e-4 or more: features move by that, and rounding of their change is the error (0.03 % there).
