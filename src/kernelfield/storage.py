@@ -165,7 +165,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     """
     import xarray
 
-    if solution.kernel_steps is not None:
+    if solution.kernel_steps:
         raise ValueError("kernels of some steps alone cannot be stored: solve without save_at, or with kernels='none'")
     outputs = OUTPUT_DIMS[solution.problem.y.ndim]
     variables: dict[str, Any] = {
