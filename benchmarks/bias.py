@@ -4,22 +4,36 @@
 
 The truth is a march with many particles and small tolerances. All numbers are relative to its norm, in percent:
 `sd` of one replicate, and the `bias` of the mean over many (the noise of both subtracted in squares; `noise` says
-below which bias nothing is seen).
+below which bias nothing is seen). In the rows with tail "dense" a matrix of independent Gaussian numbers takes the
+place of every tail.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import kernelfield as kf
 from cases import Case, coverage_cases
+from kernelfield.layers import base
+from kernelfield.engine.tail import Tail
 
 # particles, tol and directions, 0 for as many as usual
-SETTINGS = [(4096, 5e-3, 0), (4096, 5e-2, 0), (4096, 1e-3, 64), (1024, 5e-3, 0)]
+SETTINGS = [(4096, 5e-3, 0), (4096, 5e-2, 0), (4096, 1e-3, 64), (1024, 5e-3, 0), (1024, 5e-3, 0, "dense")]
 NAMES = [case.name for case in coverage_cases()]
 TRUTH = (65536, 1e-3, 64)
+RUNS = 48
+
+
+def dense_tail(places: int, particles: int, block: int, seed: np.random.SeedSequence, dtype: type) -> Tail:
+    """A tail of one block, with independent Gaussian numbers."""
+    core = np.random.default_rng(seed).standard_normal((places, particles, particles)) / np.sqrt(particles)
+    signs: Any = np.ones((places, particles), dtype)
+    return Tail(core.astype(dtype), signs, signs)
 
 
 def samples(case: Case, particles: int, replicates: int, tol: float, directions: int, seed: int) -> dict:
@@ -43,24 +57,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=NAMES, default=NAMES)
     chosen = parser.parse_args().cases
-    print("| case | particles | tol | directions | quantity | sd % | bias % | noise % |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print("| case | particles | tail | tol | directions | quantity | sd % | bias % | noise % |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for case in coverage_cases():
         if case.name not in chosen:
             continue
         truth = samples(case, TRUTH[0], 8, *TRUTH[1:], seed=10**6)
-        for particles, tol, directions in SETTINGS:
-            found = samples(case, particles, 48, tol, directions, seed=7)
+        for particles, tol, directions, *dense in SETTINGS:
+            with mock.patch.object(base, "make_tail", dense_tail) if dense else nullcontext():
+                found = samples(case, particles, RUNS, tol, directions, seed=7)
             for name, values in found.items():
                 true, norm = truth[name], np.linalg.norm(truth[name].mean(axis=0)) / 100
-                noise2 = np.sum(values.var(axis=0, ddof=1)) / 48 + np.sum(true.var(axis=0, ddof=1)) / 8
+                noise2 = np.sum(values.var(axis=0, ddof=1)) / RUNS + np.sum(true.var(axis=0, ddof=1)) / 8
                 bias2 = np.sum((values.mean(axis=0) - true.mean(axis=0)) ** 2) - noise2
                 figures = np.sqrt([np.sum(values.var(axis=0, ddof=1)), max(0.0, bias2), noise2]) / norm
                 numbers = " | ".join(f"{figure:.3f}" for figure in figures)
-                print(
-                    f"| {case.name} | {particles} | {tol:g} | {directions or 'usual'} | {name} | {numbers} |",
-                    flush=True,
-                )
+                which = f"{particles} | {'dense' if dense else 'fast'} | {tol:g} | {directions or 'usual'}"
+                print(f"| {case.name} | {which} | {name} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,8 @@ def coverage_cases() -> list[Case]:
         _case("gaussian-tanh3", gaussian(5, 20, seed=1), "tanh", 3, 1.0, 0.3, 40),
         _case("gaussian-relu2-rich", gaussian(5, 20, seed=1), "relu", 2, 2.0, 0.2, 40),
         _case("digits-erf2", digits(10), "erf", 2, 1.0, 0.2, 40, tuned=False),
+        _case("digits-P20-tanh3", digits(20), "tanh", 3, 1.0, 0.15, 40, tuned=False),
+        _case("digits-P100-relu2", digits(100), "relu", 2, 1.0, 0.15, 40, tuned=False),
     ]
 
 
