@@ -19,8 +19,8 @@ import numpy as np
 
 import kernelfield as kf
 from cases import Case, coverage_cases
-from kernelfield.layers import base
 from kernelfield.engine.tail import Tail
+from kernelfield.layers import base
 
 # particles, tol and directions, 0 for as many as usual
 SETTINGS = [(4096, 5e-3, 0), (4096, 5e-2, 0), (4096, 1e-3, 64), (1024, 5e-3, 0), (1024, 5e-3, 0, "dense")]

@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import kernelfield as kf
-from kernelfield.march import MarchRun
-from kernelfield.work import count
+from kernelfield.march.march import MarchRun
+from kernelfield.march.work import count
 from rate import machine_rate
 
 

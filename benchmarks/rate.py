@@ -2,7 +2,7 @@
 
     python benchmarks/rate.py
 
-Counted are the products that a step makes of fields: with leading directions, images and tails (`kernelfield.work`),
+Counted are the products that a step makes of fields: with leading directions, images and tails (`kernelfield.march.work`),
 not the search for directions, elementwise functions and what passes through memory, which take time too. The machine's
 rate is that of a product of square matrices.
 """
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
-from kernelfield.march import MarchRun
-from kernelfield.work import count
+from kernelfield.march.march import MarchRun
+from kernelfield.march.work import count
 
 REPLICATES = 2  # side by side
 AIM = 0.6  # of the machine's rate

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 
 import kernelfield as kf
-from kernelfield import march
 from kernelfield.cli import main
+from kernelfield.march import march
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["kernelfield", "kernelfield.cli", "orbax.checkpoint"])

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 from scipy.special import erf
 from scipy.stats import norm
 
-from kernelfield.activations import ACTIVATIONS, activation
+from kernelfield.activations.functions import ACTIVATIONS, activation
 
 FUNCTIONS = {  # phi, phi', written again in NumPy, independently of the library
     "linear": (lambda h: h, np.ones_like),

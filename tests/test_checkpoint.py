@@ -17,12 +17,12 @@ import pytest
 
 import kernelfield as kf
 from commands import CONFIG, exit_code
-from kernelfield.array_folders import ArrayFolders
 from kernelfield.cli import app
-from kernelfield.files import CannotWrite
-from kernelfield.identity import describe
+from kernelfield.common.atomic_files import CannotWrite
+from kernelfield.describe.fingerprint import describe
 from kernelfield.layers import Activation, Dense, Readout
-from kernelfield.replicate import Replicate
+from kernelfield.march.array_folders import ArrayFolders
+from kernelfield.march.replicate import Replicate
 from killed import FORKED, SETTINGS, go_on, with_a_full_disk
 
 MLP, PROBLEM = SETTINGS["network"], SETTINGS["problem"]
@@ -47,7 +47,7 @@ def after_step(step, happens):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SOLVE, "bar", watched)
-        patch.setattr("kernelfield.march.SECONDS_BETWEEN_REPORTS", 0.0)
+        patch.setattr("kernelfield.march.march.SECONDS_BETWEEN_REPORTS", 0.0)
         yield
 
 

@@ -14,8 +14,8 @@ import pytest
 import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app, main
-from kernelfield.compare import compare
 from kernelfield.observables import kernel_alignment
+from kernelfield.observables.compare import compare
 
 CONFIG = """
 [data]
@@ -196,7 +196,7 @@ def test_quiet_commands_print_nothing_and_show_no_progress(folder, capsys, monke
     exit_code("solve", "run.toml", "-o", "a.nc")
     exit_code("train", "run.toml", "-o", "c.nc", "--width", "8")
     capsys.readouterr()
-    monkeypatch.setattr("kernelfield.progress.SHOW_AFTER", -1.0)
+    monkeypatch.setattr("kernelfield.common.progress.SHOW_AFTER", -1.0)
     monkeypatch.setattr("rich.console.Console.is_terminal", True)  # where bars are shown
     assert exit_code(*command, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
@@ -204,7 +204,7 @@ def test_quiet_commands_print_nothing_and_show_no_progress(folder, capsys, monke
 
 
 def test_bars_are_shown_on_terminals_alone(folder, capsys, monkeypatch):
-    monkeypatch.setattr("kernelfield.progress.SHOW_AFTER", -1.0)
+    monkeypatch.setattr("kernelfield.common.progress.SHOW_AFTER", -1.0)
     assert exit_code("solve", "run.toml", "-o", "a.nc") == 0
     assert not capsys.readouterr().err
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
@@ -261,7 +261,7 @@ def test_a_sweep_that_is_stopped_draws_what_it_has(folder, capsys, monkeypatch):
             raise KeyboardInterrupt
         return real(network, *rest, **settings)
 
-    monkeypatch.setattr("kernelfield.sweep.solve", stopping)
+    monkeypatch.setattr("kernelfield.sweeps.gammas.solve", stopping)
     assert exit_code("sweep-gamma", "run.toml", "--gamma0", "0.5,2", "-o", "a.png") == 130
     assert "shows 1 of 2 values of gamma0" in capsys.readouterr().err and (folder / "a.png").exists()
     assert exit_code("sweep-gamma", "run.toml", "--gamma0", "2", "-o", "b.png") == 130
@@ -310,7 +310,7 @@ def test_an_unexpected_failure_is_one_line_and_debug_shows_it_all(folder, capsys
     def fails(path, data=None):
         raise RuntimeError("first\nsecond")
 
-    monkeypatch.setattr("kernelfield.config.read", fails)
+    monkeypatch.setattr("kernelfield.files.config.read", fails)
     assert exit_code("solve", "run.toml", "-o", "a.nc") == 1
     assert capsys.readouterr().err == ("kernelfield: unexpected RuntimeError: first second (--debug shows where)\n")
     with pytest.raises(RuntimeError, match="first"):

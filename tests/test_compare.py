@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import kernelfield as kf
-from kernelfield.compare import compare
+from kernelfield.observables.compare import compare
 
 METHODS = {"predictions": "predictions", "Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
 
@@ -120,7 +120,7 @@ def test_errors_below_the_square_root_of_rounding_are_resolved():
 
 @pytest.mark.parametrize("block", [1, 300, 2**22])
 def test_blocks_give_the_dense_formula(monkeypatch, block):
-    monkeypatch.setattr(importlib.import_module("kernelfield.compare"), "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(importlib.import_module("kernelfield.observables.compare"), "BLOCK_NUMBERS", block)
     solution, reference = drawn(1), drawn(2, replicates=4)
     found = compare(solution, reference)
     assert len(found.rows) == 12

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.compare import compare
-from kernelfield.compare_figure import draw
 from kernelfield.observables import two_time_kernel
+from kernelfield.observables.compare import compare
 from kernelfield.plotting import write_figure
+from kernelfield.plotting.comparison import draw
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_alignments_are_those_of_compare(solutions):
 
 def test_comparisons_that_are_known_are_not_computed_again(solutions, monkeypatch):
     known = {"march": compare(solutions["march"], solutions["exact"])}
-    monkeypatch.setattr("kernelfield.compare_figure.compare_all", None)
+    monkeypatch.setattr("kernelfield.plotting.comparison.compare_all", None)
     pair = {name: solutions[name] for name in ("march", "exact")}
     assert draw(pair, "exact", known).axes[1].containers
 

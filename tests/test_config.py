@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield import config
 from kernelfield.datasets import digits
+from kernelfield.files import config
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.toml"
 GOOD = {

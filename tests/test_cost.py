@@ -6,10 +6,10 @@ import pytest
 
 import kernelfield as kf
 from commands import exit_code
-from kernelfield import memory
 from kernelfield.datasets import gaussian
-from kernelfield.march import MarchRun
-from kernelfield.work import bytes_of, count
+from kernelfield.march import memory
+from kernelfield.march.march import MarchRun
+from kernelfield.march.work import bytes_of, count
 
 TRAINING = kf.GradientDescent(learning_rate=0.2, steps=4)
 METHOD = kf.March(particles=1024, replicates=2)

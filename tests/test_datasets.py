@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from kernelfield import config
 from kernelfield.cli import app, main
 from kernelfield.datasets import cifar, digits, gaussian, mnist, standardized
+from kernelfield.files import config
 from kernelfield.report.reproduce import data_source
 
 PIXELS = 3072

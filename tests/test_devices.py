@@ -12,14 +12,14 @@ import pytest
 
 import kernelfield as kf
 from commands import CONFIG, exit_code
-from kernelfield import devices
 from kernelfield.cli import app
+from kernelfield.march import devices
 
 ON_SIX_DEVICES = """
 import json, re
 import jax, numpy as np
 import kernelfield as kf
-from kernelfield import devices
+from kernelfield.march import devices
 
 found = {}
 

@@ -16,7 +16,7 @@ import kernelfield as kf
 from kernelfield import datasets, observables
 from kernelfield.cli import app as cli
 from kernelfield.layers import Activation, AveragePool, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from kernelfield.solution import Code
+from kernelfield.solution.solution import Code
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -209,7 +209,7 @@ def extensions():
 def test_every_public_name_has_a_page(extensions):
     documented = extensions["reference"].documented()
     assert {f"kernelfield.{name}" for name in kf.__all__} <= set(documented)
-    assert {"kernelfield.observables.kernel_alignment", "kernelfield.storage.to_dataset"} <= set(documented)
+    assert {"kernelfield.observables.kernel_alignment", "kernelfield.files.storage.to_dataset"} <= set(documented)
     architectures = {f"kernelfield.{name}" for name in ("MLP", "CNN", "ResNet", "Network")}
     assert {documented[name] for name in architectures} == {"describing"}
     for package in (kf.layers, datasets):

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import kernelfield
-from kernelfield.validation import Spec
+from kernelfield.common.settings import Spec
 
 MODULES = sorted({"kernelfield", *(each.name for each in pkgutil.walk_packages(kernelfield.__path__, "kernelfield."))})
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.finite_network import Finite
-from kernelfield.low_rank import compressed
+from kernelfield.finite.network import Finite
+from kernelfield.solution.low_rank import compressed
 
 RNG = np.random.default_rng(3)
 PROBLEM = kf.Problem(RNG.standard_normal((4, 3)), [1.0, -1.0, 0.5, 2.0])
@@ -111,7 +111,7 @@ def test_seeds_are_independent_reproducible_and_do_not_depend_on_company():
 
 def test_batches_of_seeds_do_not_change_the_result(monkeypatch):
     whole = solved(width=8, seeds=4)
-    monkeypatch.setattr("kernelfield.finite.BATCH_BYTES", 2 * 30_000)
+    monkeypatch.setattr("kernelfield.finite.method.BATCH_BYTES", 2 * 30_000)
     parts = solved(width=8, seeds=4)
     assert parts.replicate_predictions.shape == (4, 4, 4)
     np.testing.assert_allclose(parts.replicate_predictions, whole.replicate_predictions, atol=1e-5)

@@ -16,10 +16,10 @@ import pytest
 
 import kernelfield as kf
 from commands import CONFIG, exit_code
-from kernelfield import replicate
 from kernelfield.cli import app
-from kernelfield.config import parse
-from kernelfield.grid import SweepError, driver, figure, grid_of, parsed, read, store, variables
+from kernelfield.files.config import parse
+from kernelfield.march import replicate
+from kernelfield.sweeps import SweepError, driver, figure, grid_of, parsed, read, store, variables
 
 SWEEP = ("sweep", "run.toml", "-o", "sweep.zarr")
 QUICK = ("--method", "static_ntk")
@@ -311,7 +311,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(folder, capsys, monkeypatch
     program = """
 import os, signal, sys
 from kernelfield.cli import main
-from kernelfield.grid import store
+from kernelfield.sweeps import store
 real, points = store.Store._write, set()
 def killed(self, name, index, values):
     points.add(index)

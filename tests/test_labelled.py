@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.labelled import LazyKernel
+from kernelfield.files.labelled import LazyKernel
 
 EVERY = slice(None)
 

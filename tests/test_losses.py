@@ -7,8 +7,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 import kernelfield as kf
-from kernelfield.finite_network import Finite
-from kernelfield.losses import LOSSES, Loss, loss, targets
+from kernelfield.describe.losses import LOSSES, Loss, loss, targets
+from kernelfield.finite.network import Finite
 from test_finite import DEEP, solved
 
 RNG = np.random.default_rng(5)

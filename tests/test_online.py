@@ -5,7 +5,7 @@ import pytest
 
 import kernelfield as kf
 from ensembles import check_approach
-from kernelfield import config
+from kernelfield.files import config
 from kernelfield.layers import Activation, Conv, GlobalAveragePool, Readout
 from kernelfield.report import reproduce
 

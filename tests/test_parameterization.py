@@ -12,9 +12,9 @@ from scipy import stats
 
 import kernelfield as kf
 from kernelfield import parameterization as pz
-from kernelfield.finite_network import Finite
+from kernelfield.describe.training import SGD
+from kernelfield.finite.network import Finite
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from kernelfield.training import SGD
 
 FORMS = {
     "mean-field": pz.to_mean_field,

@@ -148,7 +148,7 @@ def test_points_are_predicted_each_by_itself(monkeypatch):
     whole = solution.predict(many).replicates
     order = RNG.permutation(11)
     np.testing.assert_allclose(solution.predict(many[order]).replicates, whole[:, order], atol=1e-6)
-    monkeypatch.setattr("kernelfield.replicate.PASS_ROWS", 4)
+    monkeypatch.setattr("kernelfield.march.replicate.PASS_ROWS", 4)
     np.testing.assert_allclose(solution.predict(many).replicates, whole, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import pytest
 import xarray
 
 import kernelfield as kf
-from kernelfield.storage import from_dataset, settings_json, to_dataset
+from kernelfield.files.storage import from_dataset, settings_json, to_dataset
 
 
 def same_array(first, second):

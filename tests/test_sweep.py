@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.sweep import records, worst_alignment
-from kernelfield.sweep_figure import draw
+from kernelfield.plotting.gammas import draw
+from kernelfield.sweeps.gammas import records, worst_alignment
 
 NETWORK = kf.MLP(depth=2, activation="linear", gamma0=7.0)
 TRAINING = kf.GradientDescent(learning_rate=0.3, steps=8)

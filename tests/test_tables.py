@@ -10,8 +10,8 @@ from sklearn.metrics import r2_score
 import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app
-from kernelfield.fitting import fit, predicted, restored
-from kernelfield.tables import Columns, read_table
+from kernelfield.estimators.fitting import fit, predicted, restored
+from kernelfield.estimators.tables import Columns, read_table
 
 RNG = np.random.default_rng(0)
 TABLE = pandas.DataFrame(

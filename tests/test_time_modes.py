@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield import march, observables
-from kernelfield.compare import compare
-from kernelfield.time_modes import TimeModes, at_times, restricted, slim
+from kernelfield import observables
+from kernelfield.march import march
+from kernelfield.observables.compare import compare
+from kernelfield.solution.time_modes import TimeModes, at_times, restricted, slim
 
 EVERY = slice(None)
 
@@ -88,7 +89,7 @@ def test_a_file_gives_modes_back_bit_for_bit(both, tmp_path):
 
 def test_long_marches_keep_modes_and_short_ones_do_not(both, monkeypatch):
     whole, modes = both
-    monkeypatch.setattr("kernelfield.time_modes.slim.__defaults__", (0,))
+    monkeypatch.setattr("kernelfield.solution.time_modes.slim.__defaults__", (0,))
     found = kf.solve(whole.network, whole.problem, whole.training, whole.method, progress=False)
     assert [type(each) for each in found.feature_factors] == [type(each) for each in modes.feature_factors]
     np.testing.assert_array_equal(found.feature_kernel(2), modes.feature_kernel(2))

@@ -16,7 +16,7 @@ from typing import Any
 from sphinx.util.inspect import signature as signature_of
 from sphinx.util.inspect import stringify_signature
 
-from kernelfield.validation import Spec
+from kernelfield.common.settings import Spec
 
 LISTS = {"Args": "Parameters", "Attributes": "Attributes", "Raises": "Raises"}
 TEXTS = {"Returns": "Returns", "Yields": "Yields"}

@@ -21,7 +21,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import kernelfield
-from kernelfield.validation import Spec
+from kernelfield.common.settings import Spec
 
 PUBLIC = {
     "Networks from layers": ("layers", "parameterization"),
@@ -100,8 +100,8 @@ def group(name: str) -> str | None:
         return None
     if hasattr(value, "run") or value.__module__ in (
         "kernelfield.solve",
-        "kernelfield.sweep",
-        "kernelfield.grid.driver",
+        "kernelfield.sweeps.gammas",
+        "kernelfield.sweeps.driver",
     ):
         return "solving"
     described = inspect.isclass(value) and (issubclass(value, Spec) or value is kernelfield.Problem)

@@ -16,25 +16,25 @@ Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (So
 """
 
 from kernelfield import parameterization as parameterization
-from kernelfield.adapted_kernel import AdaptedKernel
-from kernelfield.compare import compare
-from kernelfield.cost import Cost, estimate
-from kernelfield.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
-from kernelfield.finite import FiniteWidth
-from kernelfield.grid import sweep_grid
-from kernelfield.march import March
-from kernelfield.networks import CNN, MLP, Network, ResNet
-from kernelfield.problem import Problem
-from kernelfield.solution import Estimate, Interrupted, Solution, SolveError, Status
+from kernelfield.describe.networks import CNN, MLP, Network, ResNet
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.estimators.adapted_kernel import AdaptedKernel
+from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
+from kernelfield.files.storage import load
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.cost import Cost, estimate
+from kernelfield.march.march import March
+from kernelfield.observables.compare import compare
+from kernelfield.solution.solution import Estimate, Interrupted, Solution, SolveError, Status
 from kernelfield.solve import solve
-from kernelfield.storage import load
-from kernelfield.sweep import sweep_gamma
+from kernelfield.sweeps import sweep_grid
+from kernelfield.sweeps.gammas import sweep_gamma
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
-from kernelfield.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 
 __all__ = [
     "CNN",

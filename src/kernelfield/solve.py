@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
-from kernelfield.checkpoint import EVERY, Checkpoint
-from kernelfield.march import March
-from kernelfield.problem import Problem
-from kernelfield.progress import bar
-from kernelfield.solution import Interrupted, Solution, SolveError, Status
-from kernelfield.training import GradientDescent, OnlineSGD, Training
+from kernelfield.common.progress import bar
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent, OnlineSGD, Training
+from kernelfield.march.checkpoint import EVERY, Checkpoint
+from kernelfield.march.march import March
+from kernelfield.solution.solution import Interrupted, Solution, SolveError, Status
 
 FEW = 1000  # points whose fields are kept by default
 EXTRAS = {

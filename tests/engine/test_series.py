@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernelfield.activations import ACTIVATIONS, elementwise_derivative
+from kernelfield.activations.functions import ACTIVATIONS, elementwise_derivative
 from kernelfield.engine.series import Series, Variable, lift
 
 pytestmark = pytest.mark.usefixtures("x64")

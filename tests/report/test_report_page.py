@@ -11,11 +11,11 @@ from report_pages import X, Y, solved
 
 import kernelfield as kf
 from kernelfield import report
-from kernelfield.config import parse
 from kernelfield.datasets import digits, gaussian
+from kernelfield.files.config import parse
 from kernelfield.report.reproduce import data_source
 from kernelfield.report.result import between, plain, with_error
-from kernelfield.solution import Status
+from kernelfield.solution.solution import Status
 
 
 class Page(HTMLParser):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.activations import activation
+from kernelfield.activations.functions import activation
 from kernelfield.theories.alternating import AlternatingMonteCarlo, Iteration, _Run, _zetas
 
 RNG = np.random.default_rng(11)

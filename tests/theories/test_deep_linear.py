@@ -9,9 +9,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import kernelfield as kf
+from kernelfield.describe.training import GradientFlow
 from kernelfield.theories import deep_linear
 from kernelfield.theories.deep_linear import DeepLinear
-from kernelfield.training import GradientFlow
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((5, 8))

@@ -12,8 +12,8 @@ from kernelfield.engine.directions import Directions
 from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import WeightTrace
 from kernelfield.layers.base import traces as traces_of
-from kernelfield.march import MarchRun, OnParticles
-from kernelfield.replicate import Marched, Pace, Step
+from kernelfield.march.march import MarchRun, OnParticles
+from kernelfield.march.replicate import Marched, Pace, Step
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])

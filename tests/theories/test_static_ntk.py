@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import kernelfield as kf
-from kernelfield.activations import ACTIVATIONS
-from kernelfield.gaussian_averages import NotConverged, kernel_map
-from kernelfield.hermite import averages
+from kernelfield.activations.functions import ACTIVATIONS
+from kernelfield.activations.gaussian_averages import NotConverged, kernel_map
+from kernelfield.activations.hermite import averages
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])

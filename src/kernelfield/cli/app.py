@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from kernelfield.progress import WANTED
+from kernelfield.common.progress import WANTED
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 IMAGES = (".png", ".pdf", ".svg")
@@ -134,8 +134,8 @@ def unattended() -> Iterator[None]:
 
 def _explained(error: Exception) -> int:
     """One line about an error, and the exit code it asks for."""
-    from kernelfield.files import CannotWrite
-    from kernelfield.solution import SolveError
+    from kernelfield.common.atomic_files import CannotWrite
+    from kernelfield.solution.solution import SolveError
 
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
     if usage is not None:
@@ -204,7 +204,7 @@ def options(
 
 def check_image(path: Path) -> None:
     """Raise an error if no image can be written at `path`."""
-    from kernelfield.storage import check_folder
+    from kernelfield.files.storage import check_folder
 
     check_folder(path)
     if path.suffix.lower() not in IMAGES:

@@ -21,8 +21,8 @@ def estimate(
 ) -> None:
     """Say how long solve will take and how much memory, before it runs."""
     import kernelfield
-    from kernelfield.config import read
-    from kernelfield.memory import GIB
+    from kernelfield.files.config import read
+    from kernelfield.march.memory import GIB
 
     described, out = read(config, data), Output(quiet, as_json)
     with stoppable():

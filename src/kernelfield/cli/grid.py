@@ -38,9 +38,9 @@ def sweep(
     Every point is written to one dataset when it is done. The same command goes on with a sweep that was stopped or
     killed, and kernelfield show looks at it at any time.
     """
-    from kernelfield import grid as grids
-    from kernelfield.config import read
-    from kernelfield.progress import bar
+    from kernelfield import sweeps as grids
+    from kernelfield.common.progress import bar
+    from kernelfield.files.config import read
 
     out, points = Output(quiet, as_json), grids.grid_of(read(config, data), grids.parsed(grid), method)
     try:
@@ -59,7 +59,7 @@ def sweep(
 
 
 def _kept(path: Path, total: int) -> str:
-    from kernelfield.grid.store import points_done
+    from kernelfield.sweeps.store import points_done
 
     if not path.exists():
         return "nothing was written"
@@ -77,7 +77,7 @@ def show_grid(path: Path, image: Path | None, out: Output) -> int:
     Returns:
         How many of them failed.
     """
-    from kernelfield import grid as grids
+    from kernelfield import sweeps as grids
 
     data = grids.read(path)
     failed, figure = grids.failures(data), image and grids.draw(data)

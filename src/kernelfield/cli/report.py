@@ -27,8 +27,8 @@ def report(
     everything that it shows, and loads nothing.
     """
     from kernelfield import report as pages
+    from kernelfield.files.storage import load
     from kernelfield.report.reproduce import file_versions
-    from kernelfield.storage import load
 
     out = Output(quiet, as_json)
     pages.check_path(output)

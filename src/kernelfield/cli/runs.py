@@ -24,8 +24,8 @@ from kernelfield.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from kernelfield.config import Config
-    from kernelfield.solution import Solution
+    from kernelfield.files.config import Config
+    from kernelfield.solution.solution import Solution
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see examples/digits.toml.")]
 DataPath = Annotated[
@@ -45,7 +45,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Learn two classes of digits, lazily and richly, at infinite and at growing finite width."""
-    from kernelfield import demo as demonstration
+    from kernelfield.figures import demo as demonstration
     from kernelfield.plotting import write_figure
 
     check_image(out)
@@ -87,9 +87,9 @@ def solve(
     as_json: AsJson = False,
 ) -> None:
     """Solve training at infinite width."""
-    from kernelfield.config import read
-    from kernelfield.devices import join
-    from kernelfield.march import OnParticles
+    from kernelfield.files.config import read
+    from kernelfield.march.devices import join
+    from kernelfield.march.march import OnParticles
 
     described = read(config, data)
     chosen, place = described.method(method), (coordinator, processes, process)
@@ -112,7 +112,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train networks of finite width."""
-    from kernelfield.config import read
+    from kernelfield.files.config import read
 
     described = read(config, data)
     _run(described, networks(described, width, seeds, config), config, output, Output(quiet, as_json))
@@ -138,8 +138,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Summarize a result: settings, status, loss with error bars, kernels; or the points of a sweep that are done."""
-    from kernelfield import summary
-    from kernelfield.storage import load
+    from kernelfield.files.storage import load
+    from kernelfield.plotting import summary
 
     if output is not None:
         check_image(output)
@@ -169,7 +169,7 @@ def _run(
 ) -> None:
     """Solve, write what was computed, and exit with the status of the run; of several processes one writes."""
     import kernelfield
-    from kernelfield.storage import check_folder
+    from kernelfield.files.storage import check_folder
 
     check_folder(output)
     if output.exists() and output.samefile(config):
@@ -185,7 +185,7 @@ def _run(
     seconds = time.perf_counter() - began
     out.say(f"wrote {output}: {_in_short(solution)}, {seconds:.1f} s")
     if out.as_json:
-        from kernelfield.summary import record
+        from kernelfield.plotting.summary import record
 
         out.result({"wrote": str(output), "seconds": seconds, **record(solution)})
     if solution.status.code != "ok":

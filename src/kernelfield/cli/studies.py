@@ -24,9 +24,9 @@ from kernelfield.cli.app import (
 from kernelfield.cli.runs import ConfigPath, DataPath, networks
 
 if TYPE_CHECKING:
-    from kernelfield.compare import Comparison
-    from kernelfield.solution import Solution
-    from kernelfield.sweep import Point
+    from kernelfield.observables.compare import Comparison
+    from kernelfield.solution.solution import Solution
+    from kernelfield.sweeps.gammas import Point
 
 
 @app.command()
@@ -39,10 +39,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare results with the LAST one given, the reference: relative errors and alignments."""
-    from kernelfield.compare import compare as compared
-    from kernelfield.compare_figure import draw
+    from kernelfield.files.storage import load
+    from kernelfield.observables.compare import compare as compared
     from kernelfield.plotting import write_figure
-    from kernelfield.storage import load
+    from kernelfield.plotting.comparison import draw
 
     out = Output(quiet, as_json)
     if output is not None:
@@ -74,7 +74,7 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
 def _print_comparisons(
     files: dict[str, Path], solutions: dict[str, Solution], found: dict[str, Comparison], out: Output
 ) -> None:
-    from kernelfield.summary import described
+    from kernelfield.plotting.summary import described
 
     methods = {name: str(described(solution.method)) for name, solution in solutions.items()}
     about = {name: {"name": name, "file": str(file), "method": methods[name]} for name, file in files.items()}
@@ -101,10 +101,10 @@ def sweep_gamma(
     as_json: AsJson = False,
 ) -> None:
     """Solve by several methods over a range of gamma0: alignment to the full theory and to finite networks."""
-    from kernelfield import sweep
-    from kernelfield.config import read
+    from kernelfield.files.config import read
     from kernelfield.plotting import write_figure
-    from kernelfield.sweep_figure import draw
+    from kernelfield.plotting.gammas import draw
+    from kernelfield.sweeps import gammas as sweep
 
     check_image(output)
     described, gammas = read(config, data), numbers("--gamma0", gamma0)
@@ -183,9 +183,9 @@ def figures(
     as_json: AsJson = False,
 ) -> None:
     """Make figures of the paper, each from its own settings."""
+    from kernelfield.common.settings import suggestion
     from kernelfield.figures import FIGURES, OF_IMAGES, Settings
     from kernelfield.plotting import write_figure
-    from kernelfield.validation import suggestion
 
     chosen, settings = names or list(FIGURES), Settings(quick, cifar)
     for name in chosen:

@@ -14,7 +14,7 @@ from kernelfield.cli.app import AsJson, Output, Quiet, app, stoppable
 from kernelfield.cli.studies import numbers
 
 if TYPE_CHECKING:
-    from kernelfield.fitting import Fitted
+    from kernelfield.estimators.fitting import Fitted
 
 
 @app.command()
@@ -38,9 +38,9 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train an infinitely wide network on a table, and test it beside other predictors on a fifth of the rows."""
-    from kernelfield import fitting
-    from kernelfield.storage import check_folder
-    from kernelfield.tables import Task, read_table
+    from kernelfield.estimators import fitting
+    from kernelfield.estimators.tables import Task, read_table
+    from kernelfield.files.storage import check_folder
 
     check_folder(output)
     if task not in (None, "regression", "classification"):
@@ -77,10 +77,10 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict for new rows of a table by a model that fit wrote: their columns, and the predictions."""
-    from kernelfield import fitting
-    from kernelfield.files import whole_file
-    from kernelfield.storage import check_folder, load
-    from kernelfield.tables import read_table
+    from kernelfield.common.atomic_files import whole_file
+    from kernelfield.estimators import fitting
+    from kernelfield.estimators.tables import read_table
+    from kernelfield.files.storage import check_folder, load
 
     check_folder(output)
     for given in (model, data):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernelfield.datasets.images import check_classes, check_points, of_classes
-from kernelfield.problem import Problem
+from kernelfield.describe.problem import Problem
 
 
 def digits(

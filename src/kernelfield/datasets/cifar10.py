@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kernelfield.datasets.images import check_classes, check_points, of_classes
-from kernelfield.problem import Problem
+from kernelfield.describe.problem import Problem
 
 CIFAR_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR_FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")  # as the archives unpack

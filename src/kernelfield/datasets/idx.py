@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernelfield.datasets.images import check_classes, check_points, of_classes
-from kernelfield.problem import Problem
+from kernelfield.describe.problem import Problem
 
 IMAGES, LABELS = ("train-images", 3), ("train-labels", 1)  # names and dimensions
 PLACES = (".", "MNIST/raw")  # below the folder; the second is where torchvision puts them

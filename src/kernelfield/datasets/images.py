@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.problem import Problem
+from kernelfield.describe.problem import Problem
 
 
 def of_classes(

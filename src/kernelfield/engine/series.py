@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernelfield.activations import elementwise_derivative
+from kernelfield.activations.functions import elementwise_derivative
 
 Function = Callable[[Any], Any]
 Fields = Any  # an Array, or a Series

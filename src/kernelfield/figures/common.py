@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from kernelfield.compare import compare
 from kernelfield.datasets import cifar, digits
-from kernelfield.groups import by_target
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import Training
 from kernelfield.observables import Kernel
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution
+from kernelfield.observables.compare import compare
+from kernelfield.observables.groups import by_target
+from kernelfield.solution.solution import Solution
 from kernelfield.solve import Method, solve
-from kernelfield.training import Training
 
 Say = Callable[[str], None]
 ROUND = [figure * 10.0**power for power in range(-4, 5) for figure in (1, 2, 5)]  # ticks of logarithmic colour bars

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from kernelfield.datasets import digits
+from kernelfield.describe.networks import ResNet
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import Say, Settings, caption, heading, new_figure, timed
-from kernelfield.finite import FiniteWidth
-from kernelfield.march import March
-from kernelfield.networks import ResNet
-from kernelfield.solution import Solution
-from kernelfield.training import GradientDescent
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.march import March
+from kernelfield.solution.solution import Solution
 
 POINTS, GAMMA0, RATE, WIDTH = 10, 1.0, 0.05, 512
 SCALES: dict[Any, str] = {"1/sqrt(depth)": r"$\beta = 1/\sqrt{L}$", 1.0: r"$\beta = 1$"}

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from kernelfield import observables
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import (
     HEADING,
     Say,
@@ -28,12 +31,9 @@ from kernelfield.figures.common import (
     time_rows,
     timed,
 )
-from kernelfield.finite import FiniteWidth
-from kernelfield.march import March
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution
-from kernelfield.training import GradientDescent
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.march import March
+from kernelfield.solution.solution import Solution
 
 DEPTH, POINTS = 3, 10
 LAZY, RICH = 0.2, 1.0  # gamma0

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from kernelfield import observables
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import (
     Say,
     Settings,
@@ -28,11 +30,9 @@ from kernelfield.figures.common import (
     timed,
 )
 from kernelfield.figures.figure3 import problem
-from kernelfield.finite import FiniteWidth
-from kernelfield.networks import MLP
-from kernelfield.solution import Estimate, Solution
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.solution.solution import Estimate, Solution
 from kernelfield.theories.deep_linear import DeepLinear
-from kernelfield.training import GradientDescent
 
 GAMMA0 = 1.5
 RATE = 0.1  # of the mean loss; the paper's 0.025 is of the sum, twenty times that, and unstable on these data

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.compare_figure import draw as draw_comparison
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import Say, Settings, caption
-from kernelfield.finite import FiniteWidth
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.plotting.comparison import draw as draw_comparison
+from kernelfield.plotting.gammas import draw as draw_sweep
 from kernelfield.solve import Method, solve
-from kernelfield.sweep import sweep_gamma
-from kernelfield.sweep_figure import draw as draw_sweep
+from kernelfield.sweeps.gammas import sweep_gamma
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
-from kernelfield.training import GradientDescent
 
 DEPTH, GAMMA0, WIDTH = 5, 1.5, 1000
 RATE = 0.1  # of the mean loss; the paper's 0.025 of the sum makes training unstable on these data

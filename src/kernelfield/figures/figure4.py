@@ -15,13 +15,13 @@ import numpy as np
 
 from kernelfield import observables
 from kernelfield.datasets import cifar, digits
+from kernelfield.describe.networks import CNN
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import SGD, GradientDescent
 from kernelfield.figures.common import Say, Settings, caption, heading, new_figure, timed
-from kernelfield.finite import FiniteWidth
-from kernelfield.march import March
-from kernelfield.networks import CNN
-from kernelfield.problem import Problem
-from kernelfield.solution import Estimate, Solution
-from kernelfield.training import SGD, GradientDescent
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.march import March
+from kernelfield.solution.solution import Estimate, Solution
 
 COLOURS = {1.0: "#2a6f97", 5.0: "#e09f3e", 10.0: "#9b2226"}  # of every gamma0
 MARKED = 10  # rows at which fields are recorded, and dots drawn, about

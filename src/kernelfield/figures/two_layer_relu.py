@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from kernelfield import observables
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import (
     Say,
     Settings,
@@ -25,12 +28,9 @@ from kernelfield.figures.common import (
     say_loss,
     timed,
 )
-from kernelfield.finite import FiniteWidth
-from kernelfield.march import March
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
-from kernelfield.solution import Estimate, Solution
-from kernelfield.training import GradientDescent
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.march import March
+from kernelfield.solution.solution import Estimate, Solution
 
 GAMMAS = (0.2, 1.0, 2.0, 3.0)
 RATE = 0.2  # of the mean loss; the paper's 0.075 is of the sum, 25 times that, and learns all in a few steps

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import HEADING, Say, Settings, caption
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution
+from kernelfield.solution.solution import Solution
 from kernelfield.solve import solve
-from kernelfield.training import GradientDescent
 
 GAMMAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 STEPS = 2000

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from kernelfield.activations import Activation as Nonlinearity
-from kernelfield.activations import activation, elementwise_derivative
+from kernelfield.activations.functions import Activation as Nonlinearity
+from kernelfield.activations.functions import activation, elementwise_derivative
+from kernelfield.activations.gaussian_averages import kernel_map
 from kernelfield.engine.series import Fields, lift
-from kernelfield.gaussian_averages import kernel_map
 from kernelfield.layers.base import FieldTrace, Setup, Space, Stateless, Tape
 from kernelfield.layers.lazy import LazyField
 

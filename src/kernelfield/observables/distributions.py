@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from kernelfield.solution import Estimate, Solution
+from kernelfield.solution.solution import Estimate, Solution
 
 Field = Literal["h", "z", "g"]
 BINS = 60

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from kernelfield.observables.points import Points, on, samples
-from kernelfield.solution import Estimate, Solution, Times
+from kernelfield.solution.solution import Estimate, Solution, Times
 
 Kernel = Literal["Phi", "G", "NTK"]
 
@@ -184,7 +184,7 @@ def cosine_alignment(
     """Alignment of a kernel with that of another solution, <K, K_ref> / (|K| |K_ref|), at equal times.
 
     Every replicate is compared with the mean over the reference's replicates, whose own error is not in the error
-    bar. `kernelfield.compare` aligns the two means, over all pairs of times, and accounts for both sides' errors.
+    bar. `kernelfield.observables.compare` aligns the two means, over all pairs of times, and accounts for both sides' errors.
 
     Args:
         solution: what to measure, for instance networks of finite width.

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from kernelfield.solution import Solution
+from kernelfield.solution.solution import Solution
 
 Points = Literal["train", "test", "all"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernelfield.observables.kernels import Kernel, kernel_alignment
 from kernelfield.observables.losses import loss
-from kernelfield.solution import Estimate, Solution
+from kernelfield.solution.solution import Estimate, Solution
 
 
 @dataclass(frozen=True, eq=False)

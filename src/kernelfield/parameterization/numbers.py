@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import jax
 
+from kernelfield.describe.networks import Architecture
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import Descent
 from kernelfield.layers.base import Layer, Stateless, uses
 from kernelfield.layers.bias import Bias
 from kernelfield.layers.readout import Readout
 from kernelfield.layers.scaled import Scaled
 from kernelfield.layers.weights import Weights
-from kernelfield.networks import Architecture
-from kernelfield.problem import Problem
-from kernelfield.training import Descent
 
 Kind = Literal["input", "hidden", "output", "bias"]
 COLUMNS = ("tensor", "kind", "fan_in", "fan_out", "init std", "multiplier", "learning rate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernelfield.plotting.style import Axes, shades
-from kernelfield.solution import Estimate, Solution
+from kernelfield.solution.solution import Estimate, Solution
 
 
 def curve(

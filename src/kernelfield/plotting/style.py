@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.files import whole_file
+from kernelfield.common.atomic_files import whole_file
 
 Axes = Any
 LAZY, RICH, NEUTRAL = "#2a78b5", "#d1495b", "#5c6670"

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kernelfield.files import whole_file
-from kernelfield.solution import Solution
+from kernelfield.common.atomic_files import whole_file
+from kernelfield.solution.solution import Solution
 
 ENDINGS = (".html", ".htm")
 
@@ -89,7 +89,7 @@ def page(
 
 def check_path(path: Path) -> None:
     """Raise ValueError or FileNotFoundError if no page can be written at `path`."""
-    from kernelfield.storage import check_folder
+    from kernelfield.files.storage import check_folder
 
     check_folder(path)
     if path.suffix.lower() not in ENDINGS:
@@ -98,7 +98,7 @@ def check_path(path: Path) -> None:
 
 def check_same_problem(solutions: Mapping[str, Solution]) -> None:
     """Raise ValueError unless all solutions can be compared with the first."""
-    from kernelfield.compare import check_comparable
+    from kernelfield.observables.compare import check_comparable
 
     (first, main), *others = solutions.items()
     for name, solution in others:

@@ -11,14 +11,14 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 from markupsafe import Markup
 
-from kernelfield.compare import compare
+from kernelfield.observables.compare import compare
 from kernelfield.report import reproduce, words
 from kernelfield.report.curves import alignment_charts, loss_chart, movement_charts, spectrum_chart
 from kernelfield.report.densities import densities
 from kernelfield.report.frames import frames
 from kernelfield.report.result import Result, results
 from kernelfield.report.style import THEME, Chart
-from kernelfield.solution import Solution
+from kernelfield.solution.solution import Solution
 
 SECTIONS = {
     "solved": "What was solved",

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.config import METHODS, Config, Data, DigitsData, GaussianData, TableData
 from kernelfield.datasets.images import pooled
-from kernelfield.losses import LOSSES
-from kernelfield.problem import Problem
+from kernelfield.describe.losses import LOSSES
+from kernelfield.describe.problem import Problem
+from kernelfield.files.config import METHODS, Config, Data, DigitsData, GaussianData, TableData
 from kernelfield.report.result import Result
 
 SEEDS = 100  # of generators of data that are tried

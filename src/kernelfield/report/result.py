@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from kernelfield.finite import FiniteWidth
-from kernelfield.groups import by_target
+from kernelfield.describe.problem import Problem
+from kernelfield.finite.method import FiniteWidth
 from kernelfield.observables import Kernel
-from kernelfield.problem import Problem
-from kernelfield.solution import Estimate, Solution
+from kernelfield.observables.groups import by_target
+from kernelfield.solution.solution import Estimate, Solution
 
 COLOURS = ("#c8374d", "#2a78b5", "#b97a10", "#2f8f6b", "#6a4c93", "#5c6670")
 MOST_LINE_STEPS, FEW_LINE_STEPS = 200, 60  # of a curve; few where kernels are large

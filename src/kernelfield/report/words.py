@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from kernelfield import observables
-from kernelfield.compare import Comparison, Row
-from kernelfield.networks import MLP
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.training import SGD, Descent, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.observables.compare import Comparison, Row
+from kernelfield.plotting.summary import data, described
 from kernelfield.report.result import NO_BREAK, Result, between, plain, with_error
 from kernelfield.report.style import symbol
-from kernelfield.solution import Estimate, Solution
-from kernelfield.summary import data, described
-from kernelfield.training import SGD, Descent, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.solution.solution import Estimate, Solution
 
 STATUS = {
     "ok": "finished",

@@ -22,12 +22,12 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
-from kernelfield.low_rank import stacked
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution, Status
+from kernelfield.common.settings import Spec
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
+from kernelfield.solution.low_rank import stacked
+from kernelfield.solution.solution import Solution, Status
 from kernelfield.theories.alternating_iteration import Constants, Iteration, State
-from kernelfield.training import GradientDescent
-from kernelfield.validation import Spec
 
 Progress = Callable[[int, int], None]
 MOST_ENTRIES = 4096  # kernels of 128 MiB each, about 5 L + 4 of them for each replicate

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
-from kernelfield.activations import Activation, elementwise_derivative
+from kernelfield.activations.functions import Activation, elementwise_derivative
 
 TRUSTED = 2.0  # change of a row of time in one iteration, relative, up to which later rows build on it
 TINY = float(np.finfo(float).tiny)

@@ -16,10 +16,10 @@ from pydantic import Field
 from scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution, Status
-from kernelfield.training import GradientDescent
-from kernelfield.validation import Spec
+from kernelfield.common.settings import Spec
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
+from kernelfield.solution.solution import Solution, Status
 
 Progress = Callable[[int, int], None]
 LEFT_OUT = 1e-15  # variance of a direction that a factor drops, relative to its largest

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.checkpoint import Checkpoint
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.layers import FieldTrace
 from kernelfield.layers.base import Pair
-from kernelfield.march import OnParticles
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
-from kernelfield.recorder import field_pairs, tangent_kernel
-from kernelfield.replicate import Constants, Marched, Pace, Step
-from kernelfield.solution import Solution, Status
+from kernelfield.march.checkpoint import Checkpoint
+from kernelfield.march.march import OnParticles
+from kernelfield.march.recorder import field_pairs, tangent_kernel
+from kernelfield.march.replicate import Constants, Marched, Pace, Step
+from kernelfield.solution.solution import Solution, Status
 from kernelfield.theories.deep_linear import DeepLinear, LinearRun
-from kernelfield.training import GradientDescent
 
 
 class GradientIndependence(OnParticles):

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.checkpoint import Checkpoint
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
 from kernelfield.engine.series import Series, Variable, coefficients
-from kernelfield.march import OnParticles
-from kernelfield.networks import MLP
-from kernelfield.problem import Problem
-from kernelfield.replicate import Constants, Step
-from kernelfield.solution import Solution, Status
-from kernelfield.training import GradientDescent
+from kernelfield.march.checkpoint import Checkpoint
+from kernelfield.march.march import OnParticles
+from kernelfield.march.replicate import Constants, Step
+from kernelfield.solution.solution import Solution, Status
 
 ORDERS = 4  # gamma0^0 to gamma0^3: f = <z phi(h)> / gamma0 needs one more than it gives
 

@@ -13,16 +13,16 @@ import numpy as np
 from pydantic import Field
 from scipy.integrate import solve_ivp
 
-from kernelfield.gaussian_averages import NotConverged
+from kernelfield.activations.gaussian_averages import NotConverged
+from kernelfield.common.settings import Spec
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent, GradientFlow, Training
 from kernelfield.layers import Activation
 from kernelfield.layers.base import traces as traces_of
 from kernelfield.layers.base import uses
 from kernelfield.layers.lazy import LazyField, LazyWeights, over_sites, sites_of
 from kernelfield.layers.weights import Weights
-from kernelfield.problem import Problem
-from kernelfield.solution import Solution, Status
-from kernelfield.training import GradientDescent, GradientFlow, Training
-from kernelfield.validation import Spec
+from kernelfield.solution.solution import Solution, Status
 
 TOGETHER = 256  # new points
 NEURONS = 4096  # samples of the fields

@@ -1,0 +1,1 @@
+"""Elementwise functions, their derivatives, and their averages over Gaussian variables."""

@@ -1,0 +1,145 @@
+"""Activation functions by their plain definitions, and the Gaussian averages known in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erf as _erf
+from jax.scipy.stats import norm
+
+from kernelfield.common.settings import named
+
+Array = Any
+KernelMap = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function phi with its derivative.
+
+    `feature_map` and `derivative_map` give <phi(a) phi(b)> and <phi'(a) phi'(b)> for zero-mean
+    Gaussian a, b with variances k11, k22 and covariance k12 (called with k11, k12, k22, any equal
+    shapes), or are None where no closed form is known. `smooth` tells whether phi' is continuous.
+    """
+
+    name: str
+    phi: Callable[[Array], Array]
+    dphi: Callable[[Array], Array]
+    feature_map: KernelMap | None = None
+    derivative_map: KernelMap | None = None
+    smooth: bool = True
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Those known by name are pickled by it."""
+        known = ACTIVATIONS.get(self.name) is self
+        return (activation, (self.name,)) if known else super().__reduce_ex__(protocol)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether phi is the identity, so that the theory is Gaussian and solved exactly."""
+        return self.name == "linear"
+
+
+def activation(choice: str | Activation | Callable[[Array], Array]) -> Activation:
+    """The Activation for a name, or for any elementwise JAX function (derivative by autodiff).
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+    """
+    if isinstance(choice, Activation):
+        return choice
+    if (known := named("activation", choice, ACTIVATIONS)) is not None:
+        return known
+    function: Any = choice
+    return Activation(getattr(function, "__name__", "custom"), function, elementwise_derivative(function))
+
+
+def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The derivative of an elementwise JAX function, by automatic differentiation."""
+    return lambda h: jax.jvp(phi, (h,), (jnp.ones_like(h),))[1]
+
+
+# --- closed forms; 1 / (2 pi) factors as for max(h, 0) and erf(h) themselves, theory.md section 5
+
+
+def _relu_angle(k11, k12, k22):
+    return np.arccos(np.clip(k12 / np.sqrt(np.maximum(k11 * k22, 1e-300)), -1.0, 1.0))
+
+
+def _relu_features(k11, k12, k22):
+    angle = _relu_angle(k11, k12, k22)
+    return np.sqrt(k11 * k22) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+
+
+def _relu_derivatives(k11, k12, k22):
+    return (np.pi - _relu_angle(k11, k12, k22)) / (2 * np.pi)
+
+
+def _erf_features(k11, k12, k22):
+    return (2 / np.pi) * np.arcsin(2 * k12 / np.sqrt((1 + 2 * k11) * (1 + 2 * k22)))
+
+
+def _erf_derivatives(k11, k12, k22):
+    return (4 / np.pi) / np.sqrt((1 + 2 * k11) * (1 + 2 * k22) - 4 * k12**2)
+
+
+def _gelu_averages(k11, k12, k22):
+    """<A A'> and <a a'> for A the normal distribution function and a its density."""
+    s1, s2 = 1 + k11, 1 + k22
+    both = 0.25 + np.arcsin(k12 / np.sqrt(s1 * s2)) / (2 * np.pi)
+    return both, 1 / (2 * np.pi * np.sqrt(s1 * s2 - k12**2))
+
+
+def _gelu_features(k11, k12, k22):
+    both, density = _gelu_averages(k11, k12, k22)
+    return k12 * both + density * (k11 * (k22 - k12**2 / (1 + k11)) + k12**2 / (1 + k22))
+
+
+def _gelu_derivatives(k11, k12, k22):
+    both, density = _gelu_averages(k11, k12, k22)
+    s1, s2 = 1 + k11, 1 + k22
+    return both + density * k12 * (1 / s1 + 1 / s2 + 1 / (s1 * s2 - k12**2))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    each.name: each
+    for each in (
+        Activation(
+            "linear",
+            lambda h: h,
+            jnp.ones_like,
+            lambda k11, k12, k22: k12,
+            lambda k11, k12, k22: np.ones_like(k12),
+        ),
+        Activation("tanh", jnp.tanh, lambda h: 1 - jnp.tanh(h) ** 2),
+        Activation(
+            "relu",
+            lambda h: jnp.where(h > 0, h, 0),
+            lambda h: jnp.where(h > 0, jnp.ones_like(h), 0),
+            _relu_features,
+            _relu_derivatives,
+            smooth=False,
+        ),
+        Activation(
+            "erf",
+            _erf,
+            lambda h: (2 / math.sqrt(math.pi)) * jnp.exp(-(h**2)),
+            _erf_features,
+            _erf_derivatives,
+        ),
+        Activation(
+            "gelu",
+            lambda h: h * norm.cdf(h),
+            lambda h: norm.cdf(h) + h * norm.pdf(h),
+            _gelu_features,
+            _gelu_derivatives,
+        ),
+        Activation("softplus", jax.nn.softplus, jax.nn.sigmoid),
+    )
+}

@@ -1,0 +1,331 @@
+"""What learns: networks as short compositions of layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from kernelfield import layers as kl
+from kernelfield.activations.functions import Activation, activation
+from kernelfield.common.settings import Spec
+from kernelfield.describe.problem import InputAxes, Problem
+from kernelfield.layers import Layer, Sequential
+from kernelfield.layers.base import Simple, Stateless, uses
+from kernelfield.layers.readout import Readout
+from kernelfield.layers.scaled import Multiplies, Scaled
+from kernelfield.layers.weights import Weights
+
+
+def _known(choice: Any) -> Any:
+    activation(choice)
+    return choice
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Gamma0 = Positive
+Choice = Annotated[str | Callable[[Any], Any], AfterValidator(_known)]
+
+
+class Architecture(Spec):
+    """What all networks have: layers, and a feature-learning strength.
+
+    f = w . phi / (gamma0 N) with all weights N(0, 1) at initialization; f is reported minus its value there.
+    """
+
+    if TYPE_CHECKING:  # arguments of the networks below, or derived from their arguments
+        gamma0: float
+
+        @property
+        def layers(self) -> Sequential:
+            """Bottom to top."""
+            ...
+
+    @property
+    def hidden_layers(self) -> int:
+        """Number of hidden layers: of uses of weights, less one."""
+        return sum(isinstance(each, (Weights, Readout)) for each in uses(self.layers)) - 1
+
+    @property
+    def nonlinearities(self) -> list[Activation]:
+        """The activation function of every activation layer."""
+        return [each.nonlinearity for each in uses(self.layers) if isinstance(each, kl.Activation)]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether all activations are the identity, so that the theory is Gaussian and solved exactly."""
+        return all(each.is_linear for each in self.nonlinearities)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the slopes of all activations are continuous."""
+        return all(each.smooth for each in self.nonlinearities)
+
+    @property
+    def has_sites(self) -> bool:
+        """Whether inputs keep their sites; else an image is a vector."""
+        return not isinstance(uses(self.layers)[0], kl.Dense)
+
+    @property
+    def factorizes(self) -> bool:
+        """Whether the tangent kernel is sum_l G^{l+1} Phi^l, sample by sample.
+
+        Not with sites, biases, shared weights, different widths, or scales that multiply weights in use.
+        """
+        every, simple = uses(self.layers), (kl.Dense, kl.Activation, Readout)
+        plain = all(each.gain * getattr(each, "width", 1) == 1 for each in every if isinstance(each, Scaled))
+        return plain and all(isinstance(each, simple) for each in every) and not _shares(self.layers)
+
+    def inputs(self, problem: Problem) -> np.ndarray:
+        """X as the first layer takes it: (P, D), or (P, *sites, C).
+
+        Raises:
+            ValueError: the first layer is a convolution and the inputs have no sites.
+        """
+        if not self.has_sites:
+            return problem.X.reshape(problem.points, -1)
+        if problem.X.ndim == 2:
+            raise ValueError(
+                f"{type(self).__name__} needs X of shape (P, positions, C) or (P, rows, columns, C), "
+                f"got {problem.X.shape}"
+            )
+        return problem.X
+
+    def every_input(self, problem: Problem) -> np.ndarray:
+        """`inputs` of the points that are observed, and of its stream."""
+        return np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
+
+    def input_axes(self, problem: Problem) -> InputAxes:
+        """Principal axes of the inputs that train."""
+        X = self.inputs(problem)[problem.weights > 0] if problem.stream is None else self.inputs(problem.stream)
+        return InputAxes.of(X.reshape(-1, X.shape[-1]))
+
+    def coordinates(self, problem: Problem) -> tuple[np.ndarray, int]:
+        """`every_input` in these axes, all that infinite width knows of it; see `InputAxes.coordinates`."""
+        return self.input_axes(problem).coordinates(self.every_input(problem))
+
+
+def checked(layers: Any) -> Sequential:
+    """`layers` as a Sequential that can be a network.
+
+    Args:
+        layers: a Sequential, or a list of layers.
+
+    Raises:
+        ValueError: saying what is in the wrong place.
+    """
+    network = layers if isinstance(layers, Sequential) else Sequential(layers)
+    while network.layers and isinstance(network.layers[-1], Sequential):
+        network = Sequential([*network.layers[:-1], *network.layers[-1].layers])
+    every = uses(network)
+    if not every or not isinstance(every[0], Weights) or network.layers[0] is not every[0]:
+        raise ValueError("the first layer of a network must be Dense or Conv")
+    if [isinstance(each, Readout) for each in every] != [False] * (len(every) - 1) + [True]:
+        raise ValueError("the last layer of a network, and no other, must be Readout")
+    seen: set[int] = set()
+    for container in _containers(network):
+        own = {id(each) for each in container if isinstance(each, Simple) and not isinstance(each, Stateless)}
+        if own & seen:
+            raise ValueError("weights can be shared within one Sequential, not between several")
+        seen |= own
+    return network
+
+
+def _containers(layer: Layer) -> list[tuple[Layer, ...]]:
+    """The parts of every distinct layer that is made of others."""
+    found, waiting, known = [], [layer], set()
+    while waiting:
+        each = waiting.pop()
+        if each.parts and id(each) not in known:
+            known.add(id(each))
+            found.append(each.parts)
+            waiting += each.parts
+    return found
+
+
+def _shares(layer: Layer) -> bool:
+    return getattr(layer, "shares", False) or any(_shares(part) for part in layer.parts)
+
+
+class Network(Architecture):
+    """Any composition of `kernelfield.layers`.
+
+    Args:
+        layers: bottom to top, the first one Dense or Conv, the last one Readout. A layer object that occurs more than
+            once shares its weights.
+        gamma0: feature-learning strength > 0; gamma0 -> 0 is lazy, of order one and above is rich.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> from kernelfield.layers import Activation, Dense, Readout
+        >>> again = Dense()
+        >>> kf.Network(layers=[Dense(), Activation("tanh"), again, Activation("tanh"), again, Readout()]).hidden_layers
+        3
+    """
+
+    layers: Any  # type: ignore[assignment]
+    gamma0: Gamma0 = 1.0
+
+    @field_validator("layers")
+    @classmethod
+    def _composed(cls, layers: Any) -> Sequential:
+        return checked(layers)
+
+
+class _WithActivation(Architecture):
+    """Networks with one activation function throughout."""
+
+    if TYPE_CHECKING:
+        activation: Choice
+
+    @property
+    def nonlinearity(self) -> Activation:
+        """The activation function with its derivative."""
+        return activation(self.activation)
+
+
+class MLP(_WithActivation):
+    """A fully connected network in mean-field (muP) parameterization.
+
+    h^1 = W^0 x / sqrt(D), h^{l+1} = W^l phi(h^l) / sqrt(N), f = w . phi(h^L) / (gamma0 N), all weights N(0, 1)
+    at initialization; f is reported minus its value there.
+
+    Args:
+        depth: number of hidden layers L >= 1.
+        activation: "linear", "tanh", "relu", "erf", "gelu", "softplus", or any elementwise JAX function.
+        gamma0: feature-learning strength > 0; gamma0 -> 0 is lazy, of order one and above is rich.
+        bias_scale: sigma_b, of trained biases of the hidden layers that start as N(0, sigma_b^2); no biases if None.
+        weight_scales: sigma_w of the L + 1 weights; one each by default.
+        scales_multiply: what they multiply: the "initialization" N(0, sigma_w^2), or the "weight" in use.
+        widths: of the L hidden layers, up to a common factor: N is the width of the last one.
+
+    Source: arXiv:2205.09653, section 2; of widths, its appendix D.7.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> len(kf.MLP(depth=2, activation="tanh", gamma0=1.0).layers.layers)
+        5
+    """
+
+    depth: int = Field(ge=1)
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
+    bias_scale: float | None = Field(default=None, ge=0)
+    weight_scales: list[Positive] | None = None
+    scales_multiply: Multiplies = "initialization"
+    widths: list[Positive] | None = None
+
+    @model_validator(mode="after")
+    def _every_layer(self) -> MLP:
+        for name, count in (("weight_scales", self.depth + 1), ("widths", self.depth)):
+            given = getattr(self, name)
+            if given is not None and len(given) != count:
+                raise ValueError(f"{name} must have {count} numbers for depth {self.depth}, got {len(given)}")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all weights start as N(0, 1), in layers of one width without biases."""
+        return self.bias_scale is self.weight_scales is self.widths is None
+
+    @property
+    def layers(self) -> Sequential:
+        """Dense, Bias and an Activation `depth` times, and the Readout."""
+        phi, multiplies = kl.Activation(self.nonlinearity), self.scales_multiply
+        scales, widths = self.weight_scales or [1.0] * (self.depth + 1), self.widths or [1.0] * self.depth
+        layers: list[Layer] = []
+        for scale, width in zip(scales, widths, strict=False):
+            layers.append(kl.Dense(scale=scale, multiplies=multiplies, width=width / widths[-1]))
+            layers += [phi] if self.bias_scale is None else [kl.Bias(self.bias_scale), phi]
+        return Sequential([*layers, Readout(scale=scales[-1], multiplies=multiplies)])
+
+
+class CNN(_WithActivation):
+    """A convolutional network, over sequences (P, positions, C) or images (P, rows, columns, C).
+
+    h^1 = n^{-1/2} sum_j W_j x_{a + j} / sqrt(C) and so on, n the number of places of the kernel.
+
+    Args:
+        depth: number of convolutions L >= 1.
+        kernel: sites of the window along each axis.
+        stride: of every convolution.
+        padding: "zero" or "circular".
+        pool: average over windows of so many sites along each axis after every activation but the last; 1 for none.
+        readout: "average" over all sites before the readout, or "flatten", weights of its own for every site.
+        activation: as for `MLP`.
+        gamma0: feature-learning strength > 0.
+
+    Source: arXiv:2205.09653, section 6 and its appendix on convolutions.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.CNN(depth=2, pool=2).hidden_layers
+        2
+    """
+
+    depth: int = Field(ge=1)
+    kernel: int = Field(default=3, ge=1)
+    stride: int = Field(default=1, ge=1)
+    padding: Literal["zero", "circular"] = "zero"
+    pool: int = Field(default=1, ge=1)
+    readout: Literal["average", "flatten"] = "average"
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
+
+    @property
+    def layers(self) -> Sequential:
+        """Conv, Activation and AveragePool `depth` times, GlobalAveragePool, and the Readout."""
+        phi, between = kl.Activation(self.nonlinearity), [kl.AveragePool(self.pool)] if self.pool > 1 else []
+        blocks = [[kl.Conv(self.kernel, self.stride, self.padding), phi] for _ in range(self.depth)]
+        last = [kl.GlobalAveragePool()] if self.readout == "average" else []
+        below = [layer for block in blocks[:-1] for layer in block + between]
+        return Sequential([*below, *blocks[-1], *last, Readout()])
+
+
+class ResNet(_WithActivation):
+    """A residual network of L blocks, h^{l+1} = h^l + beta W^l phi(h^l) / sqrt(N).
+
+    Fully connected, or of convolutions (`kernel`) with an average over all sites before the readout.
+
+    Args:
+        depth: number of blocks L >= 1; with the first weights there are L + 1 hidden layers.
+        branch_scale: beta, a number or "1/sqrt(depth)", with which dynamics converge as depth grows.
+        kernel: sites of the window of convolutions along each axis; None for fully connected blocks.
+        padding: of the convolutions, "zero" or "circular".
+        activation: as for `MLP`.
+        gamma0: feature-learning strength > 0.
+
+    Source: arXiv:2309.16620.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.ResNet(depth=4).beta
+        0.5
+    """
+
+    depth: int = Field(ge=1)
+    branch_scale: float | Literal["1/sqrt(depth)"] = "1/sqrt(depth)"
+    kernel: int | None = Field(default=None, ge=1)
+    padding: Literal["zero", "circular"] = "zero"
+    activation: Choice = "tanh"
+    gamma0: Gamma0 = 1.0
+
+    @property
+    def beta(self) -> float:
+        """Scale of the branches."""
+        return 1 / math.sqrt(self.depth) if isinstance(self.branch_scale, str) else self.branch_scale
+
+    @property
+    def layers(self) -> Sequential:
+        """Weights, the blocks, an Activation and the Readout."""
+        phi = kl.Activation(self.nonlinearity)
+
+        def weights() -> Layer:
+            return kl.Dense() if self.kernel is None else kl.Conv(self.kernel, padding=self.padding)
+
+        blocks = [kl.Residual(Sequential([phi, weights()]), self.beta) for _ in range(self.depth)]
+        last = [] if self.kernel is None else [kl.GlobalAveragePool()]
+        return Sequential([weights(), *blocks, phi, *last, Readout()])

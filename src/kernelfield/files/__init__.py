@@ -1,0 +1,1 @@
+"""Solutions as files and labelled arrays, and runs as configuration files."""

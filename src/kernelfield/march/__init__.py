@@ -1,0 +1,1 @@
+"""Infinite width on particles: a network of layers taken through training, step by step."""

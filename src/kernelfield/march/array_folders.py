@@ -1,0 +1,99 @@
+"""Folders of arrays that appear whole or not at all, by orbax."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kernelfield.common.atomic_files import CannotWrite, reason
+
+SETTLED = 0.5  # seconds after which threads of a write that failed make no more files
+
+
+class ArrayFolders:
+    """Reads and writes them.
+
+    Raises:
+        ImportError: orbax is not installed.
+    """
+
+    def __init__(self) -> None:
+        with _quiet():
+            try:
+                import orbax.checkpoint as orbax
+            except ImportError:
+                raise ImportError('a checkpoint needs orbax: pip install "kernelfield[checkpoint]"') from None
+            self._args, self._unfinished = orbax.args, orbax.utils.TMP_DIR_SUFFIX
+            self._files = orbax.Checkpointer(orbax.CompositeCheckpointHandler())
+
+    def save(self, folder: Path, document: dict[str, Any], **trees: Any) -> None:
+        """Write a folder.
+
+        Args:
+            folder: that does not exist yet.
+            document: as JSON can hold it.
+            trees: lists and dictionaries of NumPy arrays, by name.
+
+        Raises:
+            CannotWrite: nothing was written; the message is the reason.
+        """
+        items = {name: self._args.PyTreeSave(tree) for name, tree in trees.items()}
+        try:
+            with _quiet():
+                self._files.save(folder, self._args.Composite(document=self._args.JsonSave(document), **items))
+        except Exception as error:  # every layer below has its own
+            time.sleep(SETTLED)
+            self.clean(folder.parent)
+            number = re.search(r"os_error_code='(\d+)'", str(error))  # in the text of an error of tensorstore
+            code = int(number[1]) if number else None
+            raise CannotWrite(reason(error if code is None else OSError(code, os.strerror(code)))) from error
+
+    def document(self, folder: Path) -> dict[str, Any]:
+        """The document of a folder."""
+        return self._read(folder, document=self._args.JsonRestore()).document
+
+    def tree(self, folder: Path, name: str) -> Any:
+        """One of its trees."""
+        return self._read(folder, **{name: self._args.PyTreeRestore()})[name]
+
+    def clean(self, folder: Path) -> None:
+        """Remove what is not whole from the folder of folders."""
+        for each in folder.glob(f"*{self._unfinished}*"):
+            shutil.rmtree(each, ignore_errors=True)
+
+    def _read(self, folder: Path, **items: Any) -> Any:
+        with _quiet():
+            return self._files.restore(folder, self._args.Composite(**items))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what orbax and its threads print besides raising it; threads of a write that failed may print later."""
+    log, hook = logging.getLogger("absl"), sys.unraisablehook
+    for each in (log, logging.getLogger("asyncio")):
+        each.addFilter(_not_of_a_thread)
+    if getattr(hook, "func", None) is not _heard:
+        sys.unraisablehook = functools.partial(_heard, hook)
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
+
+
+def _not_of_a_thread(record: logging.LogRecord) -> bool:
+    return not re.search("_SignalingThread|orbax.checkpoint", str(record.msg))
+
+
+def _heard(hook: Any, found: Any) -> None:
+    if str(found.exc_value) != "Event loop is closed":
+        hook(found)

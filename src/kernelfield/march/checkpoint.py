@@ -1,0 +1,286 @@
+"""Checkpoints of long runs at infinite width, from which they go on bit for bit.
+
+A checkpoint is a folder of parts, each of them written whole or not at all. A part has what the run recorded since
+the part before it: that is written once. The newest one has also the state from which the run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kernelfield.common.atomic_files import reason
+from kernelfield.describe.fingerprint import differences
+from kernelfield.engine.infinite_matrix import change_images
+from kernelfield.march.array_folders import ArrayFolders
+from kernelfield.march.replicate import Replicate, at, look
+
+FORMAT = 2
+EVERY = 300.0  # seconds between two parts
+PART = re.compile(r"part\d{6}")
+
+
+class Checkpoint:
+    """Where a run keeps what it has done.
+
+    Args:
+        folder: of the checkpoint; made if missing.
+        every: seconds between two writes.
+        resume: go on from what is in the folder, if there is something.
+
+    Raises:
+        ValueError: `every` is not a number of seconds.
+        ImportError: orbax is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: float = EVERY, resume: bool = False) -> None:
+        if not 0 <= every < math.inf:
+            raise ValueError(f"checkpoint_every must be a number of seconds >= 0, got {every}")
+        self.folder, self.every, self.resume = Path(folder).absolute(), every, resume
+        self.found: dict[str, Any] | None = None
+        self.description: dict[str, Any] = {}
+        self.warned = False
+        self.files = ArrayFolders()
+        self._forget(0)
+
+    def open(self, described: dict[str, Any]) -> int | None:
+        """Look for a checkpoint of a run; nothing is changed on disk.
+
+        Args:
+            described: the run, see `kernelfield.describe.fingerprint.describe`.
+
+        Returns:
+            The room for directions that it goes on with; None if it starts from the beginning.
+
+        Raises:
+            ValueError: there is one that is not to be resumed, of another run, or damaged.
+        """
+        self.description = json.loads(json.dumps(described))
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"checkpoint must be a folder, {self.folder} is a file")
+        parts = self._on_disk()
+        if not parts:
+            return None
+        if not self.resume:
+            raise ValueError(f"{self.folder} holds a checkpoint: resume from it, or remove it to start anew")
+        with self._intact():
+            found = self.files.document(self.folder / parts[-1])
+            version = found["format"]
+        if version != FORMAT:
+            raise ValueError(f"the checkpoint in {self.folder} has format {version}; this version reads {FORMAT}")
+        for what in differences(found["described"], self.description):
+            raise ValueError(f"the checkpoint in {self.folder} is of another run: {what}")
+        self.found = found
+        return found["directions"]
+
+    def begin(self, replicates: Sequence[Replicate]) -> float:
+        """Make sure that there can be checkpoints, and put what `open` found into the replicates.
+
+        Args:
+            replicates: at initialization.
+
+        Returns:
+            Seconds that it took to get there.
+
+        Raises:
+            ValueError: the folder cannot be written to, or what is in it is damaged.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(f"checkpoints cannot be written to {self.folder}: {reason(error)}") from None
+        self.files.clean(self.folder)
+        self._forget(len(replicates))
+        if self.found is None:
+            return 0.0
+        found, self.found = self.found, None  # a run that starts again, with more directions, has nothing to resume
+        with self._intact(), jax.enable_x64(True):
+            parts = [self.files.tree(self.folder / name, "rows") for name in found["parts"]]
+            states = self.files.tree(self.folder / self._on_disk()[-1], "state")
+            if [*map(_checksum, parts), _checksum(states)] != [*found["parts"].values(), found["state"]]:
+                raise ValueError("other arrays than were written")
+            trees = _trees(replicates[0])
+            for number, replicate in enumerate(replicates):
+                rows = [part[str(number)] for part in parts]
+                _restore(replicate, trees, rows, states[str(number)], found["replicates"][number])
+        self.parts, self.written = found["parts"], [_written(each) for each in replicates]
+        self.latest = [_counters(each) for each in replicates]
+        return found["seconds"]
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next write."""
+        return time.monotonic() - self.last >= self.every
+
+    def write(self, replicates: Sequence[Replicate], seconds: float) -> None:
+        """Write what is new; where that fails, warn once: the run is worth more than its checkpoint.
+
+        Args:
+            replicates: between two strides.
+            seconds: since the beginning of the run.
+        """
+        counters = [_counters(each) for each in replicates]
+        if counters == self.latest:
+            return
+        try:
+            self._write(replicates, counters, seconds)
+        except (OSError, MemoryError) as error:
+            if not self.warned:
+                self.warned = True
+                warnings.warn(
+                    f"no checkpoint could be written to {self.folder}: {reason(error)}; the run goes on",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        self.last = time.monotonic()
+
+    def _write(self, replicates: Sequence[Replicate], counters: list[dict[str, Any]], seconds: float) -> None:
+        here = self._on_disk()
+        if not set(self.parts) <= set(here):  # somebody removed them
+            self._forget(len(replicates))
+        name = f"part{1 + max((int(each[4:]) for each in [*self.parts, *here]), default=0):06d}"
+        run = {
+            "format": FORMAT,
+            "described": self.description,
+            "directions": replicates[0].setup.capacity,
+            "seconds": seconds,
+            "replicates": counters,
+        }
+        states = [each.snapshot() for each in replicates]
+        fresh = [_rows(*each) for each in zip(replicates, self.written, strict=True)]
+        rows, state = (
+            {str(number): each for number, each in enumerate(trees)}
+            for trees in (fresh, [jax.tree.leaves(each) for each in states])
+        )
+        run |= {"parts": {**self.parts, name: _checksum(rows)}, "state": _checksum(state)}
+        self.files.save(self.folder / name, run, rows=rows, state=state)
+        self.parts, self.written, self.latest = run["parts"], [_written(each) for each in replicates], counters
+        for old in self._on_disk():
+            if old != name:
+                shutil.rmtree(self.folder / old / ("state" if old in self.parts else ""), ignore_errors=True)
+
+    def _forget(self, replicates: int) -> None:
+        """Nothing is written yet."""
+        self.parts: dict[str, int] = {}  # and their checksums
+        self.written = [_Written()] * replicates
+        self.latest: list[dict[str, Any]] = []  # counters of the replicates
+        self.last = time.monotonic()
+
+    def _on_disk(self) -> list[str]:
+        """Names of the parts that are whole, in their order."""
+        try:
+            return sorted(each.name for each in self.folder.iterdir() if PART.fullmatch(each.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    @contextlib.contextmanager
+    def _intact(self) -> Iterator[None]:
+        """Whatever goes wrong when something is read is one sentence."""
+        try:
+            yield
+        except Exception as error:  # every layer below has its own exceptions for a file it cannot read
+            raise ValueError(f"the checkpoint in {self.folder} is damaged: remove it to start anew") from error
+
+
+# --- replicates
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """What of a replicate is in the parts: so many of its outputs, and steps."""
+
+    outputs: int = 0
+    rows: frozenset[int] = frozenset()
+    fields: frozenset[int] = frozenset()
+    states: frozenset[int] = frozenset()
+    starts: frozenset[int] = frozenset()
+
+
+BY_STEP = ("rows", "fields", "states", "starts")
+
+
+def _written(replicate: Replicate) -> _Written:
+    """All of it."""
+    return _Written(len(replicate.outputs), *(frozenset(getattr(replicate, name)) for name in BY_STEP))
+
+
+def _counters(replicate: Replicate) -> dict[str, Any]:
+    return {name: getattr(replicate, name) for name in replicate.counters}
+
+
+def _checksum(tree: Any) -> int:
+    """Of arrays: files of orbax have checksums of what describes the arrays, not of their entries."""
+    return functools.reduce(
+        lambda so_far, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, so_far), jax.tree.leaves(tree), 0
+    )
+
+
+def _rows(replicate: Replicate, written: _Written) -> dict[str, Any]:
+    """What is not written yet, as lists and dictionaries of arrays."""
+    fresh = replicate.outputs[written.outputs :]
+    if fresh:
+        fresh = [jax.tree.map(lambda *parts: np.concatenate(parts), *fresh)]
+        replicate.outputs[written.outputs :] = fresh
+    by_step = {
+        name: {
+            str(t): jax.tree.leaves(each)
+            for t, each in getattr(replicate, name).items()
+            if t not in getattr(written, name)
+        }
+        for name in BY_STEP
+    }
+    return jax.tree.map(np.asarray, {"outputs": [jax.tree.leaves(part) for part in fresh], **by_step})
+
+
+def _trees(replicate: Replicate) -> dict[str, Any]:
+    """What the arrays are leaves of: the same in all replicates."""
+    constants, state = replicate.constants, replicate.state
+    pace = at(replicate.schedule.paces(0), 0)
+    looked = functools.partial(look, replicate.step, replicate.recorder, False)
+    row = jax.eval_shape(looked, state.layers, replicate.bases, constants.data)
+    outputs: Any = 0
+    if replicate.step.orders > 1:
+        outputs = jax.eval_shape(functools.partial(replicate.step, constants), state, pace)[1]
+    kept = change_images(lambda images: images._replace(velocity=None), state.layers)
+    found: dict[str, Any] = {"outputs": outputs, "rows": row.row, "fields": row.fields, "states": kept, "starts": 0}
+    found["state"] = replicate.all_state
+    return {name: jax.tree.structure(tree) for name, tree in found.items()}
+
+
+def _restore(
+    replicate: Replicate,
+    trees: dict[str, Any],
+    rows: list[dict[str, Any]],
+    state: list[Any],
+    counters: dict[str, Any],
+) -> None:
+    """Put what `_rows` has taken into a replicate at initialization."""
+    replicate.outputs = [trees["outputs"].unflatten(part) for each in rows for part in each["outputs"]]
+    for name in BY_STEP:
+        setattr(
+            replicate,
+            name,
+            {int(t): trees[name].unflatten(part) for each in rows for t, part in each[name].items()},
+        )
+    replicate.starts = {t: replicate.placed(start) for t, start in replicate.starts.items()}
+    replicate.restore(*trees["state"].unflatten(state))
+    for name, value in counters.items():
+        setattr(replicate, name, value)

@@ -1,0 +1,147 @@
+"""Gradient flow at infinite width: the march in continuous time, with steps as long as the accuracy allows.
+
+What makes gradient flow stiff is the tangent kernel K: errors along its largest eigenvectors decay long before the
+others move. Within a step K hardly changes, and with K frozen the error signal is known in closed form,
+
+    Delta(s) = exp(s J) Delta,   J = (d Delta / d f) K w,   mean over a step of length h: phi_1(h J) Delta.
+
+A step follows the gradients of its midpoint with the mean error signal instead of the one at its start: the exponential
+midpoint rule, second order, and stable however large h K is. The same step with the kernel of its start is of first
+order; what both disagree about in f is the error that sets h.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import expm
+
+from kernelfield.describe.training import GradientFlow
+from kernelfield.engine.infinite_matrix import change_images, moved, slowed
+from kernelfield.march.recorder import field_pairs, tangent_kernel
+from kernelfield.march.replicate import Constants, Marched, Passed, Replicate, Step
+
+SAFETY, SHORTEST, LONGEST = 0.8, 0.2, 4.0  # factors of the length of the next step
+
+
+class Flowed(NamedTuple):
+    """The state after a step of length h, f at its start, and the error of f, rms, with what it counts against."""
+
+    state: Marched
+    f: Array
+    error: Array
+    size: Array
+
+
+def flowed(step: Step, constants: Constants, state: Marched, h: Array, first: Array) -> Flowed:
+    """One step of length h.
+
+    Args:
+        step: has velocities.
+        constants: of the run.
+        state: at the start.
+        h: training time.
+        first: whether the start is that of training.
+
+    Returns:
+        Flowed; `size` is the rms of f and y, against which the error counts.
+    """
+    layers, passed = step.forward(state.layers, constants.data, constants.weights)
+    start = jnp.where(first, passed.readout.phi, state.initial)
+    f = step.output(constants.gamma0, layers, passed.readout.phi, start)
+    Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.outputs or 1)
+    slope = jax.jacfwd(lambda values: jnp.ravel(step.loss.signal(values.reshape(f.shape), constants.y)))(jnp.ravel(f))
+
+    def mean_signal(K: Array, h: Array) -> Array:
+        """phi_1(h J) Delta, from the exponential of [[h J, Delta], [0, 0]]."""
+        n = len(Delta)
+        J = jnp.zeros((n + 1, n + 1)).at[:n, :n].set(h * slope @ (K * weights)).at[:n, n].set(Delta)
+        return expm(J, max_squarings=48)[:n, n]
+
+    K = _tangent(step, layers, passed)
+    euler = h * K @ (weights * mean_signal(K, h))
+    layers, passed = _sent_down(step, constants, layers, passed, mean_signal(K, h / 2))
+    layers = _along(step, constants, layers, passed)
+    layers = change_images(lambda images: moved(images, h / 2), layers)
+    layers, passed = step.forward(layers, constants.data, constants.weights)
+    K = _tangent(step, layers, passed)
+    signal = mean_signal(K, h)
+    midpoint = h * K @ (weights * signal)
+    layers, passed = _sent_down(step, constants, layers, passed, signal)
+    layers = change_images(lambda images: moved(images, -h / 2), layers)
+    layers = _along(step, constants, layers, passed)
+    layers = change_images(lambda images: moved(images, h), layers)
+    error, size = (jnp.sqrt(jnp.sum(weights * each**2)) for each in (midpoint - euler, jnp.ravel(constants.y)))
+    size = jnp.maximum(size, jnp.sqrt(jnp.sum(weights * jnp.ravel(f) ** 2)))
+    return Flowed(Marched(layers, start), f, error, size)
+
+
+def _tangent(step: Step, layers: tuple, passed: Passed) -> Array:
+    """The tangent kernel of all outputs (P C, P C)."""
+    pairs = field_pairs(step.layers, step.every_output(layers, passed)[1])
+    return tangent_kernel(step.layers, pairs, pairs).astype(jnp.float64)
+
+
+def _sent_down(step: Step, constants: Constants, layers: tuple, passed: Passed, signal: Array) -> tuple[tuple, Passed]:
+    """The states and what passed, after an error signal (P C,) was sent down."""
+    return step.backward(layers, passed, signal.reshape(len(constants.y), -1), constants.weights)
+
+
+def _along(step: Step, constants: Constants, layers: tuple, passed: Passed) -> tuple:
+    """The states with the velocity of gradient descent."""
+    layers = change_images(lambda images: slowed(images, jnp.zeros(())), layers)
+    return step.update(layers, passed, step.paced(constants, constants.weights))
+
+
+class FlowReplicate(Replicate):
+    """One scramble in continuous time."""
+
+    counters: ClassVar[tuple[str, ...]] = (*Replicate.counters, "time", "h", "accepted", "rejected")
+
+    def start(self, training: GradientFlow) -> FlowReplicate:
+        """Itself, at time zero."""
+        self.between, self.last, self.rtol = training.learning_rate, training.steps, training.rtol
+        self.time, self.h, self.accepted, self.rejected = 0.0, self.between, 0, 0
+        return self
+
+    @property
+    def _at_row(self) -> bool:
+        return self.time >= self.t * self.between - self._rounding
+
+    @property
+    def _rounding(self) -> float:
+        return 1e-12 * self.between
+
+    def _flow(self, h: float) -> Any:
+        first = jnp.asarray(self.time == 0.0)
+        return self._run(flowed, (self.step,), self.constants, self.state, jnp.asarray(h), first)
+
+    def _prime(self) -> None:
+        self.state, self.primed = self._flow(0.0).state, True
+
+    def _advance(self, stop: int) -> None:
+        """One step towards the next row, from a row that is recorded unless it was before."""
+        due = self._at_row
+        left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
+        h = left / math.ceil(left / self.h) if left > self._rounding else 0.0
+        now = self._flow(h)
+        if due:
+            self.outputs.append(np.asarray(now.f)[None])
+            self.t += 1
+        error = float(now.error) / (self.rtol * float(now.size))
+        if not math.isfinite(error):
+            self.alive = h > 1e-9 * self.between
+            self.h = h / 10
+            return
+        if error <= 1:
+            self.state, self.time = now.state, self.time + h
+            self.accepted += h > 0
+        else:
+            self.rejected += 1
+        if h > 0:
+            self.h = h * min(LONGEST, max(SHORTEST, SAFETY / math.sqrt(max(error, 1e-12))))

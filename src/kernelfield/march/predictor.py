@@ -1,0 +1,201 @@
+"""New points at infinite width: the forward pass of points that train, at any state that was kept.
+
+A trained network is an operator, and a new point is sent through it as all others are: it needs nothing of its own.
+Only inputs outside the span of the training inputs see coordinates of the first weights that no training point saw.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kernelfield.describe.problem import InputAxes
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, all_images, change_images
+from kernelfield.layers import Setup, Space, WeightTrace
+from kernelfield.layers.base import Pair, traces
+from kernelfield.march.recorder import field_pairs, tangent_kernel
+from kernelfield.march.replicate import Step, blocks, initial_state, predict
+
+
+class Predictor(Protocol):
+    """What a method keeps of training to predict at new points; inputs are as the network takes them."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """At which it was kept."""
+        ...
+
+    def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n), or (R, n, C) of C outputs."""
+        ...
+
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """A kernel (R, n, m) between inputs a and b at step t: of the features of a hidden layer 1..L.
+
+        With sites, their mean. For None, the tangent kernel: (R, n C, m C), rows (sample, output), if outputs differ.
+        """
+        ...
+
+    def of_replicates(self, chosen: Any) -> Predictor:
+        """That of some replicates, a slice or their numbers."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that cannot be made again from network, problem, rule and method, to be stored."""
+        ...
+
+
+predictions = jax.jit(predict, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def features(step: Step, layer: int, layers: tuple, data: Array, mass: Array | None) -> Array:
+    """Features of a hidden layer 1..L, (n, everything), so scaled that products are kernels."""
+    passed = step.forward(layers, data, mass)[1]
+    phi = [*traces(passed.body, WeightTrace), passed.readout][layer].phi
+    return phi.reshape(len(phi), -1) / math.sqrt(phi[0].size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def pairs(step: Step, layers: tuple, data: Array, mass: Array | None) -> list[Pair]:
+    """Features and gradients of every output at every use of weights."""
+    _, passed = step.every_output(*step.forward(layers, data, mass), mass)
+    return field_pairs(step.layers, passed)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def tangent(step: Step, one: list[Pair], other: list[Pair]) -> Array:
+    """The tangent kernel between two passes."""
+    return tangent_kernel(step.layers, one, other)
+
+
+@dataclass(frozen=True, eq=False)
+class MarchPredictor:
+    """The states of all replicates of a march.
+
+    Args:
+        step: of training.
+        setups: of the initial state of every replicate.
+        axes: (k, D) principal axes of the data: coordinates of inputs are inputs @ axes^T / sqrt(D).
+        states: of the layers of every replicate, as NumPy arrays, at the steps that were kept.
+    """
+
+    step: Step
+    setups: Sequence[Setup]
+    axes: np.ndarray
+    states: Mapping[int, Sequence[tuple]]
+
+    @property
+    def steps(self) -> list[int]:
+        """At which states were kept."""
+        return sorted(self.states)
+
+    def of_replicates(self, chosen: Any) -> MarchPredictor:
+        """That of some replicates."""
+        numbers = np.arange(len(self.setups))[chosen]
+        states = {t: [each[number] for number in numbers] for t, each in self.states.items()}
+        return replace(self, setups=[self.setups[number] for number in numbers], states=states)
+
+    def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """f (R, n) or (R, n, C)."""
+        with jax.enable_x64(True):
+            found = [
+                blocks(functools.partial(predictions, self.step, jnp.asarray(setup.gamma0), layers), data)
+                for setup, layers, data in self._ready(inputs, t)
+            ]
+            return np.stack(found).astype(float)
+
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """Averages of products of fields, of some points at a time."""
+        with jax.enable_x64(True):
+            ready = self._ready(np.concatenate([a, b]), t)
+            kernels = [self._kernel(setup.is_exact, layers, data, len(a), layer) for setup, layers, data in ready]
+            return np.stack(kernels).astype(float)
+
+    def _kernel(self, exact: bool, layers: tuple, data: Array, count: int, layer: int | None) -> np.ndarray:
+        size = len(data) if exact else max(1, 128 // math.prod(data.shape[1:-1]))
+        mass = jnp.ones(len(data)) if exact else None  # networks without tails meet all of them at once
+
+        def parts(points: Array) -> list[Array]:
+            return [points[start : start + size] for start in range(0, len(points), size)]
+
+        if layer is not None:
+            every = np.concatenate([features(self.step, layer, layers, part, mass) for part in parts(data)])
+            return every[:count] @ every[count:].T
+        every = [pairs(self.step, layers, part, mass) for part in parts(data)]
+        rows = [np.concatenate([tangent(self.step, one, two) for two in every], axis=1) for one in every]
+        C = self.step.outputs or 1
+        return np.concatenate(rows)[: count * C, count * C :]
+
+    def _ready(self, inputs: np.ndarray, t: int) -> Any:
+        """Setup, states of the layers and coordinates of inputs, of every replicate."""
+        data, outside = InputAxes(self.axes).coordinates(inputs)
+        for setup, layers in zip(self.setups, self.states[t], strict=True):
+            wider = self._with_further(setup, layers, data, outside) if outside else layers
+            yield setup, jax.tree.map(jnp.asarray, wider), jnp.asarray(data, setup.dtype)
+
+    def _with_further(self, setup: Setup, layers: tuple, data: np.ndarray, outside: int) -> tuple:
+        """The states, with what the first weights make of inputs outside the span of the data.
+
+        Without tails all matrices have coordinates for what comes of them.
+        """
+        fresh = replace(setup, populations=[])
+        laid_out, _ = self.step.layers.init(fresh, Space(None, data.shape[1:-1], len(self.axes)))
+        lanes: list[Any] = [images.K[0] for images in all_images(laid_out)]  # type: ignore[index]
+        population = {lane: each for each in fresh.populations for lane in each.lanes}
+        grows = [lane.grows and (setup.is_exact or number == 0) for number, lane in enumerate(lanes)]
+        which = iter(zip(lanes, grows, strict=True))
+
+        def widened(images: Images) -> Images:
+            lane, wider = next(which)
+            if not wider or (lane is lanes[0] and images.K.shape[1] == data.shape[-1]):  # known in training
+                return images
+            more = population[lane].further(lane, outside).astype(setup.dtype)
+            M = np.pad(images.M, [(0, 0), (0, outside), (0, 0)])
+            return images._replace(K=np.concatenate([images.K, more], axis=1), M=M)
+
+        wider = change_images(widened, layers)
+        if not setup.is_exact:
+            return wider
+
+        def roomier(matrix: Any) -> Any:
+            if not isinstance(matrix, InfiniteMatrix):
+                return matrix
+            q = np.pad(matrix.below.q, [(0, outside), (0, 0)])
+            return replace(matrix, below=matrix.below._replace(q=q))
+
+        return jax.tree.map(roomier, wider, is_leaf=lambda leaf: isinstance(leaf, InfiniteMatrix))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Axes, numbers of steps and replicates, and every array of the states by them and its place."""
+        numbers = np.array([setup.seed.spawn_key[0] for setup in self.setups])
+        return {"axes": self.axes, "replicates": numbers, "steps": np.array(self.steps)} | {
+            f"step{t}_replicate{replicate}_{place}": leaf
+            for t, states in self.states.items()
+            for replicate, state in enumerate(states)
+            for place, leaf in enumerate(jax.tree.leaves(state))
+        }
+
+    @classmethod
+    def restored(
+        cls, step: Step, setups: Sequence[Setup], space: Space, arrays: Mapping[str, np.ndarray]
+    ) -> MarchPredictor:
+        """The predictor with `arrays`; a small initial state tells what they are."""
+        small = replace(setups[0], particles=16, block=setups[0].block and 16, momentum=False)
+        with jax.enable_x64(True):
+            leaves, tree = jax.tree.flatten(initial_state(step.layers, small, space))
+
+        def state(t: int, replicate: int) -> Any:
+            names = (f"step{t}_replicate{replicate}_{place}" for place in range(len(leaves)))
+            return tree.unflatten([arrays[name].astype(leaf.dtype) for name, leaf in zip(names, leaves, strict=True)])
+
+        states = {int(t): [state(t, each) for each in range(len(setups))] for t in arrays["steps"]}
+        return cls(step, setups, arrays["axes"], states)

@@ -1,0 +1,1 @@
+"""What every method returns: a Solution, its kernels, error bars and status."""

@@ -1,0 +1,114 @@
+"""Several methods over a range of gamma0: where each of them still tells the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import Training
+from kernelfield.observables.compare import Comparison, Quantity, compare_all
+from kernelfield.solution.solution import Solution
+from kernelfield.solve import Method, solve
+
+QUANTITIES: tuple[Quantity, ...] = ("predictions", "Phi", "G", "NTK")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One gamma0.
+
+    Args:
+        gamma0: feature-learning strength.
+        solutions: of every method, by name.
+        comparisons: (name of the reference, name of the method) -> Comparison.
+    """
+
+    gamma0: float
+    solutions: Mapping[str, Solution]
+    comparisons: Mapping[tuple[str, str], Comparison]
+
+
+def sweep_gamma(
+    network: Any,
+    problem: Problem,
+    training: Training,
+    methods: Mapping[str, Method],
+    gammas: Sequence[float],
+    references: Sequence[str],
+) -> Iterator[Point]:
+    """Solve by every method at every gamma0, and compare with the references.
+
+    Args:
+        network: what learns; its own gamma0 is not used.
+        problem: what is learned.
+        training: how it learns.
+        methods: by name.
+        gammas: values of gamma0.
+        references: names of the methods that the others are compared with.
+
+    Yields:
+        Point, one for each gamma0, as soon as it is done.
+
+    Raises:
+        ValueError: a reference is not among the methods, or a method cannot solve this.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
+        >>> methods = {"theory": kf.March(), "lazy": kf.StaticNTK()}
+        >>> network = kf.MLP(depth=2, activation="linear")
+        >>> points = kf.sweep_gamma(network, problem, training, methods, [0.1, 1.0], ["theory"])
+        >>> small, large = (point.comparisons["theory", "lazy"].row("NTK").error for point in points)
+        >>> small < large
+        True
+    """
+    unknown = [name for name in references if name not in methods]
+    if unknown:
+        raise ValueError(f"references must be among {', '.join(methods)}, got {unknown[0]}")
+    for gamma0 in gammas:
+        at = type(network)(**{**dict(network), "gamma0": gamma0})
+        solutions = {name: solve(at, problem, training, method) for name, method in methods.items()}
+        comparisons = {
+            (reference, name): comparison
+            for reference in references
+            for name, comparison in compare_all(_without(solutions, reference), solutions[reference]).items()
+        }
+        yield Point(gamma0, solutions, comparisons)
+
+
+def _without(solutions: Mapping[str, Solution], reference: str) -> dict[str, Solution]:
+    return {name: solution for name, solution in solutions.items() if name != reference}
+
+
+def worst_alignment(comparison: Comparison, quantity: Quantity) -> tuple[float, float] | None:
+    """Least alignment over layers, all times, with its standard error; None if it was not compared.
+
+    Args:
+        comparison: of a solution with a reference.
+        quantity: "predictions", "Phi", "G" or "NTK".
+
+    Returns:
+        (alignment, standard error).
+    """
+    rows = [row for row in comparison.rows if (row.quantity, row.times) == (quantity, "all")]
+    worst = min(rows, key=lambda row: row.alignment, default=None)
+    return None if worst is None else (worst.alignment, worst.alignment_se)
+
+
+def records(points: Iterable[Point]) -> list[dict[str, Any]]:
+    """Everything that was compared, as dictionaries that JSON can hold.
+
+    Args:
+        points: of a sweep.
+
+    Returns:
+        One dictionary for each row of each comparison, with gamma0, method and reference.
+    """
+    return [
+        {"gamma0": point.gamma0, "method": name, "reference": reference, **row}
+        for point in points
+        for (reference, name), comparison in point.comparisons.items()
+        for row in comparison.to_records()
+    ]
