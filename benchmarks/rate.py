@@ -2,9 +2,9 @@
 
     python benchmarks/rate.py
 
-Counted are the products that a step makes of fields: with leading directions, images and tails (`kernelfield.march.work`),
-not the search for directions, elementwise functions and what passes through memory, which take time too. The machine's
-rate is that of a product of square matrices.
+Counted are the products that a step makes of fields, with leading directions, images and tails (see
+`kernelfield.march.work`), not the search for directions, elementwise functions and what passes through memory, which
+take time too. The machine's rate is that of a product of square matrices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
-from kernelfield.march.march import MarchRun
+from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.work import count
 
 REPLICATES = 2  # side by side
@@ -51,7 +51,7 @@ def main() -> None:
     network, training = kf.MLP(depth=3, activation="tanh"), kf.GradientDescent(learning_rate=0.1, steps=given.steps)
     for points in given.points:
         method = kf.March(particles=given.particles, replicates=REPLICATES, kernels="none")
-        run = MarchRun(method, network, breast_cancer(points), training, [])
+        run = ParticleRun(method, network, breast_cancer(points), training, [])
         for _ in range(2):  # the first one compiles
             solution = kf.solve(network, run.problem, training, method, fields_at=(), progress=False)
         seconds = solution.info["seconds_run"]

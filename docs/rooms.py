@@ -39,7 +39,7 @@ ORDER = (  # a room imports from those above it alone
 
 def room_of(module: str) -> str:
     """The room of a dotted name, "" for the package itself."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def imports(path: Path) -> set[str]:

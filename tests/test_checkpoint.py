@@ -47,7 +47,7 @@ def after_step(step, happens):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SOLVE, "bar", watched)
-        patch.setattr("kernelfield.march.march.SECONDS_BETWEEN_REPORTS", 0.0)
+        patch.setattr("kernelfield.march.particle_run.SECONDS_BETWEEN_REPORTS", 0.0)
         yield
 
 

@@ -16,7 +16,7 @@ import kernelfield as kf
 from kernelfield import datasets, observables
 from kernelfield.cli import app as cli
 from kernelfield.layers import Activation, AveragePool, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from kernelfield.solution.solution import Code
+from kernelfield.solution.status import Code
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 
 DOCS = Path(__file__).parent.parent / "docs"

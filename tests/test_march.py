@@ -8,7 +8,7 @@ import pytest
 import kernelfield as kf
 from kernelfield.activations.functions import ACTIVATIONS
 from kernelfield.march.replicate import Replicate
-from kernelfield.solution.solution import Status
+from kernelfield.solution.status import Status
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])
@@ -75,7 +75,7 @@ def test_a_dense_cubature_gives_the_same_linear_network(monkeypatch):
         return np.sqrt(particles) * np.linalg.qr(gaussian)[0][first:dimensions]
 
     sparse = march("linear", 3, 1.0, steps=25)
-    monkeypatch.setattr("kernelfield.march.march.cubature", rotated)
+    monkeypatch.setattr("kernelfield.march.particle_run.cubature", rotated)
     dense = march("linear", 3, 1.0, steps=25)
     assert distance(dense.predictions, sparse.predictions) < 1e-10
 
@@ -328,7 +328,7 @@ def test_replicates_take_turns_on_one_core_and_on_two_none_waits_for_another(mon
     advance = Replicate.march
     monkeypatch.setattr(Replicate, "march", watched)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr("kernelfield.march.march.SECONDS_BETWEEN_REPORTS", 0.0)  # strides of one step
+    monkeypatch.setattr("kernelfield.march.particle_run.SECONDS_BETWEEN_REPORTS", 0.0)  # strides of one step
     together = march(steps=6, particles=128, replicates=2)
     assert rows == {0: 7, 1: 7} and together.replicate_predictions.shape[:2] == (2, 7)
     assert max(map(abs, apart)) == 1 if cores == 1 else max(apart) > 1

@@ -24,9 +24,11 @@ from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteW
 from kernelfield.files.storage import load
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.cost import Cost, estimate
-from kernelfield.march.march import March
+from kernelfield.march.method import March
 from kernelfield.observables.compare import compare
-from kernelfield.solution.solution import Estimate, Interrupted, Solution, SolveError, Status
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Interrupted, SolveError, Status
 from kernelfield.solve import solve
 from kernelfield.sweeps import sweep_grid
 from kernelfield.sweeps.gammas import sweep_gamma

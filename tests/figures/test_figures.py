@@ -13,7 +13,7 @@ from kernelfield.datasets import digits
 from kernelfield.figures import FIGURES, OF_IMAGES, Settings, depth, figure1, figure2, figure4, two_layer_relu
 from kernelfield.figures.common import Settings as SameSettings
 from kernelfield.figures.common import say_loss, share_inside
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 TEXT = {"1": "tanh", "2": "linear", "relu": "ReLU"}
 

@@ -6,7 +6,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from kernelfield import plotting
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 X = np.arange(5)
 VALUES = Estimate(np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 2.0, 5.0, 4.0, 7.0]]))

@@ -15,7 +15,7 @@ from kernelfield.datasets import digits, gaussian
 from kernelfield.files.config import parse
 from kernelfield.report.reproduce import data_source
 from kernelfield.report.result import between, plain, with_error
-from kernelfield.solution.solution import Status
+from kernelfield.solution.status import Status
 
 
 class Page(HTMLParser):

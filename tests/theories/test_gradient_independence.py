@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.march.march import OnParticles
+from kernelfield.march.method import OnParticles
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])

@@ -12,8 +12,9 @@ from kernelfield.engine.directions import Directions
 from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import WeightTrace
 from kernelfield.layers.base import traces as traces_of
-from kernelfield.march.march import MarchRun, OnParticles
-from kernelfield.march.replicate import Marched, Pace, Step
+from kernelfield.march.method import OnParticles
+from kernelfield.march.particle_run import ParticleRun
+from kernelfield.march.step import Marched, Pace, Step
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
@@ -80,7 +81,7 @@ def marched(depth, particles=256):
     """A power-series march at one scramble."""
     method = kf.Perturbation(particles=particles, replicates=1, tol=1e-12, precision="double")
     network = kf.MLP(depth=depth, activation="tanh")
-    run = MarchRun(method, network, PROBLEM, TRAINING, [])
+    run = ParticleRun(method, network, PROBLEM, TRAINING, [])
     run.march(lambda done, total: None)
     return run
 

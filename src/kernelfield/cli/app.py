@@ -135,7 +135,7 @@ def unattended() -> Iterator[None]:
 def _explained(error: Exception) -> int:
     """One line about an error, and the exit code it asks for."""
     from kernelfield.common.atomic_files import CannotWrite
-    from kernelfield.solution.solution import SolveError
+    from kernelfield.solution.status import SolveError
 
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
     if usage is not None:

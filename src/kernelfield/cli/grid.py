@@ -78,9 +78,10 @@ def show_grid(path: Path, image: Path | None, out: Output) -> int:
         How many of them failed.
     """
     from kernelfield import sweeps as grids
+    from kernelfield.plotting.grid import draw
 
     data = grids.read(path)
-    failed, figure = grids.failures(data), image and grids.draw(data)
+    failed, figure = grids.failures(data), image and draw(data)
     out.say(grids.table(data))
     if failed:
         out.say(*failed)

@@ -89,7 +89,7 @@ def solve(
     """Solve training at infinite width."""
     from kernelfield.files.config import read
     from kernelfield.march.devices import join
-    from kernelfield.march.march import OnParticles
+    from kernelfield.march.method import OnParticles
 
     described = read(config, data)
     chosen, place = described.method(method), (coordinator, processes, process)

@@ -52,7 +52,7 @@ def spec_class(name: str, base: type[Spec] = Spec) -> type[Spec]:
     while found:
         each = found.pop()
         found += each.__subclasses__()
-        if each.__module__.partition(".")[0] == __package__.partition(".")[0]:
+        if each.__module__.partition(".")[0] == __name__.partition(".")[0]:
             known[each.__name__] = each
     if name not in known:
         raise ValueError(f"'{name}' is unknown{suggestion(name, sorted(known))}")

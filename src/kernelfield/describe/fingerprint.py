@@ -1,4 +1,4 @@
-"""What makes two runs the same, and in words what differs."""
+"""Fingerprints of runs: what makes two of them the same, and in words what differs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,15 @@ import numpy as np
 from kernelfield.common.settings import Spec
 
 
-def describe(network: Any, problem: Any, training: Any, method: Any, fields_at: Sequence[int]) -> dict[str, Any]:
-    """A run as JSON can hold it: settings by their values, arrays by a digest, functions by their names.
-
-    Args:
-        network, problem, training, method, fields_at: as for `kernelfield.solve`.
-
-    Returns:
-        What another run must have too to be the same.
-    """
-    run = {"network": network, "problem": problem, "training": training, "method": method, "fields_at": fields_at}
-    return {name: _described(value) for name, value in run.items()}
-
-
-def _described(value: Any) -> Any:
+def fingerprint(value: Any) -> Any:
+    """Returns a value as JSON can hold it: settings by their values, arrays by a digest, functions by their names."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if hasattr(value, "__array__"):
         array = np.ascontiguousarray(value)
         return f"an array {array.shape} with digest {hashlib.sha256(array.data).hexdigest()[:16]}"
     if isinstance(value, Sequence):
-        return [_described(each) for each in value]
+        return [fingerprint(each) for each in value]
     if dataclasses.is_dataclass(value):
         values: Any = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     elif isinstance(value, Spec | Mapping):
@@ -41,14 +29,14 @@ def _described(value: Any) -> Any:
         return getattr(value, "__qualname__", type(value).__name__)
     else:
         values = getattr(value, "__dict__", {})
-    return {"kind": type(value).__name__} | {str(name): _described(each) for name, each in values.items()}
+    return {"kind": type(value).__name__} | {str(name): fingerprint(each) for name, each in values.items()}
 
 
 def differences(there: Any, here: Any, *place: str) -> Iterator[str]:
     """What differs between two descriptions.
 
     Args:
-        there, here: what `describe` returned.
+        there, here: what `fingerprint` returned.
         place: of these in the whole.
 
     Example:

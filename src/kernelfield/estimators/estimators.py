@@ -20,8 +20,9 @@ from kernelfield.activations.gaussian_averages import NotConverged
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import GradientDescent
-from kernelfield.march.march import March
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.march.method import March
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 from kernelfield.solve import check, solve
 from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 

@@ -15,11 +15,12 @@ from scipy.stats import t as student_t
 from kernelfield.datasets import cifar, digits
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
-from kernelfield.observables import Kernel
+from kernelfield.observables import Symbol
 from kernelfield.observables.compare import compare
 from kernelfield.observables.groups import by_target
+from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
-from kernelfield.solve import Method, solve
+from kernelfield.solve import solve
 
 Say = Callable[[str], None]
 ROUND = [figure * 10.0**power for power in range(-4, 5) for figure in (1, 2, 5)]  # ticks of logarithmic colour bars
@@ -154,7 +155,7 @@ def losses(axes: Any, infinite: Solution, finite: Solution, colour: str, label: 
     axes.set_xlim(-0.015 * infinite.steps_done, 1.015 * infinite.steps_done)
 
 
-def symbols(kernel: Kernel, depth: int) -> list[str]:
+def symbols(kernel: Symbol, depth: int) -> list[str]:
     """Phi^1 ... Phi^L or G^1 ... G^L, as mathematics.
 
     Args:

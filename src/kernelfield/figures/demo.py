@@ -16,8 +16,9 @@ from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import GradientDescent
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.march import March
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.march.method import March
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 from kernelfield.solve import solve
 
 CLASSES = (0, 1)
@@ -135,7 +136,7 @@ def last_kernels(solution: Solution, t: int = -1) -> np.ndarray:
     """
     network: Any = solution.network
     depth = network.depth
-    if solution.feature_factors:
+    if solution.hidden("Phi"):
         return solution.estimate("feature_kernel", depth, t).replicates
     h = solution.field_samples[depth, t % (solution.steps_done + 1)]["h"]
     phi = np.asarray(network.nonlinearity.phi(h), dtype=np.float64)

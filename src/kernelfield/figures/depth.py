@@ -16,7 +16,7 @@ from kernelfield.describe.networks import ResNet
 from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import Say, Settings, caption, heading, new_figure, timed
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.march import March
+from kernelfield.march.method import March
 from kernelfield.solution.solution import Solution
 
 POINTS, GAMMA0, RATE, WIDTH = 10, 1.0, 0.05, 512

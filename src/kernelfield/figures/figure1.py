@@ -32,7 +32,7 @@ from kernelfield.figures.common import (
     timed,
 )
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.march import March
+from kernelfield.march.method import March
 from kernelfield.solution.solution import Solution
 
 DEPTH, POINTS = 3, 10
@@ -203,7 +203,7 @@ def _draw_densities(places: list[Any], runs: Runs) -> None:
     places[0].legend(frameon=False, fontsize=8.5, ncols=2, loc="upper center")
 
 
-def _draw_final(part: Any, runs: Runs, kernel: observables.Kernel, letter: str) -> None:
+def _draw_final(part: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
     from kernelfield import plotting
 
     name = "feature_kernel" if kernel == "Phi" else "gradient_kernel"
@@ -217,7 +217,7 @@ def _draw_final(part: Any, runs: Runs, kernel: observables.Kernel, letter: str) 
     heading(part, letter, f"{'Feature' if kernel == 'Phi' else 'Gradient'} kernels after training")
 
 
-def _draw_times(part: Any, runs: Runs, kernel: observables.Kernel, letter: str) -> None:
+def _draw_times(part: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
     rows = {
         row: [observables.two_time_kernel(solution, kernel, layer).mean for layer in range(1, DEPTH + 1)]
         for row, solution in ((INFINITE, runs.rich), (f"N = {runs.plan.width}", runs.rich_finite))
@@ -226,7 +226,7 @@ def _draw_times(part: Any, runs: Runs, kernel: observables.Kernel, letter: str) 
     heading(part, letter, f"{'Feature' if kernel == 'Phi' else 'Gradient'} kernels between steps")
 
 
-def _draw_growing(axes: Any, runs: Runs, kernel: observables.Kernel, letter: str) -> None:
+def _draw_growing(axes: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
     from kernelfield import plotting
 
     widths, lowest, highest = list(runs.growing), 1.0, 1 - 1e-4

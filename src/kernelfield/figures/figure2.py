@@ -31,7 +31,8 @@ from kernelfield.figures.common import (
 )
 from kernelfield.figures.figure3 import problem
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 from kernelfield.theories.deep_linear import DeepLinear
 
 GAMMA0 = 1.5
@@ -125,7 +126,7 @@ def run(plan: Plan, say: Say) -> Runs:
     )
 
 
-def growth(solution: Solution, kernel: observables.Kernel, layer: int, t: int) -> Estimate:
+def growth(solution: Solution, kernel: observables.Symbol, layer: int, t: int) -> Estimate:
     """Size of a kernel along the targets over that of the inputs, y^T K y / (y^T K_x y).
 
     Linear in K: of networks of finite width, it is not raised by the noise of entries, as a norm |K - K_x| is.
@@ -204,7 +205,7 @@ def _draw_samples(part: Any, runs: Runs) -> None:
     heading(part, "b", "Kernels after training, samples ordered by target")
 
 
-def _draw_times(part: Any, runs: Runs, kernel: observables.Kernel, text: str) -> None:
+def _draw_times(part: Any, runs: Runs, kernel: observables.Symbol, text: str) -> None:
     depth = runs.plan.depths[-1]
     rows = {
         name: [
@@ -234,6 +235,6 @@ def _draw_over_layers(axes: Any, runs: Runs, measure: Callable[..., Estimate], t
 
 def _of_layers(solution: Solution, measure: Callable[..., Estimate]) -> Estimate:
     """A property of the final feature kernels of layers 0..L, (R, L + 1)."""
-    found = [measure(solution, "Phi", layer, t=-1) for layer in range(len(solution.feature_factors))]
+    found = [measure(solution, "Phi", layer, t=-1) for layer in solution.layers("Phi")]
     count = len(solution.replicate_predictions)
     return Estimate(np.stack([np.broadcast_to(each.replicates, count) for each in found], axis=1), solution.exact)

@@ -18,7 +18,8 @@ from kernelfield.figures.common import Say, Settings, caption
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.plotting.comparison import draw as draw_comparison
 from kernelfield.plotting.gammas import draw as draw_sweep
-from kernelfield.solve import Method, solve
+from kernelfield.solution.method import Method
+from kernelfield.solve import solve
 from kernelfield.sweeps.gammas import sweep_gamma
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence

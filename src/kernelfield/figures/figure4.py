@@ -20,8 +20,9 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import SGD, GradientDescent
 from kernelfield.figures.common import Say, Settings, caption, heading, new_figure, timed
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.march import March
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.march.method import March
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 COLOURS = {1.0: "#2a6f97", 5.0: "#e09f3e", 10.0: "#9b2226"}  # of every gamma0
 MARKED = 10  # rows at which fields are recorded, and dots drawn, about

@@ -34,7 +34,7 @@ from kernelfield.describe import losses
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Descent, GradientDescent
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.march import March, OnParticles
+from kernelfield.march.method import March, OnParticles
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence

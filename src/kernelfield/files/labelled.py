@@ -10,12 +10,19 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kernelfield import observables
 from kernelfield.files.storage import FIELDS, INPUT_DIMS, OUTPUT_DIMS, about_steps, attributes
+from kernelfield.solution.kernel import RecordedKernel, Symbol
 from kernelfield.solution.solution import Solution
 
 FILE_ATTRIBUTES = ("format", "schema")  # by which `kernelfield.load` knows its files
 PAIRS = ("time", "sample", "time_prime", "sample_prime")
+SYMBOLS: tuple[Symbol, ...] = ("Phi", "G", "NTK")
+ABOUT: dict[Symbol, str] = {
+    "Phi": "feature kernels of hidden layers",
+    "G": "gradient kernels of hidden layers",
+    "NTK": "neural tangent kernel",
+}
+KEPT = {"time": "kernel_time", "time_prime": "kernel_time_prime"}  # where kernels were not kept at all steps
 PAIRS_OF_OUTPUTS = ("time", "sample", "output", "time_prime", "sample_prime", "output_prime")
 
 
@@ -32,7 +39,7 @@ def labelled(solution: Solution) -> xarray.Dataset:
         xarray.Dataset with dimensions replicate, layer (1..L), time, sample, time_prime, sample_prime, recorded_step,
         neuron and dimension; with several outputs also output, of y, predictions, G and NTK, and output_prime.
         Variables: X, y, weights, K_x, predictions, loss, Phi, G, NTK, and fields h, z, g; what the run did not track is
-        left out. Fields of every output have the dimension sample_output.
+        left out. Kernels that were kept at some steps alone have kernel_time and kernel_time_prime in place of time.
 
     Raises:
         ValueError: for a custom activation, loss or schedule, which cannot be described.
@@ -55,6 +62,10 @@ def labelled(solution: Solution) -> xarray.Dataset:
     coordinates: dict[str, Any] = {**times, "step": ("time", solution.steps(), counts)}
     layers = np.arange(1, solution.network.hidden_layers + 1)
     coordinates["layer"] = ("layer", layers, {"long_name": "hidden layer", "units": "1"})
+    kept = solution.times[solution.kernel_steps(*(symbol for symbol in SYMBOLS if solution.keeps(symbol)))]
+    if len(kept) < len(solution.times):
+        about_kept = {"long_name": "training time of kernels", "units": "1"}
+        coordinates |= {name: (name, kept, about_kept) for name in KEPT.values()}
     variables = {**_plain(solution), **_kernels(solution), **_fields(solution)}
     if solution.field_samples:
         steps = sorted({step for _, step in solution.field_samples})
@@ -72,34 +83,34 @@ def _plain(solution: Solution) -> dict[str, xarray.Variable]:
         "weights": _variable(("sample",), problem.weights, "weights of samples in the loss"),
         "K_x": _variable(("sample", "sample_prime"), problem.input_kernel, "input kernel X X^T / D"),
         "predictions": _variable(predicted, solution.replicate_predictions, "network output f"),
-        "loss": _variable(("replicate", "time"), observables.loss(solution).replicates, "training loss"),
+        "loss": _variable(("replicate", "time"), solution.estimate("loss").replicates, "training loss"),
     }
 
 
 def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
     """Lazy kernels of the hidden layers, and the NTK."""
-    replicates, rows, points = solution.replicate_predictions.shape[:3]
-    outputs = solution.problem.outputs
-    of_outputs = (points,) if outputs is None else (points, outputs)
-    sizes = {"Phi": (rows, points, rows, points), "G": (rows, *of_outputs, rows, *of_outputs)}
-    names = {"Phi": PAIRS, "G": PAIRS if outputs is None else PAIRS_OF_OUTPUTS}
-    features, gradients = len(solution.feature_factors), len(solution.gradient_factors)
+    problem, replicates = solution.problem, len(solution.replicate_predictions)
+    of_outputs = (problem.points,) if problem.outputs is None else (problem.points, problem.outputs)
     found = {}
-    for name, kind, depth in (("Phi", "feature", features - 1), ("G", "gradient", gradients - 1)):
-        if depth > 0:
-            kernel = LazyKernel((replicates, depth, *sizes[name]), _reader(solution, f"{kind}_kernel"))
-            about = f"{kind} kernels of hidden layers"
-            found[name] = _variable(("replicate", "layer", *names[name]), indexing.LazilyIndexedArray(kernel), about)
-    if not solution.network.factorizes:
-        if (recorded := solution.tangent_kernels) is not None:
-            kernels = recorded.reshape(*recorded.shape[:2], *of_outputs, *of_outputs)
-            kernels = np.broadcast_to(kernels, (replicates, rows, *kernels.shape[2:]))
-            dims = ("replicate", *(each for each in names["G"] if each != "time_prime"))
-            found["NTK"] = _variable(dims, kernels, "neural tangent kernel at equal times")
-    elif features and gradients:
-        kernel = LazyKernel((replicates, *sizes["G"]), _reader(solution, "ntk"))
-        about = "neural tangent kernel"
-        found["NTK"] = _variable(("replicate", *names["G"]), indexing.LazilyIndexedArray(kernel), about)
+    for symbol, about in ABOUT.items():
+        if not solution.keeps(symbol) or (symbol != "NTK" and not solution.hidden(symbol)):
+            continue
+        layers: list[int | None] = [None] if symbol == "NTK" else [*solution.hidden(symbol)]
+        kernel = solution.kernel(symbol, layers[0])
+        times, rows = len(solution.kernel_steps(symbol)), (problem.points,) if symbol == "Phi" else of_outputs
+        pair = PAIRS_OF_OUTPUTS if len(rows) > 1 else PAIRS
+        if isinstance(kernel, RecordedKernel):
+            kernels = kernel.values.reshape(*kernel.values.shape[:2], *rows, *rows)
+            dims = ("replicate", *(each for each in pair if each != "time_prime"))
+            values: Any = np.broadcast_to(kernels, (replicates, times, *rows, *rows))
+        else:
+            shape, dims = (replicates, times, *rows, times, *rows), ("replicate", *pair)
+            if symbol != "NTK":
+                shape, dims = (replicates, len(layers), *shape[1:]), ("replicate", "layer", *pair)
+            values = indexing.LazilyIndexedArray(LazyKernel(shape, _reader(solution, symbol)))
+        if times < len(solution.times):
+            dims = tuple(KEPT.get(each, each) for each in dims)
+        found[symbol] = _variable(dims, values, about)
     return found
 
 
@@ -110,8 +121,7 @@ def _fields(solution: Solution) -> dict[str, xarray.Variable]:
     for name in next(iter(samples.values()), {}):
         stacked = np.stack([np.stack([samples[layer, step][name] for step in steps], axis=1) for layer in layers], 1)
         dims = ("replicate" if len(stacked) == len(solution.replicate_predictions) else "any_replicate", "layer")
-        rows = "sample" if stacked.shape[3] == solution.problem.points else "sample_output"
-        found[name] = _variable((*dims, "recorded_step", rows, "neuron"), stacked, f"samples of {FIELDS[name]}")
+        found[name] = _variable((*dims, "recorded_step", "sample", "neuron"), stacked, f"samples of {FIELDS[name]}")
     return found
 
 
@@ -140,16 +150,18 @@ class LazyKernel(BackendArray):
         return values[tuple(0 if each.ndim == 0 else slice(None) for each in chosen)]
 
 
-def _reader(solution: Solution, quantity: str) -> Callable[..., np.ndarray]:
+def _reader(solution: Solution, symbol: Symbol) -> Callable[..., np.ndarray]:
     """What `LazyKernel` reads: (replicates, layers unless the NTK, times, samples, times', samples').
 
     Kernels of several outputs have an axis of them after each of samples.
     """
+    steps = solution.kernel_steps(symbol)
 
-    def one(replicates: np.ndarray, layer: list[int], *pair: np.ndarray) -> np.ndarray:
+    def one(replicates: np.ndarray, layer: int | None, *pair: np.ndarray) -> np.ndarray:
         (t, mu, *c), (s, nu, *d) = pair[: len(pair) // 2], pair[len(pair) // 2 :]
         samples, places = np.unique(np.concatenate([mu, nu]), return_inverse=True)
-        values = solution.restricted(samples, replicates).estimate(quantity, *layer, t=t, s=s).replicates
+        chosen = solution.restricted(samples, replicates)
+        values = chosen.kernel_estimate(symbol, layer, t=steps[t], s=steps[s]).replicates
         if c:
             shape = len(samples), solution.problem.outputs or 1
             values = values.reshape(*values.shape[:2], *shape, len(s), *shape)
@@ -157,9 +169,9 @@ def _reader(solution: Solution, quantity: str) -> Callable[..., np.ndarray]:
         return values[:, :, places[: len(mu)]][..., places[len(mu) :]]
 
     def read(replicates: np.ndarray, *others: np.ndarray) -> np.ndarray:
-        if quantity == "ntk":
-            return one(replicates, [], *others)
+        if symbol == "NTK":
+            return one(replicates, None, *others)
         layers, *pair = others
-        return np.stack([one(replicates, [int(layer) + 1], *pair) for layer in layers], axis=1)
+        return np.stack([one(replicates, int(layer) + 1, *pair) for layer in layers], axis=1)
 
     return read

@@ -3,7 +3,7 @@
 Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_rank_l) and
 Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
 nothing depends on replicate or time is named `any_replicate` or `any_time`. Kernels that are power series in
-gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `Solution.feature_weights`; files of schema 1 have none.
+gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `FactorKernel`; files of schema 1 have none.
 Factors of long runs are kept as modes in time, see `TimeModes`: then `Phi_factor_l` is B (replicate, feature_mode_l,
 sample, feature_rank_l), and `Phi_time_l` is C. Files of schemas 1 and 2 have no modes, and no weights
 of samples: all are equal. `NTK` (replicate, time, sample, sample_prime) is there where the factors do not give it,
@@ -13,7 +13,8 @@ With several outputs, from schema 5 on, targets and predictions have a last dime
 output have `sample_output` in place of `sample`, rows (sample, output) with the outputs of a sample side by side. The
 attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse". The stream of a problem, where there is
 one, is in `X_stream` and `y_stream`, from schema 6 on. What predicts at new points, if it was saved, is in the group
-`predictor`: arrays of the method, as it left them.
+`predictor`: arrays of the method, as it left them. Kernels that were kept at some steps alone have `kernel_step` in
+place of `time`, from schema 7 on. Gradient fields of every output, in files of schema 5 and 6, are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,19 +36,22 @@ from kernelfield.common.atomic_files import reason, whole_file
 from kernelfield.common.settings import Spec, spec_class
 from kernelfield.describe.losses import LOSSES
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
 from kernelfield.layers import Sequential
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.solution.kernel import FactorKernel, Kernel, Key, RecordedKernel, Symbol
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
 from kernelfield.solution.time_modes import Factor, TimeModes
 
 if TYPE_CHECKING:
     import xarray
 
-FORMAT, SCHEMA = "kernelfield.Solution", 6
-RETIRED = ("feature_tol", "gradient_tol")  # settings of methods on particles, before `tol`
+FORMAT, SCHEMA = "kernelfield.Solution", 7
+RETIRED = ("feature_tol", "gradient_tol", "save_at")  # settings of methods on particles, before `tol`
 PREDICTOR = "predictor"  # group of what is left to predict with, which readers may ignore
 HEADERS = 2**20  # bytes of a file beside its arrays, at most
-_KERNELS = {"Phi": ("feature", 0), "G": ("gradient", 1)}  # symbol -> name and first layer
+NAMES = {"Phi": "feature", "G": "gradient"}
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
     2: ("sample", "dimension"),
@@ -55,6 +59,7 @@ INPUT_DIMS = {
     4: ("sample", "row", "column", "channel"),
 }
 OUTPUT_DIMS = {1: (), 2: ("output",)}  # of targets
+_FACTOR_NAME = re.compile(r"(Phi|G)_factor_(\d+)")
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
@@ -124,7 +129,7 @@ def load(path: str | os.PathLike[str]) -> Solution:
         if not arrays:
             return solution
         method: Any = solution.method
-        return replace(solution, predictor=method.restored_predictor(solution, arrays))
+        return replace(solution, predictor=method.restored_predictor(solution.run, solution.info, arrays))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error} is missing or of the wrong kind") from None
     except ValueError as error:
@@ -161,12 +166,10 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         and neuron_l; of several outputs also output and sample_output.
 
     Raises:
-        ValueError: for a custom activation, loss or schedule, or kernels of some steps alone, which cannot be stored.
+        ValueError: for a custom activation, loss or schedule, which cannot be stored.
     """
     import xarray
 
-    if solution.kernel_steps:
-        raise ValueError("kernels of some steps alone cannot be stored: solve without save_at, or with kernels='none'")
     outputs = OUTPUT_DIMS[solution.problem.y.ndim]
     variables: dict[str, Any] = {
         "X": _variable(INPUT_DIMS[solution.problem.X.ndim], solution.problem.X, "inputs"),
@@ -185,37 +188,44 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     variables |= _kernel_variables(solution) | _field_variables(solution)
     times = {
         "time": _variable(("time",), solution.times, "training time, the sum of learning rates so far"),
+        **_kept_steps(solution),
         "step": _variable(("time",), np.arange(solution.steps_done + 1), about_steps(solution), "steps"),
     }
     return xarray.Dataset(variables, times, attributes(solution))
 
 
+def _kept_steps(solution: Solution) -> dict[str, Any]:
+    """The steps that kernels were kept at, if not at all."""
+    steps = next((kernel.steps for kernel in solution.kernels.values() if kernel.steps is not None), None)
+    return {} if steps is None else {"kernel_step": _variable(("kernel_step",), steps, "steps of kernels", "steps")}
+
+
 def _kernel_variables(solution: Solution) -> dict[str, Any]:
-    """Factors, their modes in time and weights, and tangent kernels."""
+    """Factors, their modes in time and weights, and recorded kernels."""
     variables: dict[str, Any] = {}
-    lead = solution.replicate_predictions.shape[:2]
-    for symbol, (kind, first) in _KERNELS.items():
-        weights = getattr(solution, f"{kind}_weights")
-        for layer, factor in enumerate(getattr(solution, f"{kind}_factors"), start=first):
-            rank = f"{kind}_rank_{layer}"
-            name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
-            leading = _leading(lead, factor)
-            if isinstance(factor, TimeModes):
-                about, leading = (
-                    f"C of modes B, F(t) = sum_m C[t, m] B[m], of {name}",
-                    (leading[0], f"{kind}_mode_{layer}"),
-                )
-                variables[f"{symbol}_time_{layer}"] = _variable((leading[0], "time", leading[1]), factor.in_time, about)
-                factor, name = factor.modes, f"modes B of {name}"
-            dims = (*leading, _samples(solution, factor.shape[2]), rank)
-            variables[f"{symbol}_factor_{layer}"] = _variable(dims, factor, name)
-            if weights:
-                name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
-                variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), weights[layer - first], name)
-    if solution.tangent_kernels is not None:
-        of = _samples(solution, solution.tangent_kernels.shape[2])
-        dims = (*_leading(lead, solution.tangent_kernels), of, f"{of}_prime")
-        variables["NTK"] = _variable(dims, solution.tangent_kernels, "neural tangent kernel at equal times")
+    for (symbol, layer), kernel in solution.kernels.items():
+        rows = (
+            "sample"
+            if (kernel.outputs == 1 and solution.problem.outputs is None) or symbol == "Phi"
+            else "sample_output"
+        )
+        time = "any_time" if kernel.rests else "time" if kernel.steps is None else "kernel_step"
+        if isinstance(kernel, RecordedKernel):
+            dims = (_replicates(solution, len(kernel.values)), time, rows, f"{rows}_prime")
+            variables[symbol] = _variable(dims, kernel.values, "neural tangent kernel at equal times")
+            continue
+        assert isinstance(kernel, FactorKernel)
+        kind, factor = NAMES[symbol], kernel.factor
+        name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
+        rank, leading = f"{kind}_rank_{layer}", (_replicates(solution, factor.shape[0]), time)
+        if isinstance(factor, TimeModes):
+            about, mode = f"C of modes B, F(t) = sum_m C[t, m] B[m], of {name}", f"{kind}_mode_{layer}"
+            variables[f"{symbol}_time_{layer}"] = _variable((*leading, mode), factor.in_time, about)
+            factor, name, leading = factor.modes, f"modes B of {name}", (leading[0], mode)
+        variables[f"{symbol}_factor_{layer}"] = _variable((*leading, rows, rank), factor, name)
+        if kernel.weights is not None:
+            name = f"weights w_n of the terms F diag(w_n) F^T of the {kind} kernel of layer {layer}"
+            variables[f"{symbol}_weight_{layer}"] = _variable(("order", rank), kernel.weights, name)
     return variables
 
 
@@ -224,18 +234,14 @@ def _field_variables(solution: Solution) -> dict[str, Any]:
     variables: dict[str, Any] = {}
     for (layer, step), recorded in solution.field_samples.items():
         for name, values in recorded.items():
-            dims = (
-                "replicate" if len(values) == len(solution.replicate_predictions) else "any_replicate",
-                _samples(solution, values.shape[1]),
-                f"neuron_{layer}",
-            )
+            dims = (_replicates(solution, len(values)), "sample", f"neuron_{layer}")
             about = f"{FIELDS.get(name, name)} of layer {layer} at step {step}"
             variables[f"{name}_layer{layer}_step{step}"] = _variable(dims, values, about)
     return variables
 
 
-def _samples(solution: Solution, count: int) -> str:
-    return "sample" if count == solution.problem.points else "sample_output"
+def _replicates(solution: Solution, count: int) -> str:
+    return "replicate" if count == len(solution.replicate_predictions) else "any_replicate"
 
 
 def from_dataset(data: xarray.Dataset) -> Solution:
@@ -255,28 +261,53 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     for variable in data.data_vars:
         if match := _FIELD_NAME.fullmatch(str(variable)):
             name, layer, step = match.groups()
-            fields.setdefault((int(layer), int(step)), {})[name] = data[variable].values
+            if "sample_output" not in data[variable].dims:
+                fields.setdefault((int(layer), int(step)), {})[name] = data[variable].values
     settings = json.loads(data.attrs["settings"])
+    problem = Problem(
+        *(data[name].values for name in ("X", "y", "weights") if name in data),
+        loss=data.attrs.get("loss", "mse"),
+        stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
+    )
+    network, training, method = (_restored(settings[part]) for part in ("network", "training", "method"))
+    kept = tuple(data["kernel_step"].values.tolist()) if "kernel_step" in data.variables else None
     return Solution(
-        network=_restored(settings["network"]),
-        problem=Problem(
-            *(data[name].values for name in ("X", "y", "weights") if name in data),
-            loss=data.attrs.get("loss", "mse"),
-            stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
-        ),
-        training=_restored(settings["training"]),
-        method=_restored(settings["method"]),
+        run=Run(network, problem, training, method, kept, tuple(sorted({step for _, step in fields}))),
         replicate_predictions=data["predictions"].values,
-        feature_factors=_factors(data, "Phi"),
-        gradient_factors=_factors(data, "G"),
-        feature_weights=_weights(data, "Phi"),
-        gradient_weights=_weights(data, "G"),
-        tangent_kernels=data["NTK"].values if "NTK" in data else None,
+        kernels=_kernels(data, problem),
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),
         info=json.loads(data.attrs["info"]),
     )
+
+
+def _kernels(data: xarray.Dataset, problem: Problem) -> dict[Key, Kernel]:
+    """Kernels by symbol and layer; those of input and output are known."""
+    found: dict[Key, Kernel] = {}
+    for variable in map(str, data.data_vars):
+        match = _FACTOR_NAME.fullmatch(variable)
+        if match is None and variable != "NTK":
+            continue
+        dims = data[variable].dims
+        outputs = (problem.outputs or 1) if "sample_output" in dims else 1
+        if match is None:
+            steps = _steps(data, dims)
+            found["NTK", None] = RecordedKernel(data["NTK"].values, outputs, steps)
+            continue
+        symbol: Symbol = "Phi" if match[1] == "Phi" else "G"
+        layer = int(match[2])
+        factor: Factor = data[variable].values
+        if (times := f"{symbol}_time_{layer}") in data:
+            factor, dims = TimeModes(data[times].values, data[variable].values), data[times].dims
+        weights = data[name].values if (name := f"{symbol}_weight_{layer}") in data else None
+        is_input_or_output = layer == 0 or (symbol == "G" and f"G_factor_{layer + 1}" not in data)
+        found[symbol, layer] = FactorKernel(factor, outputs, _steps(data, dims), is_input_or_output, weights)
+    return found
+
+
+def _steps(data: xarray.Dataset, dims: tuple[Hashable, ...]) -> tuple[int, ...] | None:
+    return tuple(data["kernel_step"].values.tolist()) if "kernel_step" in dims else None
 
 
 def settings_json(spec: Any) -> dict[str, Any]:
@@ -342,13 +373,6 @@ def _variable(dims: tuple[str, ...], values: Any, long_name: str, units: str = "
     return dims, np.asarray(values), {"long_name": long_name, "units": units}
 
 
-def _leading(lead: tuple[int, int], factor: Factor) -> tuple[str, str]:
-    return (
-        "replicate" if factor.shape[0] == lead[0] else "any_replicate",
-        "time" if factor.shape[1] == lead[1] else "any_time",
-    )
-
-
 def attributes(solution: Solution) -> dict[str, Any]:
     """Settings, status and versions, as attributes of a file can hold them.
 
@@ -399,22 +423,6 @@ def _restored(settings: dict[str, Any]) -> Any:
         raise ValueError("it was trained by GradientDescent(batch=...), which is SGD now: solve it again")
     if cls is GradientDescent:
         values.pop("seed", None)
-    for retired in RETIRED:
-        values.pop(retired, None)
+    for setting in RETIRED:
+        values.pop(setting, None)
     return cls(**values)
-
-
-def _factors(data: xarray.Dataset, symbol: str) -> tuple[Factor, ...]:
-    factors, times = _by_layer(data, symbol, "factor"), _by_layer(data, symbol, "time")
-    return tuple(TimeModes(times[layer], B) if layer in times else B for layer, B in factors.items())
-
-
-def _weights(data: xarray.Dataset, symbol: str) -> tuple[np.ndarray, ...]:
-    return tuple(_by_layer(data, symbol, "weight").values())
-
-
-def _by_layer(data: xarray.Dataset, symbol: str, part: str) -> dict[int, np.ndarray]:
-    """Variables of a kind of kernel, by layer, from its first on."""
-    depth = len(data.data_vars)
-    names = {layer: f"{symbol}_{part}_{layer}" for layer in range(depth)}
-    return {layer: data[name].values for layer, name in names.items() if name in data}

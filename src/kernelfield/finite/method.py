@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kernelfield.common.settings import Spec
+from kernelfield.common.progress import Report
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD, Training
 from kernelfield.finite.network import CHUNK, Constants, Finite, Kernels, Recorded, Updates, begun, compiled
 from kernelfield.finite.predictor import FinitePredictor
+from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.low_rank import compressed, stacked
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.solution.method import Method
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status, interrupted
+from kernelfield.solution.status import diverged as diverged_at
 from kernelfield.solution.time_modes import slim
 
-Progress = Callable[[int, int], None]
 DIVERGED = 1e3  # times the initial loss
 BATCH_BYTES = 2**30  # parameters and recorded neurons of the seeds that train together
 SECONDS_BETWEEN_FETCHES = 0.3  # what Ctrl-C waits for
 LEFT_OUT = {"float32": 1e-7, "float64": 1e-15}  # variance, relative, that compressed kernels leave out
 
 
-class FiniteWidth(Spec):
+class FiniteWidth(Method):
     """Networks of width N, several seeds (theory: an error of O(N^-1/2) each, and of O(1/N) in their mean).
 
     The replicates of the Solution are the seeds, so that standard errors are of the mean over seeds; the
@@ -73,28 +77,22 @@ class FiniteWidth(Spec):
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
-    def run(
-        self,
-        network: Any,
-        problem: Problem,
-        training: Training,
-        fields_at: Sequence[int],
-        progress: Progress,
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
+    def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
         with jax.enable_x64(self.precision == "float64"):
-            run = _Run(self, network, problem, training)
-            return run.solution(run.all_seeds(fields_at, progress))
+            ensemble = Ensemble(run)
+            return ensemble.solution(ensemble.all_seeds(progress))
 
-    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> FinitePredictor:
-        """What a run of a Solution without it had left to predict with, given its `arrays`."""
-        network = solution.network
-        described = finite(self, network, solution.problem, solution.training)
-        return FinitePredictor.restored(described, network.gamma0, self.precision, arrays)
+    def restored_predictor(
+        self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> FinitePredictor:
+        """Returns what a solved run had left to predict with."""
+        return FinitePredictor.restored(finite(run), run.network.gamma0, self.precision, arrays)
 
 
-def finite(method: FiniteWidth, network: Any, problem: Problem, training: Training) -> Finite:
-    """The network at its width, as plain functions."""
+def finite(run: Run) -> Finite:
+    """Returns the network at the width of its method, as plain functions."""
+    method, network, problem, training = cast(FiniteWidth, run.method), run.network, run.problem, run.training
     return Finite(
         network.layers,
         network.inputs(problem).shape[1:],
@@ -121,12 +119,13 @@ class Part(NamedTuple):
     params: dict[int, Any]
 
 
-class _Run:
+class Ensemble:
     """One solve: batches of seeds, trained one after the other."""
 
-    def __init__(self, method: FiniteWidth, network: Any, problem: Problem, training: Training) -> None:
-        self.method, self.network, self.problem, self.training = method, network, problem, training
-        self.finite = finite(method, network, problem, training)
+    def __init__(self, run: Run) -> None:
+        self.run, self.method, self.finite = run, cast(FiniteWidth, run.method), finite(run)
+        self.network, self.problem, self.training = network, problem, training = run.network, run.problem, run.training
+        method = self.method
         momentum, decay = (
             (0.0, 0.0) if isinstance(training, GradientFlow) else (training.momentum, training.weight_decay)
         )
@@ -150,7 +149,7 @@ class _Run:
         self.parts: list[Part] = []
         self.t, self.records, self.fields, self.params = 0, [], {}, {}
 
-    def all_seeds(self, fields_at: Sequence[int], progress: Progress) -> Status:
+    def all_seeds(self, progress: Report) -> Status:
         """Train batch after batch; `parts` then holds what can be kept."""
         method, last = self.method, self.training.steps
         first, end, batch = method.seed, method.seed + method.seeds, self._batch()
@@ -162,16 +161,16 @@ class _Run:
                     done = (seeds.start - first) * last + len(seeds) * min(t, last)
                     progress(done // method.seeds, last)
 
-                status = self._train(seeds, fields_at, report)
+                status = self._train(seeds, report)
                 self._finish()
                 if status.code != "ok":
                     return status
         except KeyboardInterrupt:
             if self.parts:
                 done = sum(len(part.f) for part in self.parts)
-                return Status("interrupted", f"stopped by the user after {done} of {method.seeds} seeds")
+                return interrupted(done, method.seeds, "seeds")
             self._finish()
-            return Status("interrupted", f"stopped by the user after {max(self.t - 1, 0)} of {last} steps")
+            return interrupted(max(self.t - 1, 0), last)
         return Status()
 
     def _batch(self) -> int:
@@ -188,7 +187,7 @@ class _Run:
         most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
         return -(-self.method.seeds // -(-self.method.seeds // most))
 
-    def _train(self, seeds: range, fields_at: Sequence[int], report: Callable[[int], None]) -> Status:
+    def _train(self, seeds: range, report: Callable[[int], None]) -> Status:
         """Train the networks of `seeds` to the last step, fetching records on the way."""
         self.t, self.records, self.fields, self.params = 0, [], {}, {}
         began = time.perf_counter()
@@ -210,19 +209,19 @@ class _Run:
         self.seconds["run"] += time.perf_counter() - compiled_at
         while self.t <= self.training.steps:
             began = time.perf_counter()
-            if self.t in fields_at:
+            if self.t in self.run.fields_at:
                 self.params[self.t] = jax.tree.map(np.array, weights.params)
                 found = programs.fields(self.constants, weights, jnp.asarray(self.t))
                 for layer, passed in enumerate(found, start=1):
                     self.fields[layer, self.t] = {name: np.asarray(rows) for name, rows in passed.items()}
-            bounds = [self.t + stride, self.training.steps + 1, *(t for t in fields_at if t > self.t)]
+            bounds = [self.t + stride, self.training.steps + 1, *(t for t in self.run.fields_at if t > self.t)]
             now = programs.advance(self.constants, weights, jnp.asarray(self.t), jnp.asarray(min(bounds)), self._next())
             reached, diverged = int(now.t), not now.alive
             self._keep(now.records, reached - diverged)
             weights, elapsed = now.weights, time.perf_counter() - began
             self.seconds["run"] += elapsed
             if diverged:
-                return self._diverged()
+                return diverged_at(self.t, self.training.learning_rate, DIVERGED)
             stride = max(1, min(CHUNK, int(stride * min(4.0, SECONDS_BETWEEN_FETCHES / elapsed))))
             report(self.t)
         return Status()
@@ -245,13 +244,6 @@ class _Run:
                 jax.tree.map(lambda leaf: np.moveaxis(np.array(np.asarray(leaf)[:count]), 0, 1), records)
             )
         self.t = reached
-
-    def _diverged(self) -> Status:
-        return Status(
-            "diverged",
-            f"the loss exceeded {DIVERGED:g} times its initial value at step {self.t}: "
-            f"try a learning_rate below {self.training.learning_rate:g}",
-        )
 
     def _finish(self) -> None:
         """Turn the records of a batch into a part, its kernels compressed."""
@@ -303,18 +295,16 @@ class _Run:
             if key[1] < steps
         }
         tangents = [part.tangents[:, :steps] for part in self.parts if part.tangents is not None]
-        kernels, outputs = self.method.kernels, self.problem.outputs or 1
-        one = np.tile(np.eye(outputs), (self.problem.points, 1))[None, None]
-        data = self.problem.input_coordinates[None, None]
+        kernels = self.method.kernels
         return Solution(
-            network=self.network,
-            problem=self.problem,
-            training=self.training,
-            method=self.method,
-            replicate_predictions=np.concatenate([part.f[:, :steps] for part in self.parts]),
-            feature_factors=() if kernels == "none" else (data, *features),
-            gradient_factors=(*gradients, one) if self.finite.tracks_gradients(kernels) else (),
-            tangent_kernels=np.concatenate(tangents) if tangents else None,
+            self.run,
+            np.concatenate([part.f[:, :steps] for part in self.parts]),
+            network_kernels(
+                self.problem,
+                None if kernels == "none" else features,
+                gradients if self.finite.tracks_gradients(kernels) else None,
+                np.concatenate(tangents) if tangents else None,
+            ),
             field_samples=fields,
             predictor=self._predictor(steps),
             status=status,

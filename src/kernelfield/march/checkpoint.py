@@ -29,7 +29,9 @@ from kernelfield.common.atomic_files import reason
 from kernelfield.describe.fingerprint import differences
 from kernelfield.engine.infinite_matrix import change_images
 from kernelfield.march.array_folders import ArrayFolders
-from kernelfield.march.replicate import Replicate, at, look
+from kernelfield.march.programs import look
+from kernelfield.march.replicate import Replicate
+from kernelfield.march.step import at
 
 FORMAT = 2
 EVERY = 300.0  # seconds between two parts

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
+from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import GradientDescent, GradientFlow
+from kernelfield.describe.run import Run
+from kernelfield.describe.training import GradientDescent, GradientFlow, Training
 from kernelfield.layers.base import uses
 from kernelfield.march import memory
-from kernelfield.march.march import BLOCK, March, MarchRun, OnParticles
+from kernelfield.march.method import March, OnParticles
+from kernelfield.march.particle_run import BLOCK, ParticleRun
 from kernelfield.march.work import bytes_of, count
-from kernelfield.solve import check_input
 
 PROCESS = memory.GIB // 2  # what a process holds besides arrays
 PASSES = 12  # over such a field in a step, besides products
@@ -59,7 +61,7 @@ class Cost:
         return self.memory <= self.available
 
 
-def estimate(network: Any, problem: Problem, training: Any, method: OnParticles | None = None) -> Cost:
+def estimate(network: Architecture, problem: Problem, training: Training, method: OnParticles | None = None) -> Cost:
     """Time and memory that `kernelfield.solve` will take.
 
     Args:
@@ -85,19 +87,20 @@ def estimate(network: Any, problem: Problem, training: Any, method: OnParticles 
     method = method or March()
     if not isinstance(method, OnParticles):
         raise ValueError(f"estimate is for methods on particles, March for instance, not {type(method).__name__}")
-    check_input(network, problem, training, method)
+    run = Run(network, problem, training, method, fields_at=(0, training.steps))
+    method.supports(run)
     if isinstance(training, GradientFlow):
         raise ValueError("estimate knows what rules in discrete time take, not GradientFlow, which chooses its steps")
-    run = MarchRun(method, network, problem, training, [0, training.steps])
-    work, particles = count(run), run.particles
-    rate, bandwidth = _rates(run)
-    item = np.dtype(run.setup(0).dtype).itemsize
+    particle_run = ParticleRun(run)
+    work, particles = count(particle_run), particle_run.particles
+    rate, bandwidth = _rates(particle_run)
+    item = np.dtype(particle_run.setup(0).dtype).itemsize
 
     def seconds(products: float, fields: float) -> float:
         return 2 * products * particles / rate + PASSES * fields * particles * item / bandwidth
 
     rows, per_row = training.steps + 1, training.updates_per_step(problem)
-    points = problem.points / run.rows
+    points = problem.points / particle_run.rows
     spent = (
         rows * per_row * seconds(work.products, work.fields)
         if isinstance(training, GradientDescent)
@@ -106,23 +109,23 @@ def estimate(network: Any, problem: Problem, training: Any, method: OnParticles 
             * (per_row * seconds(work.products, work.fields) + seconds(work.passed * points, work.fields * points / 4))
         )
     )
-    looks = len(run.kernels_at)
+    looks = len(particle_run.kernels_at)
     if looks:
         spent += looks * seconds(1.5 * work.passed * points + work.recorded * points, work.fields * points)
     own = psutil.Process().memory_info().rss + PROCESS
-    needed, most = own + bytes_of(run), own + memory.available()
+    needed, most = own + bytes_of(particle_run), own + memory.available()
     return Cost(
-        seconds=spent * run.count,
-        seconds_compile=COMPILE[0] + COMPILE[1] * len(uses(run.step.layers)) / 2,
+        seconds=spent * particle_run.count,
+        seconds_compile=COMPILE[0] + COMPILE[1] * len(uses(particle_run.step.layers)) / 2,
         memory=needed,
         available=most,
-        directions=run.directions,
+        directions=particle_run.directions,
         gflops=rate / 1e9,
-        advice=None if needed <= most else memory.smaller(particles, run.count, 256, most / needed),
+        advice=None if needed <= most else memory.smaller(particles, particle_run.count, 256, most / needed),
     )
 
 
-def _rates(run: MarchRun) -> tuple[float, float]:
+def _rates(run: ParticleRun) -> tuple[float, float]:
     """Operations in a second of products like those of a step, and bytes in a second of passes over a field."""
     rows = min(run.rows * math.prod(run.data.shape[1:-1]), 1024)
     S, k, dtype = run.particles, run.directions, run.setup(0).dtype

@@ -24,7 +24,8 @@ from jax.scipy.linalg import expm
 from kernelfield.describe.training import GradientFlow
 from kernelfield.engine.infinite_matrix import change_images, moved, slowed
 from kernelfield.march.recorder import field_pairs, tangent_kernel
-from kernelfield.march.replicate import Constants, Marched, Passed, Replicate, Step
+from kernelfield.march.replicate import Replicate
+from kernelfield.march.step import Constants, Marched, Passed, Step
 
 SAFETY, SHORTEST, LONGEST = 0.8, 0.2, 4.0  # factors of the length of the next step
 

@@ -21,8 +21,10 @@ from kernelfield.describe.problem import InputAxes
 from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, all_images, change_images
 from kernelfield.layers import Setup, Space, WeightTrace
 from kernelfield.layers.base import Pair, traces
+from kernelfield.march.programs import predict
 from kernelfield.march.recorder import field_pairs, tangent_kernel
-from kernelfield.march.replicate import Step, blocks, initial_state, predict
+from kernelfield.march.replicate import blocks, initial_state
+from kernelfield.march.step import Step
 
 
 class Predictor(Protocol):

@@ -16,7 +16,6 @@ from kernelfield.observables.distributions import (
     field_samples,
 )
 from kernelfield.observables.kernels import (
-    Kernel,
     centred_alignment,
     cosine_alignment,
     effective_rank,
@@ -28,13 +27,14 @@ from kernelfield.observables.kernels import (
 from kernelfield.observables.losses import accuracy, loss
 from kernelfield.observables.points import Points
 from kernelfield.observables.silent import SilentAlignment, silent_alignment
+from kernelfield.solution.kernel import Symbol
 
 __all__ = [
     "Density",
     "Field",
-    "Kernel",
     "Points",
     "SilentAlignment",
+    "Symbol",
     "accuracy",
     "activation_density",
     "centred_alignment",

@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from kernelfield.common.progress import Report, bar
 from kernelfield.describe.training import SGD, Descent, OnlineSGD
-from kernelfield.solution.solution import Estimate, Solution
-from kernelfield.solution.time_modes import at_times
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 Quantity = Literal["predictions", "Phi", "G", "NTK"]
 When = Literal["all", "final"]
@@ -170,16 +170,20 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
     rows = min(len(side.times) for side in (*solutions.values(), reference))
     layers: dict[Quantity, Sequence[int | None]] = {
         "predictions": [None],
-        "Phi": range(1, len(reference.feature_factors)),
-        "G": range(1, len(reference.gradient_factors)),
+        "Phi": reference.hidden("Phi"),
+        "G": reference.hidden("G"),
         "NTK": [None],
     }
-    periods: dict[When, range] = {"all": range(rows), "final": range(rows - 1, rows)}
+    periods: dict[When, np.ndarray] = {"all": np.arange(rows), "final": np.arange(rows - 1, rows)}
     found: dict[str, list[Row]] = {name: [] for name in solutions}
-    for times, period in periods.items():
+    for times, every in periods.items():
         for quantity, which in layers.items():
             those = {name: each for name, each in solutions.items() if _have(quantity, each, reference)}
-            for layer in which if those else []:
+            period = every
+            if quantity != "predictions":
+                for side in (*those.values(), reference):
+                    period = np.intersect1d(period, side.kernel_steps(quantity))
+            for layer in which if those and len(period) else []:
                 with bar(f"comparing {quantity}", progress) as report:
                     measured = _measured(those, reference, quantity, layer, period, report)
                 for name, numbers in measured.items():
@@ -189,13 +193,7 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
 
 def _have(quantity: Quantity, *solutions: Solution) -> bool:
     """Whether all of them tracked a quantity."""
-    tracked = {
-        "predictions": lambda each: True,
-        "Phi": lambda each: bool(each.feature_factors),
-        "G": lambda each: bool(each.gradient_factors),
-        "NTK": lambda each: each.tracks_ntk,
-    }
-    return all(map(tracked[quantity], solutions))
+    return quantity == "predictions" or all(each.keeps(quantity) for each in solutions)
 
 
 def check_comparable(solution: Solution, reference: Solution) -> None:
@@ -273,14 +271,13 @@ def _measured(
     reference: Solution,
     quantity: Quantity,
     layer: int | None,
-    period: range,
+    period: np.ndarray,
     report: Report,
 ) -> dict[str, dict[str, float]]:
     """Errors and alignments of a quantity at the times in `period`: the numbers of a Row, by name."""
     sides = [*solutions.values(), reference]
     if quantity == "predictions":
-        times = slice(period.start, period.stop)
-        blocks: Iterable = [(1, [_part(side.estimate(quantity), times) for side in sides])]
+        blocks: Iterable = [(1, [_part(side.estimate(quantity), period) for side in sides])]
     elif quantity == "NTK":
         blocks = _ntk_blocks(sides, period, report)
     else:
@@ -300,22 +297,21 @@ def _measured(
     }
 
 
-def _part(estimate: Estimate, times: slice) -> Estimate:
+def _part(estimate: Estimate, times: np.ndarray) -> Estimate:
     return Estimate(estimate.replicates[:, times].astype(np.float64), estimate.exact)
 
 
-def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: range) -> list[Estimate]:
+def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: np.ndarray) -> list[Estimate]:
     """Kernels over all pairs of times in a basis that all factors share: inner products stay, arrays get small.
 
     With all factors side by side equal to Q R, a kernel F w F^T is Q (R_F w R_F^T) Q^T.
     """
-    kind, place = ("feature", layer) if quantity == "Phi" else ("gradient", layer - 1)
     factors, weights = [], []
     for side in sides:
-        factor, given = getattr(side, f"{kind}_factors")[place], getattr(side, f"{kind}_weights")
-        chosen = at_times(factor, np.array(period))
+        kernel = side.factor_kernel("Phi" if quantity == "Phi" else "G", layer)
+        chosen = kernel.at(period)
         factors.append(chosen.reshape(len(chosen), -1, chosen.shape[-1]))
-        weights.append(given[place].sum(axis=0) if given else np.ones(chosen.shape[-1]))
+        weights.append(np.ones(chosen.shape[-1]) if kernel.weights is None else kernel.weights.sum(axis=0))
     together = np.concatenate([each for factor in factors for each in factor], axis=1)
     with threadpool_limits(1, "blas"):  # threads wait for each other in tall thin factorizations
         triangle: Any = np.linalg.qr(together, mode="r")
@@ -328,7 +324,7 @@ def _cores(sides: Sequence[Solution], quantity: Quantity, layer: int, period: ra
     return cores
 
 
-def _ntk_blocks(sides: Sequence[Solution], period: range, report: Report) -> Iterator[tuple[int, list[Estimate]]]:
+def _ntk_blocks(sides: Sequence[Solution], period: np.ndarray, report: Report) -> Iterator[tuple[int, list[Estimate]]]:
     """The tangent kernels in blocks of times, with the number of times each block counts.
 
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too. Where one of them
@@ -337,16 +333,16 @@ def _ntk_blocks(sides: Sequence[Solution], period: range, report: Report) -> Ite
     points = sides[0].problem.points * (sides[0].problem.outputs or 1)
     replicates = sum(len(side.replicate_predictions) for side in sides)
     most = max(2, NTK_ENTRIES // points)
-    times = np.unique(np.linspace(period[0], period[-1], min(len(period), most)).round().astype(int))
+    times = period[np.unique(np.linspace(0, len(period) - 1, min(len(period), most)).round().astype(int))]
     if not all(side.network.factorizes for side in sides):
-        yield from ((1, [side.estimate("ntk", int(t)) for side in sides]) for t in times)
+        yield from ((1, [side.kernel_estimate("NTK", None, int(t)) for side in sides]) for t in times)
         return
     size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * points**2)))
     blocks = [times[start : start + size] for start in range(0, len(times), size)]
     pairs = [(t, s, 1 if t is s else 2) for last, t in enumerate(blocks) for s in blocks[: last + 1]]
     for done, (t, s, count) in enumerate(pairs):
         report(done, len(pairs))
-        yield count, [side.estimate("ntk", t, s) for side in sides]
+        yield count, [side.kernel_estimate("NTK", None, t, s) for side in sides]
 
 
 def _numbers(gram: np.ndarray, counts: tuple[int, int], exact: tuple[bool, bool]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 Field = Literal["h", "z", "g"]
 BINS = 60

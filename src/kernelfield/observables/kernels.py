@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from kernelfield.observables.points import Points, on, samples
-from kernelfield.solution.solution import Estimate, Solution, Times
-
-Kernel = Literal["Phi", "G", "NTK"]
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.kernel import Symbol
+from kernelfield.solution.solution import Solution, Times
 
 
 def kernel_alignment(
-    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+    solution: Solution, kernel: Symbol, layer: int | None = None, t: Times | None = None, points: Points = "train"
 ) -> Estimate:
     """Alignment of a kernel with the targets, A(K, y y^T) = y^T K y / (|K| |y|^2), between -1 and 1.
 
@@ -40,7 +39,7 @@ def kernel_alignment(
 
 
 def centred_alignment(
-    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+    solution: Solution, kernel: Symbol, layer: int | None = None, t: Times | None = None, points: Points = "train"
 ) -> Estimate:
     """Centred kernel alignment (CKA) with the targets: `kernel_alignment` of kernel and targets less their means.
 
@@ -73,7 +72,7 @@ def centred_alignment(
 
 
 def kernel_movement(
-    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+    solution: Solution, kernel: Symbol, layer: int | None = None, t: Times | None = None, points: Points = "train"
 ) -> Estimate:
     """How far training moved a kernel, |K(t) - K(0)| / |K(0)| (Frobenius norms).
 
@@ -125,7 +124,7 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
 
 
 def effective_rank(
-    solution: Solution, kernel: Kernel, layer: int | None = None, t: Times | None = None, points: Points = "train"
+    solution: Solution, kernel: Symbol, layer: int | None = None, t: Times | None = None, points: Points = "train"
 ) -> Estimate:
     """Participation ratio of a kernel's eigenvalues, (tr K)^2 / tr K^2: 1 for a single direction, P for K ~ 1.
 
@@ -149,7 +148,7 @@ def effective_rank(
     return _over_time(solution, kernel, layer, t, points, ratio)
 
 
-def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None, points: Points = "train") -> Estimate:
+def two_time_kernel(solution: Solution, kernel: Symbol, layer: int | None = None, points: Points = "train") -> Estimate:
     """A kernel between all pairs of times, averaged over samples (and outputs): (1/P) sum_mu K[t, mu; s, mu].
 
     Args:
@@ -164,10 +163,11 @@ def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None
     Raises:
         ValueError: for a kernel, layer or points that are not there.
     """
-    chosen, every = on(solution, points), slice(None)
+    chosen = on(solution, points)
+    every = chosen.kernel(kernel, layer).kept
     count, total, exact = chosen.problem.points, np.zeros(()), False
     for sample in range(count):
-        estimate = _kernel(chosen.restricted([sample]), kernel, layer, every)
+        estimate = chosen.restricted([sample]).kernel_estimate(kernel, layer, every)
         values = estimate.replicates  # one sample, of one output or several
         total, exact = total + np.einsum("rtcsc->rts", values) / values.shape[-1] / count, estimate.exact
     return Estimate(total, exact)
@@ -176,7 +176,7 @@ def two_time_kernel(solution: Solution, kernel: Kernel, layer: int | None = None
 def cosine_alignment(
     solution: Solution,
     reference: Solution,
-    kernel: Kernel,
+    kernel: Symbol,
     layer: int | None = None,
     t: Times | None = None,
     points: Points = "train",
@@ -184,7 +184,7 @@ def cosine_alignment(
     """Alignment of a kernel with that of another solution, <K, K_ref> / (|K| |K_ref|), at equal times.
 
     Every replicate is compared with the mean over the reference's replicates, whose own error is not in the error
-    bar. `kernelfield.observables.compare` aligns the two means, over all pairs of times, and accounts for both sides' errors.
+    bar. `kernelfield.compare` aligns the two means, over all pairs of times, and accounts for both sides' errors.
 
     Args:
         solution: what to measure, for instance networks of finite width.
@@ -212,25 +212,15 @@ def cosine_alignment(
     return _estimate(values, exact, times)
 
 
-def _kernel(solution: Solution, kernel: Kernel, layer: int | None, t: Times) -> Estimate:
-    names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
-    if kernel not in names:
-        raise ValueError(f"kernel must be one of {', '.join(names)}, got {kernel!r}")
-    if (kernel == "NTK") != (layer is None):
-        need = "no layer" if kernel == "NTK" else "a layer"
-        raise ValueError(f"kernel {kernel!r} takes {need}, got layer={layer}")
-    return solution.estimate(names[kernel], *([] if layer is None else [layer]), t=t)
-
-
-def _kernels(solution: Solution, kernel: Kernel, layer: int | None, t: Times) -> tuple[list[np.ndarray], bool]:
+def _kernels(solution: Solution, kernel: Symbol, layer: int | None, t: Times) -> tuple[list[np.ndarray], bool]:
     """The kernel at each of the times, (R, P, P) each, and whether it is exact."""
-    estimates = [_kernel(solution, kernel, layer, int(step)) for step in np.atleast_1d(solution.steps(t))]
+    estimates = [solution.kernel_estimate(kernel, layer, int(step)) for step in np.atleast_1d(solution.steps(t))]
     return [each.replicates for each in estimates], estimates[0].exact
 
 
 def _over_time(
     solution: Solution,
-    kernel: Kernel,
+    kernel: Symbol,
     layer: int | None,
     t: Times | None,
     points: Points,
@@ -238,8 +228,8 @@ def _over_time(
 ) -> Estimate:
     """`measure` of the kernels (R, P, P) of each time."""
     chosen = on(solution, points)
-    steps = np.atleast_1d(chosen.steps(t))
-    estimates = (_kernel(chosen, kernel, layer, int(step)) for step in steps)
+    steps = np.atleast_1d(chosen.steps(chosen.kernel(kernel, layer).kept if t is None else t))
+    estimates = (chosen.kernel_estimate(kernel, layer, int(step)) for step in steps)
     measured = [(measure(each.replicates), each.exact) for each in estimates]
     return _estimate([values for values, _ in measured], measured[0][1], t)
 

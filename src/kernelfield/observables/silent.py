@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernelfield.observables.kernels import Kernel, kernel_alignment
+from kernelfield.observables.kernels import kernel_alignment
 from kernelfield.observables.losses import loss
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.kernel import Symbol
+from kernelfield.solution.solution import Solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class SilentAlignment:
 
 
 def silent_alignment(
-    solution: Solution, kernel: Kernel = "NTK", layer: int | None = None, dropped: float = 0.5
+    solution: Solution, kernel: Symbol = "NTK", layer: int | None = None, dropped: float = 0.5
 ) -> SilentAlignment:
     """How much of its alignment with the targets a kernel had gained when the loss had fallen to a share.
 

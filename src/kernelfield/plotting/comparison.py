@@ -62,7 +62,7 @@ def draw(
         found = (
             {name: comparisons[name] for name in others} if comparisons else compare_all(others, solutions[reference])
         )
-    kernels = {name: solution for name, solution in solutions.items() if solution.feature_factors}
+    kernels = {name: solution for name, solution in solutions.items() if solution.hidden("Phi")}
 
     above, *below = _parts(len(kernels))
     places = above.subplots(1, 2 if found else 1, squeeze=False)[0]
@@ -137,7 +137,7 @@ def _draw_final_kernels(
     from kernelfield import plotting
 
     first = next(iter(solutions.values()))
-    layer, by_class = len(first.feature_factors) - 1, by_target(first.problem)
+    layer, by_class = first.hidden("Phi")[-1], by_target(first.problem)
     order, groups = by_class.order, by_class.most(MOST_CLASSES)
     panels = {name: solution.feature_kernel(layer)[np.ix_(order, order)] for name, solution in solutions.items()}
     sizes = {name: float(np.abs(panel).max()) for name, panel in panels.items()}
@@ -158,7 +158,7 @@ def _draw_two_time_kernels(
 ) -> None:
     from kernelfield import plotting
 
-    layer = len(next(iter(solutions.values())).feature_factors) - 1
+    layer = next(iter(solutions.values())).hidden("Phi")[-1]
     panels = {name: two_time_kernel(solution, "Phi", layer, "all").mean for name, solution in solutions.items()}
     highest = MOST_BEYOND * panels[reference].max() if reference in panels else np.inf
     bounds = min(panel.min() for panel in panels.values()), min(highest, max(panel.max() for panel in panels.values()))

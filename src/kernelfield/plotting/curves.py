@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kernelfield.plotting.style import Axes, shades
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 
 def curve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernelfield.plotting.style import Axes
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 
 def density_line(

@@ -12,7 +12,8 @@ from rich.table import Table
 from kernelfield import observables
 from kernelfield.describe.problem import Problem
 from kernelfield.observables.groups import by_target
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 QUIET = ("scales_multiply", "momentum", "weight_decay", "schedule", "replacement")  # left out at their defaults
 MOST_CLASSES = 10  # more different targets are no classes
@@ -28,7 +29,7 @@ def report(solution: Solution) -> Group:
         rich Group, to print.
     """
     tables = [_settings(solution), _loss(solution)]
-    return Group(*tables, _kernels(solution)) if solution.feature_factors else Group(*tables)
+    return Group(*tables, _kernels(solution)) if solution.hidden("Phi") else Group(*tables)
 
 
 def record(solution: Solution) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def record(solution: Solution) -> dict[str, Any]:
             "moved": held(observables.kernel_movement(solution, "Phi", layer, -1)),
             "alignment": held(observables.kernel_alignment(solution, "Phi", layer, [0, -1])),
         }
-        for layer in range(1, len(solution.feature_factors))
+        for layer in solution.hidden("Phi")
     ]
     return {
         **{name: str(described(getattr(solution, name))) for name in ("network", "training", "method")},
@@ -127,7 +128,7 @@ def _kernels(solution: Solution) -> Table:
     out = Table(box=SIMPLE, pad_edge=False)
     for name in ("feature kernel of layer", "moved by", "alignment with y: first", "last"):
         out.add_column(name, justify="right")
-    for layer in range(1, len(solution.feature_factors)):
+    for layer in solution.hidden("Phi"):
         moved = observables.kernel_movement(solution, "Phi", layer, -1)
         cells = (moved, *(observables.kernel_alignment(solution, "Phi", layer, t) for t in (0, -1)))
         out.add_row(str(layer), *(_with_error(cell) for cell in cells))
@@ -152,7 +153,7 @@ def draw(solution: Solution) -> Any:
 
     from kernelfield import plotting
 
-    kernels = bool(solution.feature_factors)
+    kernels = bool(solution.hidden("Phi"))
     figure = Figure(figsize=(12 if kernels else 6, 3.8), dpi=130, layout="constrained")
     axes = figure.subplots(1, 3 if kernels else 1, width_ratios=[1.5, 1, 1] if kernels else None, squeeze=False)
     loss = axes[0, 0]
@@ -161,7 +162,7 @@ def draw(solution: Solution) -> Any:
     loss.spines[["top", "right"]].set_visible(False)
     loss.set_title(type(solution.method).__name__, fontsize=11)
     if kernels:
-        layer = len(solution.feature_factors) - 1
+        layer = solution.hidden("Phi")[-1]
         by_class = by_target(solution.problem)
         order, groups = by_class.order, by_class.most(MOST_CLASSES)
         panels = [solution.feature_kernel(layer, t)[np.ix_(order, order)] for t in (0, -1)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernelfield.plotting.style import NEUTRAL, Axes
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 NEAREST = 1e-8  # what is left to an alignment of one, at the end of its axis
 

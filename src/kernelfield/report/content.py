@@ -105,7 +105,7 @@ def _absent(main: Result, movie: Any, sampled: Any) -> list[str]:
     out = []
     if movie is None:
         out.append('Kernels were not tracked in this run: solve with kernels = "all" to see them.')
-    elif not main.solution.gradient_factors:
+    elif not main.solution.hidden("G"):
         kernels = "all" if main.solution.problem.outputs is None else "per_output"
         out.append(
             f'Gradient kernels and the tangent kernel were not tracked in this run: solve with kernels = "{kernels}".'

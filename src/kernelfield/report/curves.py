@@ -11,7 +11,7 @@ from bokeh.palettes import Viridis256
 from kernelfield import observables
 from kernelfield.report.result import Result
 from kernelfield.report.style import INK, LAYERS, Chart, Key, curve, fit, plot, symbol
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 MOST_EIGENVALUES = 8
 SMALLEST_EIGENVALUE = 1e-6  # relative to the largest

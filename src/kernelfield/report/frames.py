@@ -59,8 +59,11 @@ def frames(results: Sequence[Result]) -> dict[str, Any] | None:
 
 def _size(results: Sequence[Result]) -> tuple[np.ndarray, Samples]:
     """Steps and samples, fewer where there are so many kernels that the page would get too large."""
-    main = results[0].solution
-    rows, points = main.steps_done + 1, main.problem.points
+    main, kept = results[0].solution, results[0].kept_steps
+    for result in results[1:]:
+        reached = kept <= result.solution.steps_done
+        kept = kept[~reached | np.isin(kept, result.kept_steps)]
+    rows, points = len(kept), main.problem.points
     panels = sum(len(result.kernels) for result in results)
     steps, count = min(rows, MOST_STEPS), min(points, MOST_SAMPLES)
 
@@ -71,7 +74,7 @@ def _size(results: Sequence[Result]) -> tuple[np.ndarray, Samples]:
         count -= 1
     while size() > MOST_BYTES and steps > FEWEST_STEPS:
         steps -= 1
-    return thinned(rows, steps), samples(main.problem, count)
+    return kept[thinned(rows, steps)], samples(main.problem, count)
 
 
 def _restricted(result: Result, shown: Samples) -> Result:

@@ -10,9 +10,9 @@ import numpy as np
 
 from kernelfield.describe.problem import Problem
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.observables import Kernel
 from kernelfield.observables.groups import by_target
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.kernel import Symbol
+from kernelfield.solution.solution import Solution
 
 COLOURS = ("#c8374d", "#2a78b5", "#b97a10", "#2f8f6b", "#6a4c93", "#5c6670")
 MOST_LINE_STEPS, FEW_LINE_STEPS = 200, 60  # of a curve; few where kernels are large
@@ -60,12 +60,13 @@ class Result:
         return not self.solution.exact
 
     @property
-    def kernels(self) -> list[tuple[Kernel, int | None]]:
+    def kernels(self) -> list[tuple[Symbol, int | None]]:
         """The kernels that it tracked, with their layers: Phi and G of the hidden layers, and the NTK."""
-        features, gradients = len(self.solution.feature_factors), len(self.solution.gradient_factors)
-        kinds: tuple[tuple[Kernel, int], ...] = ("Phi", features), ("G", gradients)
-        found: list[tuple[Kernel, int | None]] = [(kind, layer) for kind, end in kinds for layer in range(1, end)]
-        return [*found, ("NTK", None)] if self.solution.tracks_ntk else found
+        symbols: tuple[Symbol, ...] = ("Phi", "G")
+        found: list[tuple[Symbol, int | None]] = [
+            (each, layer) for each in symbols for layer in self.solution.hidden(each)
+        ]
+        return [*found, ("NTK", None)] if self.solution.keeps("NTK") else found
 
     @property
     def unit(self) -> str:
@@ -75,8 +76,7 @@ class Result:
     @property
     def rests(self) -> bool:
         """Whether its kernels do not depend on time."""
-        factors = (*self.solution.feature_factors, *self.solution.gradient_factors)
-        return all(factor.shape[1] == 1 for factor in factors)
+        return all(kernel.rests for kernel in self.solution.kernels.values())
 
     @property
     def steps(self) -> np.ndarray:
@@ -86,7 +86,13 @@ class Result:
     @property
     def kernel_steps(self) -> np.ndarray:
         """The same for what is measured on kernels: both ends if they rest."""
-        return self.steps[[0, -1]] if self.rests else self.steps
+        return self.steps[[0, -1]] if self.rests else np.intersect1d(self.steps, self.kept_steps)
+
+    @property
+    def kept_steps(self) -> np.ndarray:
+        """Steps whose kernels were kept."""
+        symbols: set[Symbol] = {symbol for symbol, _ in self.kernels}
+        return self.solution.kernel_steps(*symbols)
 
     @property
     def line_steps(self) -> np.ndarray:
@@ -105,14 +111,9 @@ class Result:
         steps = self.line_steps
         return steps[np.unique(np.searchsorted(steps, thinned(self.solution.steps_done + 1, 13)))]
 
-    def kernel_at(self, kernel: Kernel, layer: int | None, t: int) -> Estimate:
-        """A kernel at one step."""
-        names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
-        return self.solution.estimate(names[kernel], *([] if layer is None else [layer]), t=t)
-
-    def sample_kernel(self, kernel: Kernel, layer: int | None, t: int) -> np.ndarray:
+    def sample_kernel(self, kernel: Symbol, layer: int | None, t: int) -> np.ndarray:
         """The mean of a kernel at one step between samples (P, P): of one between outputs, its mean over equal ones."""
-        values, points = self.kernel_at(kernel, layer, t).mean, self.solution.problem.points
+        values, points = self.solution.kernel_estimate(kernel, layer, t).mean, self.solution.problem.points
         outputs = len(values) // points
         blocks = values.reshape(points, outputs, points, outputs)
         return values if outputs == 1 else np.einsum("mcnc->mn", blocks) / outputs

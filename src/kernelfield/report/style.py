@@ -12,7 +12,7 @@ from bokeh.plotting import figure
 from bokeh.themes import Theme
 
 from kernelfield.report.result import Style, between, plain
-from kernelfield.solution.solution import Estimate
+from kernelfield.solution.estimate import Estimate
 
 FONT = 'Inter, "Segoe UI", "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif'
 INK, MUTED, LINE, PALE = "#1d2329", "#5c6670", "#c9cfd5", "#eef0f2"

@@ -15,7 +15,8 @@ from kernelfield.observables.compare import Comparison, Row
 from kernelfield.plotting.summary import data, described
 from kernelfield.report.result import NO_BREAK, Result, between, plain, with_error
 from kernelfield.report.style import symbol
-from kernelfield.solution.solution import Estimate, Solution
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
 
 STATUS = {
     "ok": "finished",
@@ -100,8 +101,8 @@ def numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, Compa
             last = Estimate(100 * right.replicates[:, -1], right.exact)
             name = "training" if points == "train" else "test"
             out.append(Number(f"final {name} accuracy", f"{plain(float(last.mean))} %", _interval(last)))
-    if main.feature_factors:
-        layer = len(main.feature_factors) - 1
+    if main.hidden("Phi"):
+        layer = main.hidden("Phi")[-1]
         moved = observables.kernel_movement(main, "Phi", layer, t=-1)
         ends = [observables.kernel_alignment(main, "Phi", layer, t=t) for t in (0, -1)]
         name = symbol("Phi", layer)

@@ -2,89 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from kernelfield.common.settings import Spec, real_array
+from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training
-from kernelfield.solution.time_modes import Factor, at_times, restricted
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.kernel import FactorKernel, Kernel, Key, NotKept, Symbol, TangentKernel
+from kernelfield.solution.status import Status
 
 if TYPE_CHECKING:
-    from kernelfield.describe.networks import Architecture
-    from kernelfield.march.predictor import Predictor
     from kernelfield.theories.fixed_point import FixedPoint
 
-Code = Literal["ok", "diverged", "interrupted", "not_converged"]
 Times = int | slice | list[int] | np.ndarray
+Samples = np.ndarray | list[int] | None
+SYMBOLS: dict[str, Symbol] = {"feature_kernel": "Phi", "gradient_kernel": "G", "ntk": "NTK"}
+OK = Status()
+QUANTITIES = ("predictions", "errors", "loss", *SYMBOLS)
 
 
-@dataclass(frozen=True)
-class Status:
-    """How a run ended: a code, and a sentence that says what happened and what to try next."""
-
-    code: Code = "ok"
-    message: str = "all steps done"
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
-class SolveError(RuntimeError):
-    """A run that failed. Its `solution` holds the steps computed so far, or None if there are none."""
-
-    def __init__(self, message: str, solution: Solution | None = None) -> None:
-        super().__init__(message)
-        self.solution = solution
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run. Its `solution` holds the steps computed so far, or None if there are none."""
-
-    def __init__(self, message: str, solution: Solution | None = None) -> None:
-        super().__init__(message)
-        self.solution = solution
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A quantity measured on independent replicates.
-
-    Args:
-        replicates: (R, ...), one value for each replicate (an independent scramble, or a network's seed).
-        exact: the value is exact, so that its standard error is zero.
-    """
-
-    replicates: np.ndarray
-    exact: bool = False
+class Predictor(Protocol):
+    """What a method keeps of training to predict at new points; inputs are as the network takes them."""
 
     @property
-    def mean(self) -> np.ndarray:
-        """Mean over replicates."""
-        return self.replicates.mean(axis=0)
+    def steps(self) -> Sequence[int]:
+        """The steps at which it was kept."""
+        ...
 
-    @property
-    def se(self) -> np.ndarray:
-        """Standard error of the mean: zero where exact, NaN for a single replicate."""
-        count = len(self.replicates)
-        if self.exact:
-            return np.zeros_like(self.mean)
-        if count < 2:
-            return np.full_like(self.mean, np.nan)
-        return self.replicates.std(axis=0, ddof=1) / np.sqrt(count)
+    def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n), or (R, n, C) of C outputs."""
+        ...
 
-    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Confidence interval (low, high) from Student's t with R - 1 degrees of freedom."""
-        if self.exact or len(self.replicates) < 2:
-            half = self.se
-        else:
-            half = self.se * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
-        return self.mean - half, self.mean + half
+    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
+        """Returns a kernel (R, n, m) between inputs a and b at step t: of the features of a hidden layer 1..L.
+
+        With sites, it is their mean. For None, it is the tangent kernel, (R, n C, m C) with rows (sample, output).
+        """
+        ...
+
+    def of_replicates(self, chosen: Any) -> Predictor:
+        """Returns the predictor of some replicates, a slice or their numbers."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns all that cannot be made again from the run, to be stored."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,43 +65,50 @@ class Solution:
     gradient kernels 1..L+1 (L+1 is one). Negative times count from the end.
 
     Attributes:
+        run: what was solved; its parts are also here, as network, problem, training and method.
         replicate_predictions: (R, steps + 1, P), or (R, steps + 1, P, C) of C outputs, f of every replicate.
-        feature_factors: for layer 0..L, F with Phi(t, s) = F(t) F(s)^T, (R, steps + 1, P, k); axes of length one
-            where nothing depends on replicate or time; large ones are kept as `TimeModes`. Empty if kernels were not
-            tracked.
-        gradient_factors: for layer 1..L+1, the same for G; empty if gradients were not tracked.
-        feature_weights, gradient_weights: of kernels that are truncated power series in gamma0, for each factor
-            (orders, k): then Phi(t, s) = sum_n F(t) diag(w_n) F(s)^T, and the NTK keeps products up to the same
-            order. Empty for kernels F F^T.
-        tangent_kernels: the NTK at equal times where Phi and G do not give it (see `Architecture.factorizes`),
-            (R, steps + 1, P, P), or (R, 1, P, P) if it does not move; of C outputs (.., P C, P C).
-        kernel_steps: steps whose kernels are recorded; all if None.
+        kernels: those that were kept: ("Phi", 0..L), ("G", 1..L+1), and ("NTK", None) where Phi and G do not give it
+            (see `Architecture.factorizes`); `kernel` finds them.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
         predictor: what is left of training to predict at new points; None if nothing is.
         exact: no sampling: standard errors are zero.
+        status: how the run ended.
+        info: numbers about the run, by name.
     """
 
-    network: Architecture
-    problem: Problem
-    training: Training
-    method: Spec
+    run: Run
     replicate_predictions: np.ndarray
-    feature_factors: tuple[Factor, ...]
-    gradient_factors: tuple[Factor, ...] = ()
-    feature_weights: tuple[np.ndarray, ...] = ()
-    gradient_weights: tuple[np.ndarray, ...] = ()
-    tangent_kernels: np.ndarray | None = None
-    kernel_steps: tuple[int, ...] | None = None
-    field_samples: Mapping[tuple[int, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
+    kernels: Mapping[Key, Kernel] = field(default_factory=dict)
+    field_samples: Mapping[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict)
     predictor: Predictor | None = None
     exact: bool = False
-    status: Status = field(default_factory=Status)
+    status: Status = OK
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Architecture:
+        """What learned."""
+        return self.run.network
+
+    @property
+    def problem(self) -> Problem:
+        """What it learned."""
+        return self.run.problem
+
+    @property
+    def training(self) -> Training:
+        """How it learned."""
+        return self.run.training
+
+    @property
+    def method(self) -> Spec:
+        """What solved it."""
+        return self.run.method
 
     # --- quantities of every replicate
 
     def estimate(self, quantity: str, *args: Any, **kwargs: Any) -> Estimate:
-        """A quantity with its error bar.
+        """Returns a quantity with its error bar.
 
         Args:
             quantity: "predictions", "errors", "loss", "feature_kernel", "gradient_kernel" or "ntk".
@@ -152,90 +128,96 @@ class Solution:
             >>> solution.estimate("feature_kernel", layer=1, t=-1).se.shape
             (2, 2)
         """
-        measure = getattr(self, f"_{quantity}", None)
-        if quantity not in _QUANTITIES or measure is None:
-            raise ValueError(f"quantity must be one of {', '.join(_QUANTITIES)}, got {quantity!r}")
-        values, exact = measure(*args, **kwargs)
-        return Estimate(values, exact or self.exact)
+        if quantity not in QUANTITIES:
+            raise ValueError(f"quantity must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+        if quantity == "ntk":
+            return self.kernel_estimate("NTK", None, *args, **kwargs)
+        if quantity in SYMBOLS:
+            return self.kernel_estimate(SYMBOLS[quantity], *args, **kwargs)
+        f, loss = self.replicate_predictions, self.problem.loss
+        values = {
+            "predictions": lambda: f,
+            "errors": lambda: loss.measured_signal(f, self.problem.y),
+            "loss": lambda: loss.measured(f, self.problem.y) @ self.problem.weights,
+        }
+        return Estimate(values[quantity](), self.exact)
 
-    def _predictions(self) -> tuple[np.ndarray, bool]:
-        return self.replicate_predictions, False
+    def kernel_estimate(
+        self, symbol: Symbol, layer: int | None = None, t: Times = -1, s: Times | None = None
+    ) -> Estimate:
+        """Returns a kernel K(t, s) with its error bar.
 
-    def _errors(self) -> tuple[np.ndarray, bool]:
-        return self.problem.loss.measured_signal(self.replicate_predictions, self.problem.y), False
+        Args:
+            symbol: "Phi", "G" or "NTK".
+            layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+            t: step, or several (slice, list); negative from the end.
+            s: the second time; t if omitted.
 
-    def _loss(self) -> tuple[np.ndarray, bool]:
-        return self.problem.loss.measured(self.replicate_predictions, self.problem.y) @ self.problem.weights, False
+        Returns:
+            Estimate (P, P) for integers; a time that is a list adds an axis: (times, P, times_prime, P).
 
-    def _feature_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
-        return self._feature_series(layer, t, s).sum(axis=0), layer == 0
+        Raises:
+            ValueError: for a kernel, layer or step that is not there.
+        """
+        kernel = self.kernel(symbol, layer)
+        return Estimate(kernel.between(self.steps(t), self.steps(t if s is None else s)), self.exact or kernel.exact)
 
-    def _gradient_kernel(self, layer: int, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
-        return self._gradient_series(layer, t, s).sum(axis=0), layer == len(self.gradient_factors)
+    def kernel(self, symbol: Symbol, layer: int | None = None) -> Kernel:
+        """Returns a kernel between all times and samples, as it is kept.
 
-    def _ntk(self, t: Times = -1, s: Times | None = None) -> tuple[np.ndarray, bool]:
-        if not self.network.factorizes:
-            return self._recorded_ntk(t, s), False
-        total = np.zeros(())
-        for layer in range(max(1, len(self.feature_factors))):
-            Phi, G = self._feature_series(layer, t, s), self._gradient_series(layer + 1, t, s)
-            Phi = self._over_outputs(Phi, axis=2 + np.ndim(self.steps(t)))
-            for order in range(len(Phi)):  # the same order for both, products beyond it left out
-                total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
-        return total, False
+        Args:
+            symbol: "Phi", "G" or "NTK".
+            layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
 
-    def _over_outputs(self, kernel: np.ndarray, axis: int) -> np.ndarray:
-        """Rows (mu, c), the same for all c, of a kernel with samples on `axis` and on the last one."""
-        outputs = self.problem.outputs or 1
-        return kernel if outputs == 1 else kernel.repeat(outputs, axis).repeat(outputs, -1)
+        Raises:
+            ValueError: for a kernel that was not kept, or a layer that is not there.
+        """
+        if symbol not in SYMBOLS.values():
+            raise ValueError(f"kernel must be one of {', '.join(SYMBOLS.values())}, got {symbol!r}")
+        if (symbol == "NTK") != (layer is None):
+            need = "no layer" if symbol == "NTK" else "a layer"
+            raise ValueError(f"kernel {symbol!r} takes {need}, got layer={layer}")
+        if (symbol, layer) in self.kernels:
+            return self.kernels[symbol, layer]
+        if not self.keeps(symbol):
+            name = {"Phi": "feature kernels were", "G": "gradient kernels were", "NTK": "the tangent kernel was"}[
+                symbol
+            ]
+            raise NotKept(f"{name} not tracked in this run: solve with kernels='all'")
+        if symbol == "NTK":
+            return TangentKernel(
+                tuple((self.factor_kernel("Phi", at), self.factor_kernel("G", at + 1)) for at in self.layers("Phi"))
+            )
+        layers, about = self.layers(symbol), "feature" if symbol == "Phi" else "gradient"
+        raise ValueError(f"layer of a {about} kernel must be in {layers[0]}..{layers[-1]}, got {layer}")
 
-    def _recorded_ntk(self, t: Times, s: Times | None) -> np.ndarray:
-        """Entries of `tangent_kernels`; with sites, biases or shared weights Phi and G do not give other ones."""
-        if self.tangent_kernels is None:
-            raise ValueError("the tangent kernel was not tracked in this run: solve with kernels='all'")
-        if np.ndim(self.steps(t)) or (s is not None and self.steps(s) != self.steps(t)):
-            raise ValueError("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
-        kernels, step = self.tangent_kernels, self.steps(t)
-        return kernels[:, 0 if kernels.shape[1] == 1 else self._recorded_row(step)]
+    def factor_kernel(self, symbol: Symbol, layer: int) -> FactorKernel:
+        """Returns Phi or G of a layer, with its factor."""
+        kernel = self.kernel(symbol, layer)
+        assert isinstance(kernel, FactorKernel)
+        return kernel
 
-    def _feature_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
-        if not self.feature_factors:
-            raise ValueError("feature kernels were not tracked in this run: solve with kernels='all'")
-        depth = len(self.feature_factors) - 1
-        if not 0 <= layer <= depth:
-            raise ValueError(f"layer of a feature kernel must be in 0..{depth}, got {layer}")
-        weights = self.feature_weights[layer] if self.feature_weights else None
-        return self._kernel_series(self.feature_factors[layer], weights, t, s)
+    def layers(self, symbol: Symbol) -> list[int]:
+        """Returns the layers whose kernel of that symbol was kept, the ends that do not move included."""
+        return sorted(layer for kind, layer in self.kernels if kind == symbol and layer is not None)
 
-    def _gradient_series(self, layer: int, t: Times, s: Times | None) -> np.ndarray:
-        if not self.gradient_factors:
-            raise ValueError("gradient kernels were not tracked in this run: solve with kernels='all'")
-        depth = len(self.gradient_factors)
-        if not 1 <= layer <= depth:
-            raise ValueError(f"layer of a gradient kernel must be in 1..{depth}, got {layer}")
-        weights = self.gradient_weights[layer - 1] if self.gradient_weights else None
-        return self._kernel_series(self.gradient_factors[layer - 1], weights, t, s)
+    def hidden(self, symbol: Symbol) -> list[int]:
+        """Returns the hidden layers whose kernel of that symbol was kept."""
+        return [layer for layer in self.layers(symbol) if 1 <= layer <= self.network.hidden_layers]
 
-    def _kernel_series(self, factor: Factor, weights: np.ndarray | None, t: Times, s: Times | None) -> np.ndarray:
-        """The terms of a kernel, one for each order: (orders, R, ...)."""
-        left, right = (self._at(factor, when) for when in (t, t if s is None else s))
-        letters = ("m" if left.ndim == 3 else "tm", "n" if right.ndim == 3 else "sn")
-        kernel = "r{0}k,r{1}k->r{0}{1}".format(*letters)
-        lefts = [left] if weights is None else [left * each for each in weights]
-        return np.stack([np.einsum(kernel, each, right, optimize=True) for each in lefts])
+    def kernel_steps(self, *symbols: Symbol) -> np.ndarray:
+        """Returns the steps whose kernels of these symbols were all kept, in order; all steps by default."""
+        steps = self.steps()
+        for symbol in symbols:
+            for layer in [None] if symbol == "NTK" else self.layers(symbol):
+                steps = np.intersect1d(steps, self.steps()[self.kernel(symbol, layer).kept])
+        return steps
 
-    def _at(self, factor: Factor, t: Times) -> np.ndarray:
-        return at_times(factor, self._recorded_row(self.steps(t)) if factor.shape[1] > 1 else self.steps(t))
-
-    def _recorded_row(self, steps: np.ndarray) -> np.ndarray:
-        """The rows of kernels at some steps."""
-        if self.kernel_steps is None:
-            return steps
-        missing = np.setdiff1d(steps, self.kernel_steps)
-        if missing.size:
-            known = ", ".join(map(str, self.kernel_steps[:8])) + (", ..." if len(self.kernel_steps) > 8 else "")
-            raise ValueError(f"kernels of step {missing[0]} were not recorded, of steps {known} they were: see save_at")
-        return np.searchsorted(self.kernel_steps, steps)
+    def keeps(self, symbol: Symbol) -> bool:
+        """Returns whether the run kept Phi, G or the NTK."""
+        if symbol == "NTK" and self.network.factorizes:
+            return self.keeps("Phi") and self.keeps("G")
+        return any(kind == symbol for kind, _ in self.kernels)
 
     # --- means and standard errors
 
@@ -312,13 +294,6 @@ class Solution:
         return self.estimate("ntk", t, s).se
 
     @property
-    def tracks_ntk(self) -> bool:
-        """Whether the run gives the tangent kernel."""
-        if self.network.factorizes:
-            return bool(self.feature_factors and self.gradient_factors)
-        return self.tangent_kernels is not None
-
-    @property
     def steps_done(self) -> int:
         """Number of updates that the rows of `predictions` cover."""
         return self.replicate_predictions.shape[1] - 1
@@ -371,7 +346,7 @@ class Solution:
 
         return fixed_point(self)
 
-    def restricted(self, samples: Any = None, replicates: Any = None) -> Solution:
+    def restricted(self, samples: Samples = None, replicates: Samples = None) -> Solution:
         """The same run, looked at on some of its samples and replicates.
 
         Args:
@@ -390,34 +365,26 @@ class Solution:
             >>> solution.restricted([0, 2]).feature_kernel(layer=1).shape
             (2, 2)
         """
-        points, outputs = self.problem.points, self.problem.outputs or 1
+        rows = np.arange(self.problem.points) if samples is None else np.asarray(samples)
+        chosen = None if samples is None else rows
         runs = None if replicates is None else np.asarray(replicates)
-        rows = np.arange(points) if samples is None else np.asarray(samples)
-        of_outputs = (rows[:, None] * outputs + np.arange(outputs)).ravel()
-
-        def chosen(count: int) -> np.ndarray | None:
-            """Places on an axis of samples, or of samples and outputs; None for all."""
-            return None if samples is None else rows if count == points else of_outputs
-
-        def some(array: Any) -> Any:
-            kept = runs if array.shape[0] == len(self.replicate_predictions) else None
-            return restricted(array, chosen(array.shape[2]), kept)
-
-        tangents = self.tangent_kernels
-        if tangents is not None:
-            columns = chosen(tangents.shape[2])
-            tangents = some(tangents) if columns is None else some(tangents)[..., columns]
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
+        problem = Problem(X, y, weights if weights.any() else None, self.problem.loss, self.problem.stream)
+        count = len(self.replicate_predictions)
+
+        def some(values: np.ndarray) -> np.ndarray:
+            """Fields (R, P, neurons); one replicate stands for all where they are the same."""
+            return (values if runs is None or len(values) < count else values[runs])[:, rows]
+
+        f = self.replicate_predictions if runs is None else self.replicate_predictions[runs]
         return replace(
             self,
-            problem=Problem(X, y, weights if weights.any() else None, self.problem.loss, self.problem.stream),
-            replicate_predictions=some(self.replicate_predictions),
-            feature_factors=tuple(map(some, self.feature_factors)),
-            gradient_factors=tuple(map(some, self.gradient_factors)),
-            tangent_kernels=tangents,
+            run=self.run.replace(problem=problem),
+            replicate_predictions=f[:, :, rows],
+            kernels={key: kernel.restricted(chosen, runs) for key, kernel in self.kernels.items()},
             predictor=self.predictor if runs is None or self.predictor is None else self.predictor.of_replicates(runs),
             field_samples={
-                key: {name: some(values[:, None])[:, 0] for name, values in recorded.items()}
+                key: {name: some(values) for name, values in recorded.items()}
                 for key, recorded in self.field_samples.items()
             },
         )
@@ -446,7 +413,7 @@ class Solution:
             >>> bool(np.allclose(solution.predict(np.eye(2)).mean, solution.predictions[-1]))
             True
         """
-        predictor, t = self._predictor(step)
+        predictor, t = self._predictor_at(step)
         return Estimate(predictor.predictions(self._new_inputs(X), t), self.exact)
 
     def feature_kernel_between(self, layer: int, step: int, X_a: Any, X_b: Any) -> Estimate:
@@ -465,7 +432,7 @@ class Solution:
         """
         if not 0 <= layer <= self.network.hidden_layers:
             raise ValueError(f"layer must be in 0..{self.network.hidden_layers}, got {layer}")
-        predictor, t = self._predictor(step)
+        predictor, t = self._predictor_at(step)
         a, b = self._new_inputs(X_a), self._new_inputs(X_b)
         if layer == 0:
             rows = (each.reshape(len(each), -1) / np.sqrt(self.problem.dimensions) for each in (a, b))
@@ -485,7 +452,7 @@ class Solution:
         Raises:
             ValueError: as for `predict`.
         """
-        predictor, t = self._predictor(step)
+        predictor, t = self._predictor_at(step)
         a, b = self._new_inputs(X_a), self._new_inputs(X_b)
         kernel = predictor.kernel(a, b, t, None)
         outputs = kernel.shape[1] // len(a)
@@ -503,7 +470,7 @@ class Solution:
             )
         return self.predictor
 
-    def _predictor(self, step: int) -> tuple[Predictor, int]:
+    def _predictor_at(self, step: int) -> tuple[Predictor, int]:
         predictor = self.kept_predictor
         t = self.steps(step)
         if t not in predictor.steps:
@@ -520,7 +487,7 @@ class Solution:
         return self.network.inputs(Problem(X, np.zeros(len(X))))
 
     def to_xarray(self) -> Any:
-        """One labelled xarray.Dataset; its kernels are expanded when read, see `kernelfield.files.labelled.labelled`."""
+        """One labelled xarray.Dataset; its kernels are expanded when read, see `kernelfield.files.labelled`."""
         from kernelfield.files.labelled import labelled  # lazy: xarray takes a second to import
 
         return labelled(self)
@@ -530,6 +497,3 @@ class Solution:
         from kernelfield.files.storage import save  # lazy: xarray takes a second to import
 
         save(self, path, predictor)
-
-
-_QUANTITIES = ("predictions", "errors", "loss", "feature_kernel", "gradient_kernel", "ntk")

@@ -7,8 +7,7 @@ or `kernelfield sweep CONFIG.toml --grid gamma0=0.1,1,3 --grid depth=2,3 -o swee
 `pip install "kernelfield[cluster]"`.
 """
 
-from kernelfield.plotting.grid import draw
-from kernelfield.sweeps.axes import Axis, Grid, Run, grid_of, parsed
+from kernelfield.sweeps.axes import Axis, Grid, grid_of, parsed
 from kernelfield.sweeps.driver import run, sweep_grid
 from kernelfield.sweeps.look import failures, records, table
 from kernelfield.sweeps.store import SweepError, read
@@ -16,9 +15,7 @@ from kernelfield.sweeps.store import SweepError, read
 __all__ = [
     "Axis",
     "Grid",
-    "Run",
     "SweepError",
-    "draw",
     "failures",
     "grid_of",
     "parsed",

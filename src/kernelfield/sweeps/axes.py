@@ -10,28 +10,19 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kernelfield.common.settings import Spec, suggestion
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import Descent
 from kernelfield.files.config import METHODS, Config
-from kernelfield.march.march import schedule
-from kernelfield.solve import check_input
+from kernelfield.march.schedule import Schedule
 from kernelfield.sweeps.variables import RESERVED
 
 Index = tuple[int, ...]
-
-
-class Run(NamedTuple):
-    """One point of a grid: what `kernelfield.solve` takes."""
-
-    network: Any
-    problem: Problem
-    training: Any
-    method: Any
 
 
 @dataclass(frozen=True)
@@ -257,11 +248,12 @@ def _run(config: Config, method: str, problems: dict[str, Problem]) -> Run:
     described = repr((config.data, config.stream))
     if described not in problems:
         problems[described] = config.problem()
-    run = Run(config.network, problems[described], config.training, config.methods[method])
-    check_input(*run)
+    solver = config.methods[method]
+    run = Run(config.network, problems[described], config.training, solver)
+    solver.supports(run)
     run.network.every_input(run.problem)
     if isinstance(run.training, Descent):
-        schedule(run.training, run.problem)
+        Schedule.of(run.training, run.problem)
     return run
 
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from kernelfield.common.progress import bar
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training
 from kernelfield.files.config import METHODS, Config
 from kernelfield.files.storage import check_folder
-from kernelfield.march.march import March
-from kernelfield.sweeps.axes import Grid, Index, Run, grid_of
+from kernelfield.march.method import March
+from kernelfield.sweeps.axes import Grid, Index, grid_of
 from kernelfield.sweeps.given import GivenData
 from kernelfield.sweeps.store import Store, SweepError, check_same, create, locked, needs, read
 from kernelfield.sweeps.variables import Record, solved

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
 from kernelfield.observables.compare import Comparison, Quantity, compare_all
+from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
-from kernelfield.solve import Method, solve
+from kernelfield.solve import solve
 
 QUANTITIES: tuple[Quantity, ...] = ("predictions", "Phi", "G", "NTK")
 
@@ -31,7 +33,7 @@ class Point:
 
 
 def sweep_gamma(
-    network: Any,
+    network: Architecture,
     problem: Problem,
     training: Training,
     methods: Mapping[str, Method],

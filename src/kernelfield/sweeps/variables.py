@@ -9,16 +9,16 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kernelfield import observables
-from kernelfield.solution.solution import Estimate, Solution, SolveError
-from kernelfield.solve import solve
-
-if TYPE_CHECKING:
-    from kernelfield.sweeps.axes import Run
+from kernelfield.describe.run import Run
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import SolveError
+from kernelfield.solve import solve_run
 
 Record = dict[str, Any]
 DIMENSIONS = {"step": "rows of a solution", "layer": "hidden layer", "sample": "sample", "output": "output"}
@@ -110,7 +110,7 @@ def solved(run: Run) -> Record:
     """
     began = time.perf_counter()
     try:
-        solution = solve(*run, fields_at=(), progress=False, throw=False)
+        solution = solve_run(run, progress=False, throw=False)
         record = measured(solution)
     except SolveError as error:  # before there was anything to keep
         code, _, message = str(error).partition(": ")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,21 +22,23 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
-from kernelfield.common.settings import Spec
-from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import GradientDescent
+from kernelfield.common.progress import Report
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.run import Run
+from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.low_rank import stacked
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.solution.method import Method
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
 from kernelfield.theories.alternating_iteration import Constants, Iteration, State
 
-Progress = Callable[[int, int], None]
 MOST_ENTRIES = 4096  # kernels of 128 MiB each, about 5 L + 4 of them for each replicate
 DIVERGED = 1e3  # times the initial loss
 CACHE_BYTES, MOST_BYTES = 2**23, 2**28  # tangents in memory together: on a CPU, and on an accelerator
 RANK_TOL = 1e-14  # of the factors of the final kernels
 
 
-class AlternatingMonteCarlo(Spec):
+class AlternatingMonteCarlo(Method):
     """Infinite width by Algorithm 1 of the paper: a fixed point of kernels over all pairs of times; a reference.
 
     An iteration takes the layers from below. With c = eta w (w = 1/P unless the problem has weights), gamma0 inside A
@@ -96,9 +98,10 @@ class AlternatingMonteCarlo(Spec):
             raise ValueError(f"samples must be a power of two (Sobol points), got {samples}")
         return samples
 
-    def check(self, network: Any, problem: Problem, training: Any) -> None:
+    def supports(self, run: Run) -> None:
         """Raise ValueError if the problem is too large, or there are too few samples."""
-        n = (training.steps + 1) * problem.points
+        super().supports(run)
+        network, problem, n = cast(MLP, run.network), run.problem, (run.steps + 1) * run.problem.points
         if n > MOST_ENTRIES:
             raise ValueError(
                 f"AlternatingMonteCarlo keeps ((steps + 1) P)^2 numbers for each kernel and allows (steps + 1) P up to "
@@ -108,13 +111,11 @@ class AlternatingMonteCarlo(Spec):
         if self.samples < needed:
             raise ValueError(f"samples must be at least {needed}, the coordinates of a neuron, got {self.samples}")
 
-    def run(
-        self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
+    def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
         with jax.enable_x64(True), threadpool_limits(1, "blas"):  # replicates have the cores
-            run = _Run(self, network, problem, training, tuple(fields_at))
-            return run.solution(run.iterate(progress))
+            iterations = _Iterations(run)
+            return iterations.solution(iterations.iterate(progress))
 
 
 @functools.lru_cache(maxsize=32)
@@ -163,13 +164,13 @@ def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tu
     return jnp.asarray(zeta[turns[:k_u]]), jnp.asarray(zeta[turns[k_u:]])
 
 
-class _Run:
+class _Iterations:
     """One solve: replicates that iterate side by side."""
 
-    def __init__(
-        self, method: AlternatingMonteCarlo, network: Any, problem: Problem, training: GradientDescent, at: tuple
-    ) -> None:
-        self.method, self.network, self.problem, self.training = method, network, problem, training
+    def __init__(self, run: Run) -> None:
+        network, problem, training = cast(MLP, run.network), run.problem, run.training
+        self.run, self.method, self.problem = run, cast(AlternatingMonteCarlo, run.method), problem
+        self.depth, method = network.depth, self.method
         phi, times, points = network.nonlinearity, training.steps + 1, problem.points
         stein = method.responses == "stein" if method.responses else not phi.smooth
         self.exact, self.began = phi.is_linear and not stein, time.perf_counter()
@@ -179,7 +180,9 @@ class _Run:
         constants = Constants(*(jnp.asarray(np.float64(x)) for x in (problem.input_coordinates, problem.y, *scalars)))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
         at_once = 2 ** int(np.log2(max(1, memory / (16 * (times * points) ** 2))))
-        self.iteration = Iteration(phi, network.depth, times, points, stein, at, min(method.samples, at_once))
+        self.iteration = Iteration(
+            phi, network.depth, times, points, stein, run.fields_at, min(method.samples, at_once)
+        )
         seeds = np.random.SeedSequence(method.seed).spawn(1 if self.exact else method.replicates)
         self.replicates = [_Replicate(constants, self.iteration, method.samples, seed) for seed in seeds]
         compiled_from = time.perf_counter()
@@ -192,7 +195,7 @@ class _Run:
         """Relative change in the last iteration, the largest of all replicates."""
         return float(np.max([each.residual for each in self.replicates]))
 
-    def iterate(self, progress: Progress) -> Status:
+    def iterate(self, progress: Report) -> Status:
         """Iterate all replicates, as many at once as there are cores, until each has converged."""
         most, active = self.method.max_iterations, self.replicates
         with ThreadPoolExecutor(min(len(active), os.cpu_count() or 1)) as pool:
@@ -209,12 +212,12 @@ class _Run:
                 return Status("interrupted", f"stopped by the user, at changes of {self.residual:.1e} in an iteration")
         with np.errstate(over="ignore"):
             losses = np.array([each.errors**2 @ self.problem.weights for each in self.replicates])
-        rounding = np.finfo(float).eps / self.network.gamma0
+        rounding = np.finfo(float).eps / self.run.network.gamma0
         if np.isnan(self.residual) or losses.max() > DIVERGED * max(
             self.problem.weights @ self.problem.y**2, rounding**2
         ):
             told = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
-            return Status("diverged", f"{told}: try a learning_rate below {self.training.learning_rate:g}")
+            return Status("diverged", f"{told}: try a learning_rate below {self.run.training.learning_rate:g}")
         if active:
             told = f"kernels still change by {self.residual:.1e} in iteration {most} (tolerance {self.tolerance:g})"
             return Status("not_converged", f"{told}: raise max_iterations, or lower gamma0 or learning_rate")
@@ -224,7 +227,7 @@ class _Run:
         """The last iterates as a Solution; the status alone if they mean nothing."""
         if status.code == "diverged" or not all(each.iterations for each in self.replicates):
             return status
-        layers, points, replicates = range(1, self.network.depth + 1), self.problem.points, self.replicates
+        layers, points, replicates = range(1, self.depth + 1), self.problem.points, self.replicates
         features = [stacked([_factor(each.state.Phi[layer], points) for each in replicates]) for layer in layers]
         gradients = [stacked([_factor(each.state.G[layer], points) for each in replicates]) for layer in layers]
         fields = {
@@ -236,13 +239,9 @@ class _Run:
             for place, step in enumerate(self.iteration.fields_at)
         }
         return Solution(
-            network=self.network,
-            problem=self.problem,
-            training=self.training,
-            method=self.method,
-            replicate_predictions=self.problem.y - np.stack([each.errors for each in replicates]),
-            feature_factors=(self.problem.input_coordinates[None, None], *features),
-            gradient_factors=(*gradients, np.ones((1, 1, points, 1))),
+            self.run,
+            self.problem.y - np.stack([each.errors for each in replicates]),
+            network_kernels(self.problem, features, gradients),
             field_samples=fields,
             exact=self.exact and status.code == "ok",
             status=status,

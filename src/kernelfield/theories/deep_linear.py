@@ -7,28 +7,31 @@ and nothing is sampled. H^l over T times and P samples would be a (T P, T P) mat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from pydantic import Field
 from scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
-from kernelfield.common.settings import Spec
-from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import GradientDescent
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.common.progress import Report
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.run import Run
+from kernelfield.solution.kernel import network_kernels
+from kernelfield.solution.method import Method
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status, interrupted
+from kernelfield.solution.status import diverged as diverged_at
 
-Progress = Callable[[int, int], None]
 LEFT_OUT = 1e-15  # variance of a direction that a factor drops, relative to its largest
 DIVERGED = 1e3  # times the initial loss
 NEURONS = 4096  # samples of a field
 TINY = np.finfo(float).tiny
 
 
-class DeepLinear(Spec):
+class DeepLinear(Method):
     """Infinite width, linear networks: the algebraic equations of the theory as a fixed point. Exact.
 
     With c = eta gamma0, signal E = w Delta (w = 1/P unless the problem has weights), and 1[s<t] for what came before:
@@ -70,16 +73,16 @@ class DeepLinear(Spec):
 
     networks: ClassVar[tuple[str, ...]] = ("MLP",)
 
-    def check(self, network: Any, problem: Problem, training: Any) -> None:
+    def supports(self, run: Run) -> None:
         """Raise ValueError if the network is not linear."""
-        if not network.is_linear:
-            raise ValueError(f"DeepLinear needs a network with activation='linear', got {network.activation!r}")
+        super().supports(run)
+        if not run.network.is_linear:
+            activation = cast(MLP, run.network).activation
+            raise ValueError(f"DeepLinear needs a network with activation='linear', got {activation!r}")
 
-    def run(
-        self, network: Any, problem: Problem, training: GradientDescent, fields_at: Sequence[int], progress: Progress
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
-        return LinearRun(self, network, problem, training).solve(fields_at, progress)
+    def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
+        return LinearRun(run, self).solve(progress)
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,12 @@ class _Rows:
 class LinearRun:
     """One solve: the rows that have settled, and the report of how they did; `coupling` 0 leaves responses out."""
 
-    def __init__(
-        self, settings: DeepLinear, network: Any, problem: Problem, training: GradientDescent, coupling: float = 1.0
-    ) -> None:
-        self.settings, self.network, self.problem, self.training = settings, network, problem, training
+    def __init__(self, run: Run, settings: DeepLinear, coupling: float = 1.0) -> None:
+        self.run, self.settings = run, settings
+        self.network, self.problem, self.training = cast(MLP, run.network), run.problem, run.training
         self.coupling = coupling
-        self.depth, self.last, self.began = network.depth, training.steps, time.perf_counter()
+        self.depth, self.last, self.began = self.network.depth, run.steps, time.perf_counter()
+        problem = self.problem
         self.sweeps, self.restarts, self.residual, self.horizons = 0, 0, 0.0, list[int]()
         layers = range(self.depth + 1)
         self.rows = _Rows(  # at initialization: h ~ GP(0, K_x) and g ~ GP(0, 1) in every layer
@@ -125,10 +128,10 @@ class LinearRun:
             B={layer: np.zeros((1, problem.points)) for layer in layers},
         )
 
-    def solve(self, fields_at: Sequence[int], progress: Progress) -> Solution:
+    def solve(self, progress: Report) -> Solution:
         """Iterate to the end, and what came out."""
         with threadpool_limits(1, "blas"), np.errstate(all="ignore"):  # small matrices; overflow is looked for
-            return self.solution(self.iterate(progress), fields_at)
+            return self.solution(self.iterate(progress))
 
     def sweep(self, rows: _Rows, settled: int) -> _Rows:
         """Every equation once; the first `settled` rows are kept. FloatingPointError where something overflows."""
@@ -175,7 +178,7 @@ class LinearRun:
             Delta[t + 1] = Delta[t] - self.training.learning_rate * ntk_Delta
         return Delta
 
-    def iterate(self, progress: Progress) -> Status:
+    def iterate(self, progress: Report) -> Status:
         """Settle all rows: the whole horizon at once if that works, otherwise piece by piece."""
         window = self.last
         try:
@@ -189,10 +192,10 @@ class LinearRun:
                     return failure
                 window = 2 * window if settled == window else max(1, window // 2)
         except KeyboardInterrupt:
-            return Status("interrupted", f"stopped by the user after {len(self.rows.Delta) - 1} of {self.last} steps")
+            return interrupted(len(self.rows.Delta) - 1, self.last)
         return Status()
 
-    def extend(self, window: int, progress: Progress) -> float:
+    def extend(self, window: int, progress: Report) -> float:
         """Try `window` more rows and keep those that settle; returns the last change of the first that did not."""
         known = settled = len(self.rows.Delta)
         rows, change = self.rows.resized(known + window), np.full(known + window + 1, np.inf)
@@ -222,8 +225,7 @@ class LinearRun:
             self.rows = self.rows.resized(int(np.argmax(diverged)))
         done, rate = len(self.rows.Delta), self.training.learning_rate
         if diverged.any() or (stuck and np.isinf(change)):
-            told = f"the loss exceeded {DIVERGED:g} times its initial value at step {done}"
-            return Status("diverged", f"{told}: try a learning_rate below {rate:g}")
+            return diverged_at(done, rate, DIVERGED)
         if done <= self.last and self.sweeps >= self.settings.max_iterations:
             told = f"{done} of {self.last + 1} rows settled in {self.sweeps} sweeps"
             return Status("not_converged", f"{told}: raise max_iterations, or lower gamma0 or learning_rate")
@@ -231,7 +233,7 @@ class LinearRun:
             told = f"rounding errors change step {done} by {change:.1e} in every sweep"
             return Status("not_converged", f"{told}: raise tolerance above that, or lower learning_rate")
 
-    def solution(self, status: Status, fields_at: Sequence[int]) -> Solution:
+    def solution(self, status: Status) -> Solution:
         """The settled rows as a Solution."""
         (steps, points), layers, y = self.rows.Delta.shape, range(1, self.depth + 1), self.problem.y
         h, g, _ = self.fields(self.rows, self.depth)
@@ -240,14 +242,10 @@ class LinearRun:
         features = [self.rows.F[layer].reshape(1, steps, points, -1) for layer in layers]
         gradients = [np.repeat(_root(self.rows.G[layer])[None, :, None], points, axis=2) for layer in layers]
         return Solution(
-            network=self.network,
-            problem=self.problem,
-            training=self.training,
-            method=self.settings,
-            replicate_predictions=f[None],
-            feature_factors=(self.problem.input_coordinates[None, None], *features),
-            gradient_factors=(*gradients, np.ones((1, 1, points, 1))),
-            field_samples=self.samples([step for step in fields_at if step < steps]),
+            self.run,
+            f[None],
+            network_kernels(self.problem, features, gradients),
+            field_samples=self.samples([step for step in self.run.fields_at if step < steps]),
             exact=True,
             status=status,
             info={

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kernelfield.common.progress import Report
 from kernelfield.describe.networks import MLP
-from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
 from kernelfield.layers import FieldTrace
 from kernelfield.layers.base import Pair
 from kernelfield.march.checkpoint import Checkpoint
-from kernelfield.march.march import OnParticles
+from kernelfield.march.method import OnParticles
 from kernelfield.march.recorder import field_pairs, tangent_kernel
-from kernelfield.march.replicate import Constants, Marched, Pace, Step
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.march.step import Constants, Marched, Pace, Step
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
 from kernelfield.theories.deep_linear import DeepLinear, LinearRun
 
 
@@ -39,7 +40,7 @@ class GradientIndependence(OnParticles):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        tol, directions, precision, save_at: as in `March`.
+        tol, directions, precision: as in `March`.
 
     Source: arXiv:2205.09653, section 5, "gradient independence"; there in continuous time.
 
@@ -54,29 +55,22 @@ class GradientIndependence(OnParticles):
 
     coupled: ClassVar[bool] = False
 
-    def run(
-        self,
-        network: Any,
-        problem: Problem,
-        training: GradientDescent,
-        fields_at: Sequence[int],
-        progress: Callable[[int, int], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
-        plain = isinstance(network, MLP) and network.is_plain and problem.loss.name == "mse" and training.plain
-        if not (network.is_linear and plain):
-            return super().run(network, problem, training, fields_at, progress, checkpoint)
-        equations = LinearRun(DeepLinear(seed=self.seed), network, problem, training, coupling=0.0)
-        solution = equations.solve(fields_at, progress)
-        info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>
-        return dataclasses.replace(solution, method=self, info=info)
-
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "schedule"})
 
-    def step(self, network: Any, problem: Problem, training: Any) -> Step:
-        """A step that adds up the predictions."""
-        return IncrementalStep(network.layers, problem.loss)
+    def solve(self, run: Run, progress: Report, checkpoint: Checkpoint | None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
+        network, problem, training = run.network, run.problem, cast(GradientDescent, run.training)
+        plain = isinstance(network, MLP) and network.is_plain and problem.loss.name == "mse" and training.plain
+        if not (network.is_linear and plain):
+            return super().solve(run, progress, checkpoint)
+        equations = LinearRun(run, DeepLinear(seed=self.seed), coupling=0.0)
+        solution = equations.solve(progress)
+        info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>
+        return dataclasses.replace(solution, info=info)
+
+    def step(self, run: Run) -> Step:
+        """Returns a step that adds up the predictions."""
+        return IncrementalStep(run.network.layers, run.problem.loss)
 
 
 class Memory(NamedTuple):

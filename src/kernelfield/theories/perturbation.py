@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.describe.networks import MLP
+from kernelfield.common.progress import Report
+from kernelfield.describe.networks import MLP, Architecture
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
-from kernelfield.engine.series import Series, Variable, coefficients
+from kernelfield.engine.series import Series as FieldSeries
+from kernelfield.engine.series import Variable, coefficients
 from kernelfield.march.checkpoint import Checkpoint
-from kernelfield.march.march import OnParticles
-from kernelfield.march.replicate import Constants, Step
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.march.method import OnParticles
+from kernelfield.march.step import Constants, Step
+from kernelfield.solution.kernel import Series, network_kernels
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
 
 ORDERS = 4  # gamma0^0 to gamma0^3: f = <z phi(h)> / gamma0 needs one more than it gives
 
@@ -31,7 +36,7 @@ class Perturbation(OnParticles):
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
         replicates: independent scrambles; their spread is the standard error.
         seed: of the scrambles.
-        tol, directions, precision, save_at: as in `March`; all orders share their directions.
+        tol, directions, precision: as in `March`; all orders share their directions.
 
     Source: arXiv:2205.09653, appendix on perturbation theory. Its eq. 13 prints, for more than one hidden layer,
     the coefficients of gradient independence; those here are of the full theory.
@@ -45,58 +50,45 @@ class Perturbation(OnParticles):
         True
     """
 
-    def check(self, network: Any, problem: Problem, training: Any) -> None:
+    def supports(self, run: Run) -> None:
         """Raise ValueError if an activation is not smooth."""
-        if not network.smooth:
-            kinked = next(each.name for each in network.nonlinearities if not each.smooth)
-            raise ValueError(f"Perturbation needs a smooth activation, got {kinked}, whose slope jumps")
-        super().check(network, problem, training)
+        super().supports(run)
+        kinked = [each.name for each in run.network.nonlinearities if not each.smooth]
+        if kinked:
+            raise ValueError(f"Perturbation needs a smooth activation, got {kinked[0]}, whose slope jumps")
 
-    def run(
-        self,
-        network: Any,
-        problem: Problem,
-        training: GradientDescent,
-        fields_at: Sequence[int],
-        progress: Callable[[int, int], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
-        if network.is_linear and isinstance(network, MLP) and network.is_plain:
-            solved = closed_form(network, problem, training)
-            return Solution(network, problem, training, self, **solved, exact=True)
-        return super().run(network, problem, training, fields_at, progress, checkpoint)
+    def solve(self, run: Run, progress: Report, checkpoint: Checkpoint | None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
+        network = run.network
+        if not (network.is_linear and isinstance(network, MLP) and network.is_plain):
+            return super().solve(run, progress, checkpoint)
+        f, features, gradients = closed_form(network, run.problem, cast(GradientDescent, run.training))
+        return Solution(run, f, network_kernels(run.problem, features, gradients), exact=True)
 
-    def step(self, network: Any, problem: Problem, training: Any) -> Step:
-        """A step on power series."""
-        return SeriesStep(network.layers)
+    def step(self, run: Run) -> Step:
+        """Returns a step on power series."""
+        return SeriesStep(run.network.layers)
 
-    def gamma0(self, network: Any) -> Variable:
-        """The formal variable."""
+    def gamma0(self, network: Architecture) -> Variable:
+        """Returns the formal variable."""
         return Variable()
 
-    def values(self, network: Any, field: Any) -> np.ndarray:
-        """h, z or g to second order."""
+    def values(self, network: Architecture, field: Any) -> np.ndarray:
+        """Returns h, z or g to second order."""
         orders = coefficients(field)[:3]
         return np.asarray(np.polynomial.polynomial.polyval(network.gamma0, np.asarray(orders, np.float64)))
 
     def recorded(
-        self,
-        network: Any,
-        problem: Problem,
-        predictions: np.ndarray,
-        features: list[np.ndarray],
-        gradients: list[np.ndarray],
-        tangents: np.ndarray | None,
-    ) -> dict[str, Any]:
-        """Orders 0 and 2; the arrays have the order as their third axis."""
-        gamma0 = network.gamma0
+        self, run: Run, predictions: np.ndarray, features: list, gradients: list
+    ) -> tuple[np.ndarray, Sequence[Any], Sequence[Any]]:
+        """Returns orders 0 and 2 of f and of the kernels; the arrays have the order as their third axis."""
+        gamma0 = run.network.gamma0
         f = predictions[:, :, 0] + gamma0**2 * predictions[:, :, 2]
         Phi, G = (
             [kernel_series(*(each[:, :, order] for order in (0, 1, 2)), gamma0=gamma0) for each in kind]
             for kind in (features, gradients)
         )
-        return solution_arguments(problem, f, Phi, G)
+        return f, Phi, G
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +97,9 @@ class SeriesStep(Step):
 
     orders: ClassVar[int] = ORDERS
 
-    def paced(self, constants: Constants, rate: Any) -> Series:
+    def paced(self, constants: Constants, rate: Any) -> FieldSeries:
         """The rates at first order."""
-        return Series(
+        return FieldSeries(
             jnp.zeros((ORDERS, *rate.shape), constants.data.dtype).at[1].set(rate.astype(constants.data.dtype))
         )
 
@@ -123,24 +115,10 @@ def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray,
     return np.concatenate(blocks, axis=-1), np.repeat(orders, [block.shape[-1] for block in blocks], axis=1)
 
 
-def solution_arguments(problem: Problem, f: np.ndarray, Phi: list, G: list) -> dict[str, Any]:
-    """Arguments of a Solution, given the kernel series of the hidden layers; input and output do not move."""
-
-    def unmoved(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return factor[None, None], np.repeat([[1.0], [0.0]], factor.shape[-1], axis=1)
-
-    features, gradients = [unmoved(problem.input_coordinates), *Phi], [*G, unmoved(np.ones((problem.points, 1)))]
-    return {
-        "replicate_predictions": f,
-        "feature_factors": tuple(factor for factor, _ in features),
-        "feature_weights": tuple(weights for _, weights in features),
-        "gradient_factors": tuple(factor for factor, _ in gradients),
-        "gradient_weights": tuple(weights for _, weights in gradients),
-    }
-
-
-def closed_form(network: Any, problem: Problem, training: GradientDescent) -> dict[str, Any]:
-    """Arguments of the Solution for a linear network.
+def closed_form(
+    network: MLP, problem: Problem, training: GradientDescent
+) -> tuple[np.ndarray, Sequence[Series], Sequence[Series]]:
+    """Returns f (1, rows, P), and the kernel series Phi and G of the hidden layers, of a linear network.
 
     With v(t) = sum_{s<t} c Delta0(s), V(t) = sum_{s<t} c Delta0(s) v(s)^T and c = eta w (w = 1/P without weights),
 
@@ -173,4 +151,4 @@ def closed_form(network: Any, problem: Problem, training: GradientDescent) -> di
     Phi = [kernel_series(X, np.sqrt(a_l) * first, b_l * second, gamma0) for a_l, b_l in zip(a, b, strict=True)]
     first, second = one * (v @ x)[None, :, None, :], one * trKV[None, :, None, None]
     G = [kernel_series(one, np.sqrt(a_m) * first, b_m * second, gamma0) for a_m, b_m in zip(a, b, strict=True)][::-1]
-    return solution_arguments(problem, (problem.y - Delta0 - gamma0**2 * Delta2)[None], Phi, G)
+    return (problem.y - Delta0 - gamma0**2 * Delta2)[None], Phi, G

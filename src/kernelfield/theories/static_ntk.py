@@ -14,15 +14,20 @@ from pydantic import Field
 from scipy.integrate import solve_ivp
 
 from kernelfield.activations.gaussian_averages import NotConverged
-from kernelfield.common.settings import Spec
+from kernelfield.common.progress import Report
+from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, GradientFlow, Training
 from kernelfield.layers import Activation
 from kernelfield.layers.base import traces as traces_of
 from kernelfield.layers.base import uses
 from kernelfield.layers.lazy import LazyField, LazyWeights, over_sites, sites_of
 from kernelfield.layers.weights import Weights
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.solution.kernel import network_kernels
+from kernelfield.solution.method import Method
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
 
 TOGETHER = 256  # new points
 NEURONS = 4096  # samples of the fields
@@ -35,7 +40,7 @@ class FlowFailed(ArithmeticError):
     """Gradient flow could not be integrated to the end."""
 
 
-class StaticNTK(Spec):
+class StaticNTK(Method):
     """Kernels frozen at initialization, predictions exact for the training rule; gamma0 does not matter.
 
     Phi^l = <phi phi> and Phidot^l = <phi' phi'> under the Gaussian with covariance Phi^{l-1}, G^l = G^{l+1} Phidot^l,
@@ -66,15 +71,9 @@ class StaticNTK(Spec):
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "schedule"})
 
-    def run(
-        self,
-        network: Any,
-        problem: Problem,
-        training: Training,
-        fields_at: Sequence[int],
-        progress: Callable[[int, int], None],
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
+    def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
+        network, problem = run.network, run.problem
         try:
             initial = initial_kernels(network, problem)
         except NotConverged as error:
@@ -85,33 +84,30 @@ class StaticNTK(Spec):
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
         try:
-            f, alpha = predictions(initial.ntk, problem, training)
+            f, alpha = predictions(initial.ntk, problem, run.training)
         except FlowFailed as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
         one = problem.outputs is None
+        Phi, G = ([factor(kernel)[None, None] for kernel in kernels] for kernels in (initial.Phi[1:], initial.G[:-1]))
+        ntk = initial.ntk[None, None] if one and not network.factorizes else None
         return Solution(
-            network=network,
-            problem=problem,
-            training=training,
-            method=self,
-            replicate_predictions=f[None],
-            feature_factors=tuple(factor(kernel)[None, None] for kernel in initial.Phi),
-            gradient_factors=tuple(factor(kernel)[None, None] for kernel in initial.G) if one else (),
-            tangent_kernels=initial.ntk[None, None] if one and not network.factorizes else None,
-            field_samples=self._fields(network, initial.fields, problem, f, fields_at),
+            run,
+            f[None],
+            network_kernels(problem, Phi, G if one else None, ntk),
+            field_samples=self._fields(run, initial.fields, f),
             predictor=LazyPredictor(network, problem, alpha),
             exact=True,
         )
 
-    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
-        """What a run of a Solution without it had left to predict with, given its `arrays`."""
-        return LazyPredictor(solution.network, solution.problem, arrays["alpha"])
+    def restored_predictor(self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
+        """Returns what a solved run had left to predict with."""
+        return LazyPredictor(run.network, run.problem, arrays["alpha"])
 
     def _fields(
-        self, network: Any, fields: Sequence[LazyField], problem: Problem, f: np.ndarray, fields_at: Sequence[int]
+        self, run: Run, fields: Sequence[LazyField], f: np.ndarray
     ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Gaussian h and z, independent of each other, at every step the same; sites of a neuron as neurons."""
-        rng, samples = np.random.default_rng(self.seed), {}
+        (network, problem), rng, samples = (run.network, run.problem), np.random.default_rng(self.seed), {}
         for layer, (each, phi) in enumerate(zip(fields, network.nonlinearities, strict=True), start=1):
             count = max(1, NEURONS // int(np.prod(sites_of(each.h))))
             h_root, z_root = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (each.h, each.z))
@@ -120,7 +116,7 @@ class StaticNTK(Spec):
                 for root in (h_root, *[z_root] * (problem.outputs or 1))
             )
             slope = np.asarray(phi.dphi(h))
-            for step in fields_at:
+            for step in run.fields_at:
                 z = zs[0]
                 if problem.outputs is not None:
                     z = np.einsum("pc,cpn->pn", problem.loss.measured_signal(f[step], problem.y), np.stack(zs))
@@ -137,7 +133,7 @@ class Initial(NamedTuple):
     fields: list[LazyField]
 
 
-def initial_kernels(network: Any, problem: Problem) -> Initial:
+def initial_kernels(network: Architecture, problem: Problem) -> Initial:
     """Every layer maps the kernel of what comes in: up to the output, and down again.
 
     Args:
@@ -224,7 +220,7 @@ class LazyPredictor:
         alpha: see `predictions`.
     """
 
-    network: Any
+    network: Architecture
     problem: Problem
     alpha: np.ndarray
 

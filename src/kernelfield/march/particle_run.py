@@ -1,4 +1,4 @@
-"""The march: one causal sweep through training time at infinite width.
+"""One solve on particles: replicates that march side by side, and what they recorded as a Solution.
 
 The theory is causal, so no fixed point is iterated: every step sends the data up through the layers, compares
 with the targets, sends gradients down and updates what was learned. The march knows steps, not architectures.
@@ -10,21 +10,20 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, field_validator
 from threadpoolctl import threadpool_limits
 
-from kernelfield.common.settings import Spec
-from kernelfield.describe.fingerprint import describe
-from kernelfield.describe.problem import OUTSIDE, Problem
-from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
-from kernelfield.engine.infinite_matrix import all_matrices
+from kernelfield.common.progress import Report
+from kernelfield.describe.problem import OUTSIDE
+from kernelfield.describe.run import Run
+from kernelfield.describe.training import Descent, GradientDescent, GradientFlow
+from kernelfield.engine.infinite_matrix import InfiniteMatrix, all_matrices
 from kernelfield.engine.points import cubature, padded_sobol
 from kernelfield.layers import Setup, Space
 from kernelfield.march import memory
@@ -34,237 +33,52 @@ from kernelfield.march.flow import FlowReplicate
 from kernelfield.march.predictor import MarchPredictor
 from kernelfield.march.recorder import Recorder
 from kernelfield.march.records import factors, field_samples, outputs, recorded_rows, tangents
-from kernelfield.march.replicate import KEPT, Constants, Replicate, Schedule, Step
+from kernelfield.march.replicate import KEPT, Replicate
+from kernelfield.march.schedule import Schedule
+from kernelfield.march.step import Constants
 from kernelfield.march.work import bytes_of
-from kernelfield.solution.solution import Solution, Status
+from kernelfield.solution.kernel import network_kernels
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status, diverged, interrupted
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from kernelfield.march.method import OnParticles
+
 TOL = 5e-3  # of leading directions
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # the most of a field, by rows of points and sites that train together
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
-SINGLE_PRECISION = 1e-4  # gamma0 times the size of the error signal from which float32 is enough
 BLOCK = 64  # particles of a block of the tail
 RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
 SMOOTH, KINKED = 10, 30  # directions a point and site that they take with such activations
-RECORDED = 500  # points times sites whose kernels are recorded unless somebody asks
 SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
 DIVERGED = 1e3  # times the initial loss
 TIME_TOL = 1e-7  # variance that a factor of a long run may lose
-
-
-class OnParticles(Spec):
-    """A theory of infinite width that is solved on particles, in one sweep through training time.
-
-    The settings that all of them share, and, from `step` on, what they do differently; see `March`.
-
-    Args:
-        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: independent scrambles; their spread is the standard error.
-        seed: of the scrambles.
-        tol: part of a field's mean square that a direction must have to be treated exactly.
-        directions: the most directions of a field that are; by default by the number of points.
-        precision: "single", "double", or "auto".
-        save_at: steps whose kernels are recorded, all by default.
-    """
-
-    particles: int = Field(default=4096, ge=16)
-    replicates: int = Field(default=4, ge=1)
-    seed: int = Field(default=0, ge=0)
-    tol: float = Field(default=TOL, gt=0, lt=1)
-    directions: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "single", "double"] = "auto"
-    save_at: list[int] | None = None
-
-    coupled: ClassVar[bool] = True  # False: W(0) and its transpose are unrelated
-    predicts: ClassVar[bool] = False  # at new points, by a forward pass
-    keeps_checkpoints: ClassVar[bool] = True
-
-    @field_validator("particles")
-    @classmethod
-    def _balanced(cls, particles: int) -> int:
-        if particles & (particles - 1):
-            raise ValueError(f"particles must be a power of two (Sobol points, blocks of the tail), got {particles}")
-        return particles
-
-    def check(self, network: Any, problem: Problem, training: Any) -> None:
-        """Raise ValueError if `save_at` names steps that are not there."""
-        last = training.steps
-        outside = [step for step in self.save_at or () if not -last - 1 <= step <= last]
-        if outside:
-            raise ValueError(f"save_at must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
-
-    def run(
-        self,
-        network: Any,
-        problem: Problem,
-        training: GradientDescent,
-        fields_at: Sequence[int],
-        progress: Progress,
-        checkpoint: Checkpoint | None = None,
-    ) -> Solution | Status:
-        """Solve; see `kernelfield.solve`."""
-        if checkpoint is not None and jax.process_count() > 1:
-            raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
-        run = MarchRun(self, network, problem, training, fields_at, checkpoint)
-        run.check_memory()
-        if checkpoint is not None:
-            found = checkpoint.open(describe(network, problem, training, self, fields_at))
-            run.directions = found or run.directions
-        return run.solution(run.march_with_enough(progress))
-
-    def records(self, problem: Problem) -> tuple[bool, bool]:
-        """Whether feature kernels are recorded, and gradient kernels."""
-        return True, True
-
-    def step(self, network: Any, problem: Problem, training: Any) -> Step:
-        """One step of training, to be compiled."""
-        flows = isinstance(training, GradientFlow)  # along velocities
-        return Step(
-            network.layers,
-            problem.loss,
-            problem.outputs,
-            flows or training.momentum > 0,
-            not flows and training.weight_decay > 0,
-        )
-
-    def is_single(self, network: Any, problem: Problem) -> bool:
-        """Whether fields are float32: they move by gamma0 times the size of the error signal."""
-        if self.precision != "auto":
-            return self.precision == "single"
-        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
-        size = float(np.sqrt(np.mean(start**2)))
-        return size == 0 or size * network.gamma0 >= SINGLE_PRECISION
-
-    def gamma0(self, network: Any) -> Any:
-        """The number, or a formal variable."""
-        return network.gamma0
-
-    def values(self, network: Any, field: Any) -> np.ndarray:
-        """A recorded field on particles as numbers."""
-        return np.asarray(field)
-
-    def recorded(
-        self,
-        network: Any,
-        problem: Problem,
-        predictions: np.ndarray,
-        features: list[Any],
-        gradients: list[Any],
-        tangents: np.ndarray | None,
-    ) -> dict[str, Any]:
-        """Arguments of the Solution.
-
-        Args:
-            network: what learned.
-            problem: what was learned.
-            predictions: (R, rows, P).
-            features, gradients: factors of the kernels of hidden layers 1..L, (R, rows, P, k).
-            tangents: tangent kernels (R, rows, P, P), where the factors do not give them.
-
-        Returns:
-            Predictions and kernels by the names that `Solution` has for them.
-        """
-        one = readout_gradients(problem)
-        with_features, with_gradients = self.records(problem)
-        return {
-            "replicate_predictions": predictions,
-            "feature_factors": (problem.input_coordinates[None, None], *features) if with_features else (),
-            "gradient_factors": (*gradients, one) if with_gradients else (),
-            "tangent_kernels": tangents,
-        }
-
-
-class March(OnParticles):
-    """Infinite width, solved on particles in one sweep through time (theory: exact as particles -> infinity).
-
-    Linear networks choose exact cubature by themselves: one replicate, no sampling error.
-
-    Args:
-        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: independent scrambles; their spread is the standard error.
-        seed: of the scrambles.
-        tol: part of a field's mean square that a direction must have to be treated exactly; a fast pseudo-Gaussian
-            matrix says what W(0) does to all others. No accuracy is lost by it: it trades directions against particles.
-        directions: the most directions of a field that are treated exactly; 24 to 48 by default, by the number of
-            points. Those beyond are left to that matrix, and not learned: `info` of the Solution tells.
-        precision: of fields, "single" or "double"; "auto" is single where gamma0 times the size of the error signal is
-            1e-4 or more: features move by that, and rounding of their change is the error (0.03 % there).
-        save_at: steps whose kernels are recorded (negative from the end); all by default.
-        kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
-            "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
-            cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.
-    """
-
-    kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
-
-    predicts: ClassVar[bool] = True
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
-
-    def records(self, problem: Problem) -> tuple[bool, bool]:
-        """Whether feature kernels are recorded, and gradient kernels."""
-        kernels = self.kernels
-        if kernels == "auto":
-            kernels = "all" if problem.points <= RECORDED else "none"
-        return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs is None)
-
-    def restored_predictor(self, solution: Solution, arrays: Mapping[str, np.ndarray]) -> MarchPredictor | None:
-        """What a run of a Solution without it had left to predict with, given its `arrays`.
-
-        None of a file whose states are of bases that dropped directions.
-        """
-        if "directions" not in solution.info:
-            return None
-        run = MarchRun(self, solution.network, solution.problem, solution.training, ())
-        run.directions = solution.info["directions"]
-        setups = [run.setup(int(number)) for number in arrays["replicates"]]
-        return MarchPredictor.restored(run.step, setups, run.space, arrays)
-
-
-def readout_gradients(problem: Problem) -> np.ndarray:
-    """The factor of G^{L+1}: one; of several outputs (1, 1, P C, C), one for the same output and zero for others."""
-    return np.tile(np.eye(problem.outputs or 1), (problem.points, 1))[None, None]
-
-
-def schedule(training: Any, problem: Problem) -> Schedule:
-    """When what is learned: a rule of gradient descent on a problem.
-
-    Args:
-        training: the rule.
-        problem: whose points are drawn.
-
-    Raises:
-        ValueError: the rule does not fit the problem.
-    """
-    return Schedule(training.rates(problem), training.batches(problem), training.updates_per_step(problem))
 
 
 class _MoreDirections(RuntimeError):
     """A linear network has more directions than there is room for."""
 
 
-class MarchRun:
-    """One solve: replicates marching in step, and what they recorded as a Solution."""
+class ParticleRun:
+    """One solve: replicates marching side by side, and what they recorded as a Solution.
 
-    def __init__(
-        self,
-        march: OnParticles,
-        network: Any,
-        problem: Problem,
-        training: Any,
-        fields_at: Sequence[int],
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
-        self.settings, self.network, self.problem, self.training = march, network, problem, training
-        self.fields_at, self.checkpoint = fields_at, checkpoint
-        self.axes = network.input_axes(problem).axes
-        self.data, self.outside = network.coordinates(problem)
-        self.step = march.step(network, problem, training)
-        self.exact = network.is_linear
-        self.count = 1 if self.exact else march.replicates
+    Args:
+        run: what is solved, by a method on particles.
+        checkpoint: to keep what is done; None for none.
+    """
+
+    def __init__(self, run: Run, checkpoint: Checkpoint | None = None) -> None:
+        self.run, self.checkpoint = run, checkpoint
+        self.settings = cast("OnParticles", run.method)
+        self.network, self.problem, self.training = run.network, run.problem, run.training
+        self.axes = self.network.input_axes(self.problem).axes
+        self.data, self.outside = self.network.coordinates(self.problem)
+        self.step = self.settings.step(run)
+        self.exact = self.network.is_linear
+        self.count = 1 if self.exact else self.settings.replicates
         rows = self.rows * math.prod(self.data.shape[1:-1])
         common = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
-        self.directions = march.directions or common
+        self.directions = self.settings.directions or common
         self.replicates: list[Replicate] = []
         self.placement = ONE_DEVICE
         self.began = time.perf_counter()
@@ -276,13 +90,9 @@ class MarchRun:
         return int(batch or np.count_nonzero(self.problem.weights))
 
     @property
-    def kernels_at(self) -> list[int]:
+    def kernels_at(self) -> tuple[int, ...]:
         """Rows whose kernels are recorded."""
-        if not any(self.settings.records(self.problem)):
-            return []
-        last = self.training.steps
-        chosen = self.settings.save_at
-        return list(range(last + 1)) if chosen is None else sorted({step % (last + 1) for step in chosen})
+        return self.run.kernel_steps if any(self.settings.records(self.problem)) else ()
 
     @property
     def particles(self) -> int:
@@ -334,7 +144,7 @@ class MarchRun:
         return self._setup(replicate, self.particles)
 
     def _setup(self, replicate: int, particles: int) -> Setup:
-        single = not self.exact and self.settings.is_single(self.network, self.problem)
+        single = not self.exact and self.settings.is_single(self.run)
         return Setup(
             gamma0=self.settings.gamma0(self.network),
             points=cubature if self.exact else padded_sobol,
@@ -371,14 +181,14 @@ class MarchRun:
     @property
     def states_at(self) -> list[int]:
         """Rows whose states are kept to predict from; that of the last one, which learns nothing, stays as it is."""
-        return [t for t in self.fields_at if t < self.training.steps] if self.settings.predicts else []
+        return [t for t in self.run.fields_at if t < self.training.steps] if self.settings.predicts else []
 
     @property
     def steps_done(self) -> int:
         """Rows that every replicate has."""
         return min((replicate.t for replicate in self.replicates), default=0)
 
-    def march_with_enough(self, progress: Progress) -> Status:
+    def march_with_enough(self, progress: Report) -> Status:
         """`march`, again where a linear network has more directions than there is room for."""
         while True:
             try:
@@ -386,7 +196,7 @@ class MarchRun:
             except _MoreDirections:
                 self.directions *= 2
 
-    def march(self, progress: Progress) -> Status:
+    def march(self, progress: Report) -> Status:
         """March all replicates, as many at once as there are cores, reporting on the way what all of them have done."""
         last = self.training.steps
         self.replicates, self.placement = [], placement(self.particles)
@@ -400,13 +210,12 @@ class MarchRun:
                 for done in self._strides(pool, agreed):
                     progress(min(done, last), last)
                 if not all(replicate.alive for replicate in self.replicates):
-                    return self._diverged()
+                    return diverged(self.steps_done, self.training.learning_rate, DIVERGED)
                 pool.submit(self._keep).result()
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 self._keep()
-                done = max(self.steps_done - 1, 0)
-                return Status("interrupted", f"stopped by the user after {done} of {last} steps")
+                return interrupted(max(self.steps_done - 1, 0), last)
         return Status()
 
     def _strides(self, pool: ThreadPoolExecutor, agreed: Callable[[int], int]) -> Iterator[int]:
@@ -442,7 +251,7 @@ class MarchRun:
     def _stride(self, replicate: Replicate, stop: int) -> tuple[int, float]:
         """The steps of a stride, and its seconds."""
         began, start = time.perf_counter(), replicate.t
-        replicate.march(stop, self.kernels_at, self.fields_at, self.states_at)
+        replicate.march(stop, self.kernels_at, self.run.fields_at, self.states_at)
         if self.exact and any(_is_short(matrix) for matrix in all_matrices(replicate.state)):
             raise _MoreDirections
         return stop - start, time.perf_counter() - began
@@ -465,7 +274,7 @@ class MarchRun:
             drawn_from, stream = None, self.problem.stream
             if stream is not None:
                 drawn_from = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
-            rule = schedule(self.training, self.problem)
+            rule = Schedule.of(cast(Descent, self.training), self.problem)
             return Replicate(self.step, constants, setup, self.space, rule, self.recorder, drawn_from, self.placement)
 
     def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
@@ -478,13 +287,6 @@ class MarchRun:
             momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
             weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
             limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
-        )
-
-    def _diverged(self) -> Status:
-        return Status(
-            "diverged",
-            f"the loss exceeded {DIVERGED:g} times its initial value at step {self.steps_done}: "
-            f"try a learning_rate below {self.training.learning_rate:g}",
         )
 
     def solution(self, status: Status) -> Solution | Status:
@@ -501,16 +303,19 @@ class MarchRun:
         left_out = [
             float(row.left_out) for each in replicates for row in each.rows.values() if row.left_out is not None
         ]
-        made = self.settings.recorded(
-            self.network, self.problem, outputs(replicates, rows), features, gradients, tangents(replicates, recorded)
+        f, features, gradients = self.settings.recorded(self.run, outputs(replicates, rows), features, gradients)
+        with_features, with_gradients = self.settings.records(self.problem)
+        kernels = network_kernels(
+            self.problem,
+            features if with_features else None,
+            gradients if with_gradients else None,
+            tangents(replicates, recorded),
+            None if len(recorded) == rows else tuple(recorded),
         )
         return Solution(
-            network=self.network,
-            problem=self.problem,
-            training=self.training,
-            method=self.settings,
-            **made,
-            kernel_steps=None if len(recorded) == rows else tuple(recorded),
+            self.run,
+            f,
+            kernels,
             field_samples=self._field_samples(),
             predictor=self._predictor(),
             exact=self.exact,
@@ -552,6 +357,6 @@ class MarchRun:
         return field_samples(self.replicates, functools.partial(self.settings.values, self.network), gaussian)
 
 
-def _is_short(matrix: Any) -> bool:
+def _is_short(matrix: InfiniteMatrix) -> bool:
     """Whether one of its bases is full, and leaves something out."""
     return any(int(side.size) == len(side.q) and float(side.left) > matrix.tol for side in (matrix.below, matrix.above))

@@ -1,0 +1,155 @@
+"""The march as a method: its settings, and what theories on particles share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+from pydantic import Field, field_validator
+
+from kernelfield.common.progress import Report
+from kernelfield.describe.networks import Architecture
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
+from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.march.checkpoint import Checkpoint
+from kernelfield.march.particle_run import TOL, ParticleRun
+from kernelfield.march.predictor import MarchPredictor
+from kernelfield.march.step import Step
+from kernelfield.solution.method import Method
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import Status
+
+SINGLE_PRECISION = 1e-4  # gamma0 times the size of the error signal from which float32 is enough
+RECORDED = 500  # points times sites whose kernels are recorded unless somebody asks
+
+
+class OnParticles(Method):
+    """A theory of infinite width that is solved on particles, in one sweep through training time.
+
+    The settings that all of them share, and, from `step` on, what they do differently; see `March`.
+
+    Args:
+        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
+        replicates: independent scrambles; their spread is the standard error.
+        seed: of the scrambles.
+        tol: part of a field's mean square that a direction must have to be treated exactly.
+        directions: the most directions of a field that are; by default by the number of points.
+        precision: "single", "double", or "auto".
+    """
+
+    particles: int = Field(default=4096, ge=16)
+    replicates: int = Field(default=4, ge=1)
+    seed: int = Field(default=0, ge=0)
+    tol: float = Field(default=TOL, gt=0, lt=1)
+    directions: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "single", "double"] = "auto"
+
+    coupled: ClassVar[bool] = True  # False: W(0) and its transpose are unrelated
+    predicts: ClassVar[bool] = False  # at new points, by a forward pass
+    keeps_checkpoints: ClassVar[bool] = True
+
+    @field_validator("particles")
+    @classmethod
+    def _balanced(cls, particles: int) -> int:
+        if particles & (particles - 1):
+            raise ValueError(f"particles must be a power of two (Sobol points, blocks of the tail), got {particles}")
+        return particles
+
+    def solve(self, run: Run, progress: Report, checkpoint: Checkpoint | None = None) -> Solution | Status:
+        """Returns the Solution; see `kernelfield.solve`."""
+        if checkpoint is not None and jax.process_count() > 1:
+            raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
+        particles = ParticleRun(run, checkpoint)
+        particles.check_memory()
+        if checkpoint is not None:
+            particles.directions = checkpoint.open(run.fingerprint()) or particles.directions
+        return particles.solution(particles.march_with_enough(progress))
+
+    def records(self, problem: Problem) -> tuple[bool, bool]:
+        """Whether feature kernels are recorded, and gradient kernels."""
+        return True, True
+
+    def step(self, run: Run) -> Step:
+        """Returns one step of training, to be compiled."""
+        training, problem = run.training, run.problem
+        if isinstance(training, GradientFlow):  # along velocities
+            return Step(run.network.layers, problem.loss, problem.outputs, momentum=True)
+        momentum, decays = training.momentum > 0, training.weight_decay > 0
+        return Step(run.network.layers, problem.loss, problem.outputs, momentum, decays)
+
+    def is_single(self, run: Run) -> bool:
+        """Returns whether fields are float32: they move by gamma0 times the size of the error signal."""
+        network, problem = run.network, run.problem
+        if self.precision != "auto":
+            return self.precision == "single"
+        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
+        size = float(np.sqrt(np.mean(start**2)))
+        return size == 0 or size * network.gamma0 >= SINGLE_PRECISION
+
+    def gamma0(self, network: Architecture) -> Any:
+        """Returns the number, or a formal variable."""
+        return network.gamma0
+
+    def values(self, network: Architecture, field: Any) -> np.ndarray:
+        """Returns a recorded field on particles as numbers."""
+        return np.asarray(field)
+
+    def recorded(
+        self, run: Run, predictions: np.ndarray, features: list, gradients: list
+    ) -> tuple[np.ndarray, Sequence[Any], Sequence[Any]]:
+        """Returns f, and the factors of Phi and G as `network_kernels` takes them, given what was recorded.
+
+        Args:
+            run: what was solved.
+            predictions: (R, rows, P).
+            features, gradients: factors of the kernels of hidden layers 1..L, (R, rows, P, k).
+        """
+        return predictions, features, gradients
+
+
+class March(OnParticles):
+    """Infinite width, solved on particles in one sweep through time (theory: exact as particles -> infinity).
+
+    Linear networks choose exact cubature by themselves: one replicate, no sampling error.
+
+    Args:
+        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
+        replicates: independent scrambles; their spread is the standard error.
+        seed: of the scrambles.
+        tol: part of a field's mean square that a direction must have to be treated exactly; a fast pseudo-Gaussian
+            matrix says what W(0) does to all others. No accuracy is lost by it: it trades directions against particles.
+        directions: the most directions of a field that are treated exactly; 24 to 48 by default, by the number of
+            points. Those beyond are left to that matrix, and not learned: `info` of the Solution tells.
+        precision: of fields, "single" or "double"; "auto" is single where gamma0 times the size of the error signal is
+            1e-4 or more: features move by that, and rounding of their change is the error (0.03 % there).
+        kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
+            "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
+            cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.
+    """
+
+    kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
+
+    predicts: ClassVar[bool] = True
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
+
+    def records(self, problem: Problem) -> tuple[bool, bool]:
+        """Whether feature kernels are recorded, and gradient kernels."""
+        kernels = self.kernels
+        if kernels == "auto":
+            kernels = "all" if problem.points <= RECORDED else "none"
+        return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs is None)
+
+    def restored_predictor(
+        self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> MarchPredictor | None:
+        """Returns the predictor of a solved run; None of a file whose states are of bases that dropped directions."""
+        if "directions" not in info:
+            return None
+        particles = ParticleRun(run)
+        particles.directions = info["directions"]
+        setups = [particles.setup(int(number)) for number in arrays["replicates"]]
+        return MarchPredictor.restored(particles.step, setups, particles.space, arrays)

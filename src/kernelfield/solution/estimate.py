@@ -1,0 +1,44 @@
+"""A quantity measured on independent replicates, and its error bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A quantity measured on independent replicates.
+
+    Args:
+        replicates: (R, ...), one value for each replicate (an independent scramble, or a network's seed).
+        exact: the value is exact, so that its standard error is zero.
+    """
+
+    replicates: np.ndarray
+    exact: bool = False
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean over replicates."""
+        return self.replicates.mean(axis=0)
+
+    @property
+    def se(self) -> np.ndarray:
+        """The standard error of the mean: zero where the value is exact, NaN for a single replicate."""
+        count = len(self.replicates)
+        if self.exact:
+            return np.zeros_like(self.mean)
+        if count < 2:
+            return np.full_like(self.mean, np.nan)
+        return self.replicates.std(axis=0, ddof=1) / np.sqrt(count)
+
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the confidence interval (low, high) from Student's t with R - 1 degrees of freedom."""
+        if self.exact or len(self.replicates) < 2:
+            half = self.se
+        else:
+            half = self.se * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
+        return self.mean - half, self.mean + half
