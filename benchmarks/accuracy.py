@@ -79,7 +79,7 @@ def measured(solution: kf.Solution) -> dict[str, Measured]:
     network: Any = solution.network
     estimates = {"f": solution.estimate("predictions")}
     for layer in range(1, network.depth + 1):
-        if solution.feature_factors:
+        if solution.keeps("Phi"):
             estimates[f"Phi{layer}"] = solution.estimate("feature_kernel", layer)
             estimates[f"G{layer}"] = solution.estimate("gradient_kernel", layer)
         else:

@@ -38,10 +38,8 @@ def dense_tail(places: int, particles: int, block: int, seed: np.random.SeedSequ
 
 def samples(case: Case, particles: int, replicates: int, tol: float, directions: int, seed: int) -> dict:
     """Predictions, loss and final kernels of every replicate, (R, entries)."""
-    method = kf.March(
-        particles=particles, replicates=replicates, tol=tol, directions=directions or None, seed=seed, save_at=[-1]
-    )
-    solution = kf.solve(case.network, case.problem, case.training, method)
+    method = kf.March(particles=particles, replicates=replicates, tol=tol, directions=directions or None, seed=seed)
+    solution = kf.solve(case.network, case.problem, case.training, method, save_at=[-1])
     depth = range(1, case.network.depth + 1)
     found = {
         "f": solution.replicate_predictions,

@@ -76,7 +76,7 @@ def samples(solution: kf.Solution) -> dict[str, np.ndarray]:
     network, count = solution.network, len(solution.replicate_predictions)
     found: dict[str, list[Any]] = {"f": [solution.replicate_predictions], "Phi": [], "G": []}
     for layer in range(1, network.depth + 1):
-        if solution.feature_factors:
+        if solution.keeps("Phi"):
             found["Phi"].append(solution.estimate("feature_kernel", layer).replicates)
             found["G"].append(solution.estimate("gradient_kernel", layer).replicates)
             continue

@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import kernelfield as kf
+from kernelfield.describe.run import Run
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.work import count
 from rate import machine_rate
@@ -55,7 +56,7 @@ def main() -> None:
     before = None
     for part in (1, 3) if given.check else (1,):
         method = kf.March(particles=given.particles, replicates=given.replicates, kernels="none", tol=given.tol / part)
-        run = ParticleRun(method, network, problem, training, [])
+        run = ParticleRun(Run(network, problem, training, method))
         solution = run.solution(run.march_with_enough(lambda done, total: None))
         f, info = solution.estimate("predictions"), solution.info
         norm = np.linalg.norm(f.mean)

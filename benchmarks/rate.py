@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
+from kernelfield.describe.run import Run
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.work import count
 
@@ -51,7 +52,7 @@ def main() -> None:
     network, training = kf.MLP(depth=3, activation="tanh"), kf.GradientDescent(learning_rate=0.1, steps=given.steps)
     for points in given.points:
         method = kf.March(particles=given.particles, replicates=REPLICATES, kernels="none")
-        run = ParticleRun(method, network, breast_cancer(points), training, [])
+        run = ParticleRun(Run(network, breast_cancer(points), training, method))
         for _ in range(2):  # the first one compiles
             solution = kf.solve(network, run.problem, training, method, fields_at=(), progress=False)
         seconds = solution.info["seconds_run"]

@@ -9,7 +9,7 @@ import numpy as np
 
 import kernelfield as kf
 from kernelfield.cli import main
-from kernelfield.march import march
+from kernelfield.march import particle_run
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["kernelfield", "kernelfield.cli", "orbax.checkpoint"])
@@ -28,7 +28,7 @@ def go_on(folder, cache):
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    march.SECONDS_BETWEEN_REPORTS = 0.0
+    particle_run.SECONDS_BETWEEN_REPORTS = 0.0
     kf.solve(**SETTINGS, progress=False, checkpoint=folder, resume=True, checkpoint_every=0.0)
 
 

@@ -1,6 +1,7 @@
 """Figures of the paper, from smaller runs than --quick: what is on them, and that theory and networks agree."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kernelfield.figures import FIGURES, OF_IMAGES, Settings, depth, figure1, fi
 from kernelfield.figures.common import Settings as SameSettings
 from kernelfield.figures.common import say_loss, share_inside
 from kernelfield.solution.estimate import Estimate
+from solutions import with_parts
 
 TEXT = {"1": "tanh", "2": "linear", "relu": "ReLU"}
 
@@ -124,10 +126,9 @@ def test_kernels_of_samples_are_those_that_are_recorded():
 
 def with_losses(solution, losses):
     """A solution of one point y = 0 whose replicates have the given losses (R, T)."""
-    from dataclasses import replace
-
     predictions = np.sqrt(2 * np.asarray(losses, dtype=float))[..., None]
-    return replace(solution, problem=kf.Problem([[1.0]], [0.0]), replicate_predictions=predictions, exact=False)
+    changed = with_parts(solution, problem=kf.Problem([[1.0]], [0.0]))
+    return replace(changed, replicate_predictions=predictions, exact=False)
 
 
 def test_the_share_of_steps_inside_the_interval_is_counted(small_solution):

@@ -10,7 +10,8 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.activations.functions import activation
-from kernelfield.theories.alternating import AlternatingMonteCarlo, Iteration, _Run, _zetas
+from kernelfield.describe.run import Run
+from kernelfield.theories.alternating import AlternatingMonteCarlo, Iteration, _Iterations, _zetas
 
 RNG = np.random.default_rng(11)
 X, Y = RNG.standard_normal((3, 5)), np.array([1.0, -0.7, 0.5])
@@ -123,7 +124,7 @@ def _g(phi, h, z):
 
 def test_the_lemma_of_stein_gives_the_derivatives_of_a_linear_network(x64):
     n, samples = ROWS * POINTS, 64
-    run = _Run(AlternatingMonteCarlo(samples=samples), *problem_of("linear", 3), ())
+    run = _Iterations(Run(*problem_of("linear", 3), AlternatingMonteCarlo(samples=samples)))
     assert run.iterate(lambda *_: None).code == "ok"
     each = run.replicates[0]
     zetas = [jnp.asarray(zeta) for zeta in _zetas(n, n, samples, np.random.SeedSequence(1))]
@@ -138,7 +139,7 @@ def test_the_lemma_of_stein_gives_the_derivatives_of_a_linear_network(x64):
 @pytest.mark.parametrize("name", ["tanh", "relu"])
 def test_responses_are_causal(x64, name):
     """A(t, s) = 0 for s >= t; B(t, s) = 0 for s > t, B(0, 0) = 0 and B(t, t) != 0 later."""
-    run = _Run(AlternatingMonteCarlo(samples=512, replicates=1), *problem_of(name), ())
+    run = _Iterations(Run(*problem_of(name), AlternatingMonteCarlo(samples=512, replicates=1)))
     assert run.iterate(lambda *_: None).code == "ok"
     state, time = run.replicates[0].state, np.repeat(np.arange(ROWS), POINTS)
     A, B = np.asarray(state.A[1]), np.asarray(state.B[1])

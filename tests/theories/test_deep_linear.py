@@ -12,6 +12,7 @@ import kernelfield as kf
 from kernelfield.describe.training import GradientFlow
 from kernelfield.theories import deep_linear
 from kernelfield.theories.deep_linear import DeepLinear
+from solutions import changed, factors
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((5, 8))
@@ -46,12 +47,8 @@ def assert_same(found, truth, accuracy):
 
 
 def first_rows(solution, rows):
-    return dataclasses.replace(
-        solution,
-        replicate_predictions=solution.replicate_predictions[:, :rows],
-        feature_factors=tuple(factor[:, :rows] for factor in solution.feature_factors),
-        gradient_factors=tuple(factor[:, :rows] for factor in solution.gradient_factors),
-    )
+    shorter = dataclasses.replace(solution, replicate_predictions=solution.replicate_predictions[:, :rows])
+    return changed(shorter, lambda factor: factor[:, :rows])
 
 
 # --- closed forms and exact limits
@@ -167,8 +164,7 @@ def test_continuation_solves_what_iterating_the_whole_horizon_does_not():
     assert solution.info["horizons"][-1] == 17
     assert solution.info["readout_gap"] < 1e-9
     assert_same(solution, solve(**case, method=kf.March()), 1e-8)
-    network, problem = solution.network, solution.problem
-    whole = deep_linear.LinearRun(DeepLinear(), network, problem, solution.training)
+    whole = deep_linear.LinearRun(solution.run, DeepLinear())
     rows = whole.rows.resized(17)
     with threadpool_limits(1), np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="overflowed"):
         for _ in range(30):
@@ -207,7 +203,7 @@ def test_scale_of_the_targets_is_gamma0():
 def test_more_points_than_dimensions_and_no_inputs_at_all():
     wide = RNG.standard_normal((12, 3))
     solution = solve(2, 1.0, np.sign(wide[:, 0]), X=wide)
-    assert solution.feature_factors[0].shape[-1] == 3
+    assert factors(solution, "Phi")[0].shape[-1] == 3
     assert solution.loss[-1] < solution.loss[0]
     assert not solve(2, 1.0, X=np.zeros((5, 2))).predictions.any()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
+from kernelfield.describe.run import Run
 from kernelfield.engine.directions import Directions
 from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import WeightTrace
@@ -81,7 +82,7 @@ def marched(depth, particles=256):
     """A power-series march at one scramble."""
     method = kf.Perturbation(particles=particles, replicates=1, tol=1e-12, precision="double")
     network = kf.MLP(depth=depth, activation="tanh")
-    run = ParticleRun(method, network, PROBLEM, TRAINING, [])
+    run = ParticleRun(Run(network, PROBLEM, TRAINING, method))
     run.march(lambda done, total: None)
     return run
 

@@ -10,15 +10,15 @@ from kernelfield.observables import two_time_kernel
 from kernelfield.observables.compare import compare
 from kernelfield.plotting import write_figure
 from kernelfield.plotting.comparison import draw
+from solutions import changed, with_parts, without
 
 
 @pytest.fixture(scope="module")
 def solutions(small_solution):
     """A march, one with larger kernels that is said to be exact, and one that is said to be finite networks."""
-    larger = tuple(1.2 * factor for factor in small_solution.feature_factors)
-    exact = replace(small_solution, feature_factors=larger, exact=True)
+    exact = replace(changed(small_solution, lambda factor: 1.2 * factor, "Phi"), exact=True)
     predictions = small_solution.replicate_predictions * np.linspace(0.8, 1.0, 4)
-    finite = replace(small_solution, method=kf.FiniteWidth(width=16), replicate_predictions=predictions)
+    finite = replace(with_parts(small_solution, method=kf.FiniteWidth(width=16)), replicate_predictions=predictions)
     return {"march": small_solution, "exact": exact, "finite": finite}
 
 
@@ -71,14 +71,10 @@ def test_comparisons_that_are_known_are_not_computed_again(solutions, monkeypatc
 
 
 def test_any_number_of_solutions_is_drawn_whatever_they_hold(small_solution, solutions, tmp_path):
-    bare = replace(small_solution, feature_factors=(), gradient_factors=())
+    bare = without(small_solution, "Phi", "G")
     single = replace(bare, replicate_predictions=bare.replicate_predictions[:1])
-    early = replace(
-        small_solution,
-        replicate_predictions=small_solution.replicate_predictions[:, :3],
-        feature_factors=tuple(factor[:, :3] for factor in small_solution.feature_factors),
-        gradient_factors=tuple(factor[:, :3] for factor in small_solution.gradient_factors),
-    )
+    shorter = replace(small_solution, replicate_predictions=small_solution.replicate_predictions[:, :3])
+    early = changed(shorter, lambda factor: factor[:, :3])
     cases = [({"bare": bare, "single": single}, 0), ({"one": early, "bare": bare}, 2), ({"march": small_solution}, 2)]
     cases.append(({**solutions, "early": early, "bare": bare, "a long name, longer than any panel is wide": early}, 10))
     for case, panels in cases:
@@ -93,7 +89,7 @@ def test_what_cannot_be_drawn_together_is_refused(solutions):
         draw({})
     with pytest.raises(ValueError, match="reference must be one of march, exact, finite, got narrow"):
         draw(solutions, reference="narrow")
-    other = replace(solutions["march"], training=kf.GradientDescent(learning_rate=0.5, steps=5))
+    other = with_parts(solutions["march"], training=kf.GradientDescent(learning_rate=0.5, steps=5))
     with pytest.raises(ValueError, match="learning_rate must be the same"):
         draw({**solutions, "other": other})
 

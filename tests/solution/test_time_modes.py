@@ -1,15 +1,14 @@
 """Factors as few modes in time. Oracle: the factors themselves."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import kernelfield as kf
 from kernelfield import observables
-from kernelfield.march import march
+from kernelfield.march.particle_run import TIME_TOL
 from kernelfield.observables.compare import compare
 from kernelfield.solution.time_modes import TimeModes, at_times, restricted, slim
+from solutions import changed, factors
 
 EVERY = slice(None)
 
@@ -54,16 +53,12 @@ def both():
     problem = kf.Problem(rng.standard_normal((4, 6)), [1.0, -1.0, 1.0, -1.0])
     network, training = kf.MLP(depth=2, activation="tanh"), kf.GradientDescent(learning_rate=0.2, steps=80)
     whole = kf.solve(network, problem, training, kf.March(particles=256, replicates=2), progress=False)
-    features, gradients = (
-        tuple(slim(factor, march.TIME_TOL, large=0) if factor.shape[1] > 1 else factor for factor in factors)
-        for factors in (whole.feature_factors, whole.gradient_factors)
-    )
-    return whole, replace(whole, feature_factors=features, gradient_factors=gradients)
+    return whole, changed(whole, lambda factor: slim(factor, TIME_TOL, large=0) if factor.shape[1] > 1 else factor)
 
 
 def test_kernels_of_modes_are_those_of_the_run_within_the_tolerance(both):
     whole, modes = both
-    assert isinstance(modes.feature_factors[2], TimeModes) and isinstance(modes.gradient_factors[0], TimeModes)
+    assert isinstance(modes.kernel("Phi", 2).factor, TimeModes) and isinstance(modes.kernel("G", 1).factor, TimeModes)
     for name, *layer in (("feature_kernel", 1), ("feature_kernel", 2), ("gradient_kernel", 1), ("ntk",)):
         found, truth = (each.estimate(name, *layer, t=EVERY).replicates for each in (modes, whole))
         assert 0 < np.linalg.norm(found - truth) < 1e-3 * np.linalg.norm(truth)
@@ -80,10 +75,10 @@ def test_a_file_gives_modes_back_bit_for_bit(both, tmp_path):
     _, modes = both
     modes.save(tmp_path / "modes.nc")
     again = kf.load(tmp_path / "modes.nc")
-    for kind in ("feature_factors", "gradient_factors"):
-        for found, truth in zip(getattr(again, kind), getattr(modes, kind), strict=True):
+    for symbol in ("Phi", "G"):
+        for found, truth in zip(factors(again, symbol), factors(modes, symbol), strict=True):
             assert type(found) is type(truth) and np.array_equal(np.asarray(found), np.asarray(truth))
-    assert again.feature_factors[1].modes.dtype == modes.feature_factors[1].modes.dtype
+    assert factors(again, "Phi")[1].modes.dtype == factors(modes, "Phi")[1].modes.dtype
     np.testing.assert_array_equal(again.ntk(), modes.ntk())
 
 
@@ -91,5 +86,5 @@ def test_long_marches_keep_modes_and_short_ones_do_not(both, monkeypatch):
     whole, modes = both
     monkeypatch.setattr("kernelfield.solution.time_modes.slim.__defaults__", (0,))
     found = kf.solve(whole.network, whole.problem, whole.training, whole.method, progress=False)
-    assert [type(each) for each in found.feature_factors] == [type(each) for each in modes.feature_factors]
+    assert [type(each) for each in factors(found, "Phi")] == [type(each) for each in factors(modes, "Phi")]
     np.testing.assert_array_equal(found.feature_kernel(2), modes.feature_kernel(2))

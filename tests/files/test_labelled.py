@@ -7,6 +7,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.files.labelled import LazyKernel
+from solutions import without
 
 EVERY = slice(None)
 
@@ -68,9 +69,9 @@ def test_only_what_is_chosen_is_computed(small_solution, monkeypatch):
 
 
 def test_what_was_not_tracked_is_left_out(small_solution):
-    features = replace(small_solution, gradient_factors=(), field_samples={}).to_xarray()
+    features = replace(without(small_solution, "G"), field_samples={}).to_xarray()
     assert "Phi" in features and not {"G", "NTK", "h", "recorded_step"} & set(features.variables)
-    bare = replace(small_solution, feature_factors=(), gradient_factors=()).to_xarray()
+    bare = without(small_solution, "Phi", "G").to_xarray()
     assert not {"Phi", "G", "NTK"} & set(bare.variables)
 
 
@@ -110,3 +111,13 @@ def test_recorded_kernels_between_outputs_have_named_outputs():
     data = solution.to_xarray()
     assert data.NTK.dims == ("replicate", "time", "sample", "output", "sample_prime", "output_prime")
     np.testing.assert_allclose(data.NTK.isel(time=1).mean("replicate"), solution.ntk(1).reshape(3, 2, 3, 2))
+
+
+def test_kernels_of_some_steps_have_times_of_their_own(small_problem):
+    training, method = kf.GradientDescent(learning_rate=0.2, steps=4), kf.March(particles=64, replicates=2)
+    solution = kf.solve(kf.MLP(depth=1), small_problem, training, method, save_at=[1, -1], progress=False)
+    data = solution.to_xarray()
+    assert data.Phi.dims == ("replicate", "layer", "kernel_time", "sample", "kernel_time_prime", "sample_prime")
+    np.testing.assert_allclose(data.kernel_time, solution.times[[1, 4]])
+    found = data.Phi.sel(layer=1).isel(kernel_time=1, kernel_time_prime=0).mean("replicate")
+    np.testing.assert_allclose(found, solution.feature_kernel(1, 4, 1))

@@ -1,36 +1,14 @@
 """Finite networks: against explicit formulas, exact identities at finite width, and the infinite limit."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kernelfield as kf
+from explicit import DEEP, PROBLEM, RNG, TRAINING, explicit, solved
 from kernelfield.finite.network import Finite
 from kernelfield.solution.low_rank import compressed
-
-RNG = np.random.default_rng(3)
-PROBLEM = kf.Problem(RNG.standard_normal((4, 3)), [1.0, -1.0, 0.5, 2.0])
-TRAINING = kf.GradientDescent(learning_rate=0.3, steps=3)
-DEEP = kf.MLP(depth=2, activation="tanh", gamma0=1.5)
-
-
-def solved(network=DEEP, problem=PROBLEM, training=TRAINING, fields_at=(0, -1), **method) -> kf.Solution:
-    return kf.solve(network, problem, training, kf.FiniteWidth(**method), fields_at=fields_at, progress=False)
-
-
-def explicit(params: Any, X: np.ndarray) -> dict[str, np.ndarray]:
-    """The tanh network of depth 2 written out: its fields, and gamma0 f as `out`."""
-    W0, W1, w = params
-    width, dimensions = W0.shape
-    h1 = X @ W0.T / np.sqrt(dimensions)
-    h2 = np.tanh(h1) @ W1.T / np.sqrt(width)
-    g2 = (1 - np.tanh(h2) ** 2) * w
-    z1 = g2 @ W1 / np.sqrt(width)
-    g1 = (1 - np.tanh(h1) ** 2) * z1
-    return {"h1": h1, "h2": h2, "z1": z1, "g1": g1, "g2": g2, "out": np.tanh(h2) @ w / width}
 
 
 def test_first_kernels_and_first_step_match_explicit_formulas():
@@ -184,7 +162,7 @@ def test_two_layer_linear_recursion_is_approached_as_width_grows():
 TWO = kf.Problem(PROBLEM.X, RNG.standard_normal((4, 2)), weights=[1, 2, 0, 1])
 
 
-def weights_of_two(network=DEEP, inputs=(3,), width=6, seed=4) -> Any:
+def weights_of_two(network=DEEP, inputs=(3,), width=6, seed=4):
     with jax.enable_x64(True):
         return Finite(network.layers, inputs, width, TWO.loss, 2).init(jnp.asarray(seed, jnp.uint32))
 
@@ -217,11 +195,11 @@ def test_gradients_of_every_output_match_explicit_formulas():
     each = [explicit((W0, W1, row), TWO.X) for row in w]
     for layer, name in ((1, "g1"), (2, "g2")):
         g = np.stack([now[name] for now in each], axis=1).reshape(8, 6)
-        F = np.asarray(solution.gradient_factors[layer - 1])[0, 0]
+        F = np.asarray(solution.kernel("G", layer).factor)[0, 0]
         np.testing.assert_allclose(F @ F.T, g @ g.T / 6, atol=1e-12)
         toward = np.einsum("pc,pcn->pn", TWO.y, g.reshape(4, 2, 6))
         np.testing.assert_allclose(solution.fields(layer, 0)["g"], toward, atol=1e-12)
-    readout = np.asarray(solution.gradient_factors[2])[0, 0]
+    readout = np.asarray(solution.kernel("G", 3).factor)[0, 0]
     np.testing.assert_array_equal(readout @ readout.T, np.tile(np.eye(2), (4, 4)))
     np.testing.assert_allclose(solution.fields(2, 0)["z"], TWO.y @ w, atol=1e-12)
 
@@ -239,7 +217,7 @@ def test_fields_of_several_outputs_follow_the_error_signal():
 
 def test_all_kernels_of_several_outputs_are_those_of_features():
     solution = solved(problem=TWO, width=8, seeds=2)
-    assert solution.gradient_factors == () and solution.tangent_kernels is None
+    assert not solution.keeps("G") and not solution.keeps("NTK")
     assert solution.feature_kernel(2).shape == (4, 4)
     with pytest.raises(ValueError, match="gradient kernels were not tracked in this run"):
         solution.gradient_kernel(1)
@@ -250,14 +228,14 @@ def test_the_tangent_kernel_of_every_output_is_that_of_all_weights():
     problem = kf.Problem(RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 2)))
     network = kf.CNN(depth=1, kernel=3, activation="tanh")
     settings = {"width": 6, "seeds": 1, "seed": 4, "precision": "float64"}
-    found = solved(network, problem, **settings, kernels="per_output").tangent_kernels
+    found = solved(network, problem, **settings, kernels="per_output").kernel("NTK").values
     with jax.enable_x64(True):
         params, X = weights_of_two(network, (4, 2)), jnp.asarray(problem.X)
         slopes = jax.jacrev(lambda values: network.layers.finite_apply(values, X, lambda kind, x: x))(params)
         flat = np.concatenate([np.asarray(each).reshape(6, -1) for each in jax.tree.leaves(slopes)], axis=1)
-    assert found is not None and found.shape == (1, 4, 6, 6)
+    assert found.shape == (1, 4, 6, 6)
     np.testing.assert_allclose(found[0, 0], 6 * flat @ flat.T, atol=1e-12)
-    assert solved(network, problem, **settings).tangent_kernels is None
+    assert not solved(network, problem, **settings).keeps("NTK")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 import kernelfield as kf
+from explicit import DEEP, solved
 from kernelfield.describe.losses import LOSSES, Loss, loss, targets
 from kernelfield.finite.network import Finite
-from test_finite import DEEP, solved
 
 RNG = np.random.default_rng(5)
 F = RNG.standard_normal((5, 3))

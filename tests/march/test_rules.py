@@ -69,7 +69,7 @@ def test_the_aggregated_error_signal_is_the_sum_over_outputs():
         solved(network, problem, RULES["everything"], kernels=kernels) for kernels in ("all", "per_output")
     )
     np.testing.assert_allclose(together.predictions, apart.predictions, atol=1e-10)
-    assert not together.gradient_factors and apart.ntk().shape == (15, 15)
+    assert not together.keeps("G") and apart.ntk().shape == (15, 15)
 
 
 def test_one_output_with_and_without_an_axis_is_the_same():

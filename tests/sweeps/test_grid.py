@@ -18,8 +18,9 @@ import kernelfield as kf
 from commands import CONFIG, exit_code
 from kernelfield.cli import app
 from kernelfield.files.config import parse
-from kernelfield.march import replicate
-from kernelfield.sweeps import SweepError, driver, figure, grid_of, parsed, read, store, variables
+from kernelfield.march import programs
+from kernelfield.plotting import grid as figure
+from kernelfield.sweeps import SweepError, driver, grid_of, parsed, read, store, variables
 
 SWEEP = ("sweep", "run.toml", "-o", "sweep.zarr")
 QUICK = ("--method", "static_ntk")
@@ -140,7 +141,7 @@ def test_a_method_without_a_section_takes_its_keys_from_the_grid():
 
 
 def test_a_point_is_what_solve_finds_and_points_share_a_compilation(folder, capsys):
-    replicate._compiled.cache_clear()
+    programs.compiled.cache_clear()
     assert exit_code(*SWEEP, *HERE, "--grid", "gamma0=0.5,1", "--grid", "steps=2,3", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     data, config = read("sweep.zarr"), parse(CONFIG)
@@ -154,7 +155,7 @@ def test_a_point_is_what_solve_finds_and_points_share_a_compilation(folder, caps
     aligned = kf.observables.kernel_alignment(solution, "Phi", 1, -1)
     np.testing.assert_allclose(point.Phi_alignment.sel(layer=1), aligned.mean, rtol=1e-6)
     np.testing.assert_allclose(point.NTK_movement, kf.observables.kernel_movement(solution, "NTK", t=-1).mean)
-    assert replicate._compiled.cache_info().misses == 2  # steps and looks, of four points and two replicates
+    assert programs.compiled.cache_info().misses == 2  # steps and looks, of four points and two replicates
     assert (data.status == "ok").all() and (data.steps_done == data.steps).all() and data.test_loss.isnull().all()
     assert data.loss.attrs == {"long_name": "training loss", "units": "1"} and data.attrs["method"] == "march"
     assert parse(data.attrs["config"]).method("march") == solution.method

@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 import kernelfield as kf
+import solutions
 from kernelfield.observables.compare import compare
+from solutions import changed, with_parts, without
 
 METHODS = {"predictions": "predictions", "Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
 
@@ -19,16 +21,10 @@ METHODS = {"predictions": "predictions", "Phi": "feature_kernel", "G": "gradient
 def made(predictions, features=(), gradients=(), exact=False, points=1, learning_rate=0.1):
     """A Solution that holds given replicates."""
     steps = max(1, np.shape(predictions)[1] - 1)
-    return kf.Solution(
-        network=kf.MLP(depth=max(1, len(features) - 1)),
-        problem=kf.Problem(np.eye(points), np.ones(points)),
-        training=kf.GradientDescent(learning_rate=learning_rate, steps=steps),
-        method=kf.March(),
-        replicate_predictions=np.array(predictions, dtype=float),
-        feature_factors=tuple(np.array(each, dtype=float) for each in features),
-        gradient_factors=tuple(np.array(each, dtype=float) for each in gradients),
-        exact=exact,
-    )
+    network, problem = kf.MLP(depth=max(1, len(features) - 1)), kf.Problem(np.eye(points), np.ones(points))
+    training = kf.GradientDescent(learning_rate=learning_rate, steps=steps)
+    f = np.array(predictions, dtype=float)
+    return solutions.made(network, problem, training, kf.March(), f, features, gradients, exact=exact)
 
 
 def drawn(seed, replicates=3, rows=5, points=3, exact=False, **apart):
@@ -94,8 +90,7 @@ def test_a_case_computed_by_hand():
 
 def test_a_kernel_ten_percent_larger_is_ten_percent_off_and_aligned():
     reference = drawn(1)
-    larger = [np.sqrt(1.1) * factor for factor in reference.feature_factors]
-    found = compare(replace(reference, feature_factors=tuple(larger)), reference)
+    found = compare(changed(reference, lambda factor: np.sqrt(1.1) * factor, "Phi"), reference)
     for times in ("all", "final"):
         row = found.row("Phi", layer=2, times=times)
         assert row.error == pytest.approx(0.1) and row.alignment == pytest.approx(1)
@@ -111,7 +106,7 @@ def test_a_solution_agrees_with_itself(exact, rounding):
 
 def test_errors_below_the_square_root_of_rounding_are_resolved():
     reference = drawn(1, replicates=1, exact=True)
-    solution = replace(reference, feature_factors=tuple((1 + 1e-12) * each for each in reference.feature_factors))
+    solution = changed(reference, lambda factor: (1 + 1e-12) * factor, "Phi")
     assert compare(solution, reference).row("Phi", layer=1).error == pytest.approx(2e-12, rel=1e-3)
 
 
@@ -205,19 +200,19 @@ def test_two_marches_of_other_scrambles_differ_by_their_noise(small_problem, sma
 
 def test_kernels_that_one_side_lacks_are_left_out():
     full = drawn(1)
-    features = replace(drawn(2), gradient_factors=())
-    nothing = replace(features, feature_factors=())
+    features = without(drawn(2), "G")
+    nothing = without(features, "Phi")
     assert names(compare(full, full)) == ["predictions", "Phi 1", "Phi 2", "G 1", "G 2", "NTK"]
     for pair in ((full, features), (features, full)):
         assert names(compare(*pair)) == ["predictions", "Phi 1", "Phi 2"]
     for pair in ((full, nothing), (nothing, features)):
         assert names(compare(*pair)) == ["predictions"]
-    assert names(compare(full, replace(full, feature_factors=()))) == ["predictions", "G 1", "G 2"]
+    assert names(compare(full, without(full, "Phi"))) == ["predictions", "G 1", "G 2"]
 
 
 def test_a_run_that_ended_early_is_compared_on_the_rows_that_both_have():
     whole, early = drawn(1), drawn(2, rows=3)
-    early = replace(early, training=whole.training)
+    early = with_parts(early, training=whole.training)
     for pair in ((whole, early), (early, whole)):
         for row in compare(*pair).rows:
             expected = distance(*(dense(side, row, 3) for side in pair))
@@ -259,29 +254,29 @@ def test_all_outputs_are_compared_at_once(several_outputs):
         whole = distance(dense(finite, row, 4), dense(several_outputs, row, 4))
         assert (row.error, row.alignment) == pytest.approx(whole, rel=1e-6)
         assert row.error < 4 * row.noise
-    assert names(compare(replace(finite, gradient_factors=()), several_outputs)) == ["predictions", "Phi 1", "Phi 2"]
+    assert names(compare(without(finite, "G"), several_outputs)) == ["predictions", "Phi 1", "Phi 2"]
 
 
 def test_training_rules_must_agree_and_full_batches_are_gradient_descent():
     reference, descent = drawn(2), kf.GradientDescent(learning_rate=0.1, steps=4)
-    for changed, message in (
+    for settings, message in (
         ({"momentum": 0.5}, "momentum must be the same in both solutions, got 0.5 and 0.0"),
         ({"weight_decay": 0.5}, "weight_decay must be .* got 0.5 and 0.0"),
         ({"schedule": "linear"}, "schedule must be .* got 'linear' over 4 steps and 'constant' over 4 steps"),
         ({"schedule": [1.0, 1.0, 1.0, 0.5]}, "schedule must be .* got another one over 4 steps"),
     ):
         with pytest.raises(ValueError, match=message):
-            compare(replace(drawn(1), training=descent.model_copy(update=changed)), reference)
+            compare(with_parts(drawn(1), training=descent.model_copy(update=settings)), reference)
     listed = descent.model_copy(update={"schedule": [1.0, 1.0, 1.0, 1.0]})
     full = kf.SGD(learning_rate=0.1, batch_size=3, epochs=4)
     for same in (listed, full):
-        assert compare(replace(drawn(1), training=same), reference).rows
+        assert compare(with_parts(drawn(1), training=same), reference).rows
     batches = full.model_copy(update={"batch_size": 2})
     with pytest.raises(ValueError, match=r"batches must be .* got batches of 2 of seed 0 and all points"):
-        compare(replace(drawn(1), training=batches), reference)
+        compare(with_parts(drawn(1), training=batches), reference)
     with pytest.raises(ValueError, match="got batches of 2 with replacement of seed 1 and batches of 2 of seed 0"):
         other = batches.model_copy(update={"replacement": True, "seed": 1})
-        compare(replace(drawn(1), training=other), replace(reference, training=batches))
+        compare(with_parts(drawn(1), training=other), with_parts(reference, training=batches))
 
 
 # --- looking at it

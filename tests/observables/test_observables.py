@@ -9,6 +9,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield import observables
+from solutions import changed, changed_outputs, made
 
 Y = np.array([1.0, -1.0, 1.0, 0.5])
 
@@ -22,16 +23,12 @@ def holding(features=None, gradients=None, y=Y, weights=None, predictions=None, 
     gradients = np.ones((*features.shape[:3], 1)) if gradients is None else np.asarray(gradients, dtype=float)
     replicates, rows = features.shape[:2]
     zeros = np.zeros((replicates, rows, *np.shape(y)))
-    return kf.Solution(
-        network=kf.MLP(depth=1),
-        problem=kf.Problem(np.eye(points), y, weights),
-        training=kf.GradientDescent(learning_rate=0.1, steps=max(1, rows - 1)),
-        method=kf.March(),
-        replicate_predictions=zeros if predictions is None else np.asarray(predictions, dtype=float),
-        feature_factors=(np.eye(points)[None, None], features),
-        gradient_factors=(gradients, one),
-        exact=exact,
-    )
+    problem = kf.Problem(np.eye(points), y, weights)
+    training = kf.GradientDescent(learning_rate=0.1, steps=max(1, rows - 1))
+    f = zeros if predictions is None else np.asarray(predictions, dtype=float)
+    Phi, G = (np.eye(points)[None, None], features), (gradients, one)
+    solution = made(kf.MLP(depth=1), problem, training, kf.March(), f, Phi, G, exact=exact)
+    return changed_outputs(solution, outputs)
 
 
 def drawn(replicates=3, rows=4, points=4, rank=3, **others):
@@ -224,9 +221,9 @@ def test_the_two_time_kernel_is_the_trace_of_the_kernel(small_solution):
 
 
 def test_the_two_time_kernel_of_a_power_series_is_the_trace_of_the_kernel(small_solution):
-    ranks = [factor.shape[-1] for factor in small_solution.feature_factors]
-    weights = tuple(np.random.default_rng(rank).standard_normal((3, rank)) for rank in ranks)
-    series = replace(small_solution, feature_weights=weights)
+    kernel = small_solution.kernel("Phi", 2)
+    weights = np.random.default_rng(0).standard_normal((3, kernel.factor.shape[-1]))
+    series = replace(small_solution, kernels={**small_solution.kernels, ("Phi", 2): replace(kernel, weights=weights)})
     kernel = series.feature_kernel(2, slice(None))
     assert observables.two_time_kernel(series, "Phi", 2).mean == pytest.approx(np.einsum("tmsm->ts", kernel) / 4)
 
@@ -246,12 +243,8 @@ def test_kernels_are_measured_on_the_points_that_are_asked_for():
 
 
 def test_cosine_alignment_by_hand(small_solution):
-    doubled = replace(small_solution, feature_factors=tuple(2 * each for each in small_solution.feature_factors))
-    single = replace(
-        small_solution,
-        feature_factors=tuple(each[:1] for each in small_solution.feature_factors),
-        replicate_predictions=small_solution.replicate_predictions[:1],
-    )
+    doubled = changed(small_solution, lambda factor: 2 * factor, "Phi")
+    single = small_solution.restricted(replicates=[0])
     assert observables.cosine_alignment(doubled, single, "Phi", 2).replicates[0] == pytest.approx(np.ones(6))
     assert (observables.cosine_alignment(doubled, single, "Phi", 2).replicates[1] < 1 - 1e-4).all()
     left, right = (np.eye(4)[None, None, :, [place]] for place in (0, 1))

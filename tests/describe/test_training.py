@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import kernelfield as kf
+from explicit import DEEP, PROBLEM, RNG, explicit, solved
 from kernelfield.describe.training import SGD, Batches
-from test_finite import DEEP, PROBLEM, RNG, explicit, solved
 
 WEIGHTED = kf.Problem(RNG.standard_normal((7, 3)), RNG.standard_normal(7), weights=[1, 0, 1, 2, 1, 0, 1])
 TRAINED = [0, 2, 3, 4, 6]

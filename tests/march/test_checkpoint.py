@@ -19,7 +19,7 @@ import kernelfield as kf
 from commands import CONFIG, exit_code
 from kernelfield.cli import app
 from kernelfield.common.atomic_files import CannotWrite
-from kernelfield.describe.fingerprint import describe
+from kernelfield.describe.run import Run
 from kernelfield.layers import Activation, Dense, Readout
 from kernelfield.march.array_folders import ArrayFolders
 from kernelfield.march.replicate import Replicate
@@ -64,8 +64,9 @@ def interrupted(step, *arguments, **settings):
 def arrays(solution):
     """All that a run leaves."""
     kept = solution.predictor.arrays() if solution.predictor else {}
-    named = ("replicate_predictions", "feature_factors", "gradient_factors", "tangent_kernels", "field_samples")
-    return jax.tree.leaves([getattr(solution, name) for name in named]) + list(kept.values())
+    kernels = [getattr(kernel, "factor", None) for kernel in solution.kernels.values()]
+    kernels += [getattr(kernel, "values", None) for kernel in solution.kernels.values()]
+    return jax.tree.leaves([solution.replicate_predictions, kernels, solution.field_samples]) + list(kept.values())
 
 
 def assert_same(one, other):
@@ -209,7 +210,7 @@ def test_a_checkpoint_of_another_run_is_refused(kept, what, settings):
 def test_weights_that_are_shared_make_another_run():
     def network(*dense):
         layers = [each for one in dense for each in (one, Activation("tanh"))]
-        return describe(kf.Network(layers=[*layers, Readout()]), PROBLEM, RULE, MARCH, [0])
+        return Run(kf.Network(layers=[*layers, Readout()]), PROBLEM, RULE, MARCH).fingerprint()
 
     one, two, three = Dense(), Dense(), Dense()
     assert network(one, two, two) == network(two, one, one) != network(one, two, three)
@@ -228,7 +229,7 @@ def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path
     refused("StaticNTK keeps no checkpoints", method=kf.StaticNTK(), folder=tmp_path / "ck")
     refused("checkpoint_every must be a number of seconds >= 0, got -1", folder=tmp_path / "ck", checkpoint_every=-1)
     refused("resume needs checkpoint, the folder to go on from", resume=True)
-    refused("save_at must be steps in 0..8", method=kf.March(save_at=[9]))
+    refused("save_at must be steps in 0..8", save_at=[9])
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r'a checkpoint needs orbax: pip install "kernelfield\[checkpoint\]"'):
         solve(folder=tmp_path / "ck")

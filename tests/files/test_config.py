@@ -9,7 +9,7 @@ import kernelfield as kf
 from kernelfield.datasets import digits
 from kernelfield.files import config
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.toml"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.toml"
 GOOD = {
     "data": 'source = "gaussian"\npoints = 4\ndimensions = 3',
     "network": "depth = 1",
