@@ -10,7 +10,7 @@ from sklearn import datasets
 
 import kernelfield as kf
 from kernelfield.datasets import gaussian
-from kernelfield.figures import figure3, two_layer_relu
+from kernelfield.figures.common import teacher
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def equal_error_cases() -> list[Case]:
     """Where the march is timed against ensembles of finite networks: three problems of the paper, and three others."""
     return [
         _case("paper-tanh3-P10", digits(10), "tanh", 3, 1.0, 0.1, 100),
-        _case("paper-relu1-P25", two_layer_relu.teacher(25, 40), "relu", 1, 1.0, 0.2, 200),
-        _case("paper-linear5-P20", figure3.problem(20), "linear", 5, 1.5, 0.1, 100),
+        _case("paper-relu1-P25", teacher(25, 40), "relu", 1, 1.0, 0.2, 200),
+        _case("paper-linear5-P20", teacher(20, 40), "linear", 5, 1.5, 0.1, 100),
         _case("gaussian-P5-tanh3", gaussian(5, 20, seed=1), "tanh", 3, 1.0, 0.3, 40),
         _case("digits-P20-tanh3", digits(20), "tanh", 3, 1.0, 0.15, 40),
         _case("digits-P50-relu2", digits(50), "relu", 2, 1.0, 0.15, 40),

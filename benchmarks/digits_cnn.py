@@ -19,13 +19,13 @@ import numpy as np
 import kernelfield as kf
 from points import digits
 
-POINTS, STEPS, RATE = 200, 60, 2.0
+POINTS, STEPS, RATE = 200, 40, 2.0
 METHODS = {
     "infinite": kf.March(kernels="none", replicates=4),
-    "N = 64": kf.FiniteWidth(width=64, seeds=32, kernels="none"),
-    "N = 128": kf.FiniteWidth(width=128, seeds=16, kernels="none"),
-    "N = 256": kf.FiniteWidth(width=256, seeds=8, kernels="none"),
-    "N = 512": kf.FiniteWidth(width=512, seeds=4, kernels="none"),
+    "N = 64": kf.FiniteWidth(width=64, seeds=16, kernels="none"),
+    "N = 128": kf.FiniteWidth(width=128, seeds=8, kernels="none"),
+    "N = 256": kf.FiniteWidth(width=256, seeds=4, kernels="none"),
+    "N = 512": kf.FiniteWidth(width=512, seeds=2, kernels="none"),
 }
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     """Print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=POINTS)
-    parser.add_argument("--particles", type=int, default=4096)
+    parser.add_argument("--particles", type=int, default=1024)
     given = parser.parse_args()
     X, labels = digits()
     X = X.reshape(-1, 8, 8, 1)

@@ -18,8 +18,9 @@ from sklearn.datasets import load_digits
 
 import kernelfield as kf
 from kernelfield.describe.run import Run
-from kernelfield.march.particle_run import ParticleRun
-from kernelfield.march.work import count
+from kernelfield.march.cost import count
+from kernelfield.march.layout import Layout
+from kernelfield.solve import solve_run
 from rate import machine_rate
 
 
@@ -56,14 +57,14 @@ def main() -> None:
     before = None
     for part in (1, 3) if given.check else (1,):
         method = kf.March(particles=given.particles, replicates=given.replicates, kernels="none", tol=given.tol / part)
-        run = ParticleRun(Run(network, problem, training, method))
-        solution = run.solution(run.march_with_enough(lambda done, total: None))
+        run = Run(network, problem, training, method)
+        solution = solve_run(run)
         f, info = solution.estimate("predictions"), solution.info
         norm = np.linalg.norm(f.mean)
         distance = "" if before is None else f"{100 * np.linalg.norm(f.mean - before) / norm:.2f}"
         before = f.mean
         ranks = info["feature_ranks"], info["gradient_ranks"]
-        done = given.replicates * (given.steps + 1) * 2 * count(run).products * method.particles
+        done = given.replicates * (given.steps + 1) * 2 * count(Layout(run)).products * method.particles
         reached = done / info["seconds_run"]
         print(
             f"| {method.particles} x {method.replicates} | {method.tol:.0e} "

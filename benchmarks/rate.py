@@ -3,7 +3,7 @@
     python benchmarks/rate.py
 
 Counted are the products that a step makes of fields, with leading directions, images and tails (see
-`kernelfield.march.work`), not the search for directions, elementwise functions and what passes through memory, which
+`kernelfield.march.cost`), not the search for directions, elementwise functions and what passes through memory, which
 take time too. The machine's rate is that of a product of square matrices.
 """
 
@@ -19,8 +19,8 @@ import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
 from kernelfield.describe.run import Run
-from kernelfield.march.particle_run import ParticleRun
-from kernelfield.march.work import count
+from kernelfield.march.cost import count
+from kernelfield.march.layout import Layout
 
 REPLICATES = 2  # side by side
 AIM = 0.6  # of the machine's rate
@@ -52,11 +52,11 @@ def main() -> None:
     network, training = kf.MLP(depth=3, activation="tanh"), kf.GradientDescent(learning_rate=0.1, steps=given.steps)
     for points in given.points:
         method = kf.March(particles=given.particles, replicates=REPLICATES, kernels="none")
-        run = ParticleRun(Run(network, breast_cancer(points), training, method))
+        run = Run(network, breast_cancer(points), training, method)
         for _ in range(2):  # the first one compiles
             solution = kf.solve(network, run.problem, training, method, fields_at=(), progress=False)
         seconds = solution.info["seconds_run"]
-        reached = REPLICATES * (given.steps + 1) * 2 * count(run).products * given.particles / seconds
+        reached = REPLICATES * (given.steps + 1) * 2 * count(Layout(run)).products * given.particles / seconds
         part = reached / rate
         print(f"| {points} | {given.steps + 1} | {seconds:.2f} | {reached / 1e9:.0f} | {100 * part:.0f} |", flush=True)
     print("\n" + goal(f"Part of the machine's rate of products, P = {points}, tanh L = 3", f">= {AIM}", part))

@@ -31,7 +31,7 @@ smartquotes = False  # "all" is a value to type
 default_role = "py:obj"  # `name` in docstrings: a link where it is documented, code everywhere
 
 nitpicky = True  # a link of a page to a name that is not documented is an error
-_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Below)"  # of other libraries, private, and variables
+_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Part|SitesBelow)"  # of other libraries, private, and variables
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:.*", _TYPES)]
 
 autodoc_member_order = "bysource"

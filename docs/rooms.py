@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "kernelfield"
 PAGE = Path(__file__).with_name("architecture.md")
 BEGIN, END = "<!-- rooms -->", "<!-- end of rooms -->"
-ORDER = (  # a room imports from those above it alone
+ORDER = (  # a room imports from the rooms before it alone
     "common",
     "activations",
     "engine",
@@ -38,77 +39,97 @@ ORDER = (  # a room imports from those above it alone
 
 
 def room_of(module: str) -> str:
-    """The room of a dotted name, "" for the package itself."""
+    """Returns the room of a module, "" for the package itself."""
     return [*module.split("."), ""][1]
 
 
-def imports(path: Path) -> set[str]:
-    """Names of this package's modules that a file imports, anywhere in it, but for the checker of types."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for node in ast.walk(block)
-    }
+def imports(path: Path, in_functions: bool = True) -> set[str]:
+    """Returns the modules of this package that a file imports; imports for the type checker do not count.
+
+    Args:
+        path: of the file.
+        in_functions: whether imports inside functions count, which run when the function is called.
+    """
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8")), in_functions):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            deeper = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= {each if _exists(each) else node.module for each in deeper}
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {member if _is_module(member) else node.module for member in members}
     return {name for name in names if name.partition(".")[0] == "kernelfield"}
 
 
-def _exists(module: str) -> bool:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
+def _statements(tree: ast.AST, in_functions: bool) -> Iterator[ast.AST]:
+    """Yields the nodes below a node, without blocks for the type checker and, if asked, without functions."""
+    for node in ast.iter_child_nodes(tree):
+        is_for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not is_for_types and (in_functions or not is_function):
+            yield node
+            yield from _statements(node, in_functions)
+
+
+def _is_module(name: str) -> bool:
+    path = PACKAGE.joinpath(*name.split(".")[1:])
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
 def modules() -> dict[str, Path]:
-    """All files of the package by dotted name."""
-    found = {}
+    """Returns all files of the package by the name of their module."""
+    files = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(("kernelfield", *(part for part in parts if part != "__init__")))] = path
-    return found
+        files[".".join(("kernelfield", *(part for part in parts if part != "__init__")))] = path
+    return files
 
 
-def graph() -> dict[str, set[str]]:
-    """Names of modules, each with those that it imports."""
-    return {name: imports(path) for name, path in modules().items()}
+def graph(in_functions: bool = True) -> dict[str, set[str]]:
+    """Returns every module's imports, by its name.
+
+    Args:
+        in_functions: whether imports inside functions count.
+    """
+    return {name: imports(path, in_functions) for name, path in modules().items()}
 
 
 def sentence(room: str) -> str:
-    """What a room says that it is."""
+    """Returns the first paragraph of a room's docstring."""
     folder = PACKAGE / room / "__init__.py"
-    documented = ast.get_docstring(ast.parse((folder if folder.exists() else PACKAGE / f"{room}.py").read_text()))
-    return (documented or "").split("\n\n")[0].replace("\n", " ")
+    path = folder if folder.exists() else PACKAGE / f"{room}.py"
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.split("\n\n")[0].replace("\n", " ")
 
 
 def table() -> str:
-    """A markdown table: rooms from top to bottom, what they are, lines, and the rooms that they import from."""
+    """Returns a markdown table of the rooms: what each is, its size, and the rooms that it imports from."""
     lines = ["| room | what it is | files | lines | imports from |", "|---|---|---|---|---|"]
-    sizes = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    sizes = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    at_import, at_any_time = graph(in_functions=False), graph()
     for room in ORDER:
         inside = [name for name in sizes if room_of(name) == room]
-        below = {room_of(each) for name in inside for each in graph()[name]} - {room, ""}
-        names = ", ".join(each for each in ORDER if each in below) or "-"
-        size = sum(sizes[name] for name in inside)
-        lines.append(f"| `{room}` | {sentence(room)} | {len(inside)} | {size:,} | {names} |")
+        names = _imported_rooms(at_import, inside)
+        later = [name for name in _imported_rooms(at_any_time, inside) if name not in names]
+        cell = ", ".join([*names, *(f"({name})" for name in later)]) or "-"
+        lines.append(
+            f"| `{room}` | {sentence(room)} | {len(inside)} | {sum(sizes[name] for name in inside):,} | {cell} |"
+        )
     return "\n".join(lines)
+
+
+def _imported_rooms(imported: dict[str, set[str]], inside: list[str]) -> list[str]:
+    """Returns the other rooms that the modules of a room import, in order."""
+    rooms = {room_of(name) for module in inside for name in imported[module]} - {room_of(inside[0])}
+    return [room for room in ORDER if room in rooms]
 
 
 def main() -> None:
     """Print the table, or write it into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/architecture.md")
     if parser.parse_args().write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}")
+        before, _, after = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after.partition(END)[2]}", encoding="utf-8")
     else:
         print(table())
 

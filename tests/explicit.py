@@ -6,8 +6,7 @@ import numpy as np
 
 import kernelfield as kf
 
-RNG = np.random.default_rng(3)
-PROBLEM = kf.Problem(RNG.standard_normal((4, 3)), [1.0, -1.0, 0.5, 2.0])
+PROBLEM = kf.Problem(np.random.default_rng(3).standard_normal((4, 3)), [1.0, -1.0, 0.5, 2.0])
 TRAINING = kf.GradientDescent(learning_rate=0.3, steps=3)
 DEEP = kf.MLP(depth=2, activation="tanh", gamma0=1.5)
 

@@ -36,6 +36,7 @@ def blocks(path, *languages):
 # --- code
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.stem)
 def test_code_of_a_page_runs_and_answers_as_printed(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -115,7 +116,7 @@ def batches(size):
 
 SEQUENCES, LINEAR, WEIGHTS = np.ones((2, 5, 1)), Activation("linear"), Dense()
 FRESH = np.ones((5, 2)), np.ones(5)
-TIED = [Dense(), LINEAR, WEIGHTS, LINEAR, WEIGHTS, Readout()]
+TIED = [Dense(), Activation("tanh"), WEIGHTS, Activation("tanh"), WEIGHTS, Readout()]
 BRANCH = Sequential([LINEAR, WEIGHTS])
 
 
@@ -144,7 +145,7 @@ WRONG = {
     "shared with data": lambda folder: solved(layers=[WEIGHTS, LINEAR, WEIGHTS, Readout()]),
     "shared far apart": lambda folder: kf.Network(layers=[Dense(), Residual(BRANCH), WEIGHTS, Readout()]),
     "lazy shared": lambda folder: solved(kf.StaticNTK(), layers=TIED),
-    "two times": lambda folder: solved(layers=TIED).ntk(t=0, s=1),
+    "two times": lambda folder: solved(kf.March(particles=64, replicates=1), layers=TIED).ntk(t=0, s=1),
     "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
     "no batches": lambda folder: solved(kf.StaticNTK(), training=batches(1)),
     "large batch": lambda folder: solved(training=batches(3)),

@@ -24,6 +24,7 @@ def shown(monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_shows_a_figure(path, shown, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{5})")
 
 
 def escaped(text: str) -> str:
-    """A line of plain text, safe in reStructuredText; `code in backticks` stays."""
+    """Returns a line of plain text, safe in reStructuredText; `code in backticks` stays."""
     parts = re.split(r"(`[^`]+`)", text)
     for place in range(0, len(parts), 2):
         part = re.sub(r"([\\*|`])", r"\\\1", parts[place])
@@ -38,7 +38,7 @@ def escaped(text: str) -> str:
 
 
 def converted(lines: Iterable[str]) -> list[str]:
-    """A docstring as reStructuredText."""
+    """Returns a docstring as reStructuredText."""
     out: list[str] = []
     for name, body in _sections(list(lines)):
         if name in LISTS:
@@ -55,7 +55,7 @@ def converted(lines: Iterable[str]) -> list[str]:
 
 
 def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """(name, lines without indentation) of every section; the name of what comes before, and between, is empty."""
+    """Yields (name, lines without indentation) of every section; text outside sections has an empty name."""
     at, text = 0, list[str]()
     while at < len(lines):
         heading, source = _SECTION.match(lines[at]), _SOURCE.match(lines[at])
@@ -79,7 +79,7 @@ def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _entries(body: list[str], code: bool) -> list[str]:
-    """ "name: text" entries as a bullet list."""
+    """Returns "name: text" entries as a bullet list."""
     out = [""]
     for line in body:
         entry = _ENTRY.match(line)
@@ -95,7 +95,7 @@ def _entries(body: list[str], code: bool) -> list[str]:
 
 
 def _prose(body: list[str]) -> list[str]:
-    """Paragraphs, with what is indented as a block and doctests as they are."""
+    """Returns paragraphs, with indented lines as code blocks and doctests unchanged."""
     out, block = [], False
     for number, line in enumerate(body):
         indented = line.startswith("    ") and line.strip()
@@ -115,25 +115,25 @@ def _indented(lines: Iterable[str]) -> list[str]:
     return [f"   {line}" if line.strip() else "" for line in lines]
 
 
-class _Made:
-    """A default that is made anew each time."""
+class _FactoryDefault:
+    """The default of a field with a factory, in signatures."""
 
     def __repr__(self) -> str:
         return "..."
 
 
 def _signature(app: Any, what: str, name: str, obj: Any, *rest: Any) -> tuple[str, str | None] | None:
-    """Of settings and data classes: types without the bounds that pydantic keeps beside them, which the text tells."""
+    """Returns the signature of settings and data classes, its types without the bounds of pydantic."""
     if not (inspect.isclass(obj) and (issubclass(obj, Spec) or dataclasses.is_dataclass(obj))):
         return None
     signature = signature_of(obj)
     plain = [
-        each.replace(
-            annotation=_without_bounds(each.annotation),
-            default=_Made() if repr(each.default) == "<factory>" else each.default,
+        parameter.replace(
+            annotation=_without_bounds(parameter.annotation),
+            default=_FactoryDefault() if repr(parameter.default) == "<factory>" else parameter.default,
         )
-        for each in signature.parameters.values()
-        if each.name != "self"
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
     ]
     shown = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
     return stringify_signature(shown, unqualified_typehints=True), None
@@ -144,7 +144,7 @@ def _without_bounds(annotation: Any) -> Any:
 
 
 def _link_to_top(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """What `kernelfield` itself offers is found from every module."""
+    """Link a name that `kernelfield` offers, from any module."""
     if node.get("reftype") != "obj" or node.get("refdomain") != "py":
         return None
     domain, name = env.get_domain("py"), f"kernelfield.{node['reftarget']}"
@@ -158,7 +158,7 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Convert what autodoc finds."""
+    """Convert all docstrings and signatures of autodoc."""
     app.connect("autodoc-process-signature", _signature)
     app.connect("missing-reference", _link_to_top)
     app.connect("autodoc-process-docstring", _process)

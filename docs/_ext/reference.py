@@ -22,26 +22,18 @@ from sphinx.util.docutils import SphinxDirective
 
 import kernelfield
 from kernelfield.common.settings import Spec
+from kernelfield.solution.method import Method
 
-PUBLIC = {
+PUBLIC = {  # rooms, or modules of a room
     "Networks from layers": ("layers", "parameterization"),
-    "Measure, compare, draw": (
-        "observables",
-        "compare",
-        "compare_figure",
-        "sweep",
-        "sweep_figure",
-        "grid",
-        "summary",
-        "plotting",
-        "report",
-    ),
-    "Data and files": ("datasets", "losses", "activations", "config", "storage"),
-    "Pictures to reproduce": ("demo", "figures"),
+    "Measure, compare, draw": ("observables", "estimators", "sweeps", "plotting", "report"),
+    "Data and files": ("datasets", "describe.losses", "activations.functions", "files"),
+    "Figures of the paper": ("figures",),
 }
 INSIDE = "How it works inside"
 FIRST = ("solve", "March", "FiniteWidth", "Solution", "Estimate", "compare", "load", "Problem")  # on their pages
-NO_PAGE = ("cli",)  # has a page of its own
+NO_PAGE = ("cli",)  # the page of the command line has it
+SOLVING = ("kernelfield.solve", "kernelfield.sweeps.gammas", "kernelfield.sweeps.driver")  # functions that solve runs
 GROUPS = {
     "describing": ("Describe", "What is learned, what learns, and how."),
     "solving": ("Solve", "`kernelfield.solve` is the one entry point; every other name here is a method for it."),
@@ -62,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 def gallery_order(file: str) -> int:
-    """Place of an example in the gallery; new ones come last."""
+    """Returns the place of an example in the gallery; new ones come last."""
     stem = Path(file).stem
     return GALLERY.index(stem) if stem in GALLERY else len(GALLERY)
 
@@ -71,16 +63,16 @@ def gallery_order(file: str) -> int:
 
 
 def modules() -> dict[str, ModuleType]:
-    """Every module of the package by its name after "kernelfield."."""
-    found = pkgutil.walk_packages(kernelfield.__path__, "kernelfield.")
-    names = sorted(each.name for each in found if not each.name.endswith("__main__"))
+    """Returns every module of the package by its name after "kernelfield."."""
+    infos = pkgutil.walk_packages(kernelfield.__path__, "kernelfield.")
+    names = sorted(info.name for info in infos if not info.name.endswith("__main__"))
     return {name.removeprefix("kernelfield."): importlib.import_module(name) for name in names}
 
 
 def public(module: ModuleType) -> list[str]:
-    """Names of functions and classes: those a package offers, or a module defines, in the order of its source.
+    """Returns names of functions and classes that a package offers, or a module defines, in the order of the source.
 
-    What a package's module `base` defines comes last: it is for readers of the code.
+    Names that a package's module `base` defines come last: they are for readers of the code.
     """
     offered = getattr(module, "__all__", None)
     own = {
@@ -94,22 +86,23 @@ def public(module: ModuleType) -> list[str]:
 
 
 def group(name: str) -> str | None:
-    """The page of a name of `kernelfield.__all__`; None for modules, which have their own."""
+    """Returns the page of a name of `kernelfield.__all__`; None for modules, which have their own."""
     value = getattr(kernelfield, name)
     if inspect.ismodule(value):
         return None
-    if hasattr(value, "run") or value.__module__ in (
-        "kernelfield.solve",
-        "kernelfield.sweeps.gammas",
-        "kernelfield.sweeps.driver",
-    ):
+    if is_method(value) or value.__module__ in SOLVING:
         return "solving"
     described = inspect.isclass(value) and (issubclass(value, Spec) or value is kernelfield.Problem)
     return "describing" if described else "looking"
 
 
+def is_method(value: Any) -> bool:
+    """Returns whether a value is a class of methods to solve a run."""
+    return inspect.isclass(value) and issubclass(value, Method)
+
+
 def top() -> list[str]:
-    """`kernelfield.__all__` in reading order."""
+    """Returns `kernelfield.__all__` in reading order."""
     return [
         *(name for name in FIRST if name in kernelfield.__all__),
         *(name for name in kernelfield.__all__ if name not in FIRST),
@@ -117,23 +110,23 @@ def top() -> list[str]:
 
 
 def documented() -> dict[str, str]:
-    """Every name that must be documented, with the page it is on."""
-    home = {f"kernelfield.{name}": group(name) for name in top()}
-    found = {name: page for name, page in home.items() if page}
+    """Returns every name that must be documented, with its page."""
+    groups = {f"kernelfield.{name}": group(name) for name in top()}
+    page_of = {name: page for name, page in groups.items() if page}
     placed = {id(getattr(kernelfield, name)) for name in kernelfield.__all__}
-    for short, module in modules().items():  # packages before what is in them
+    for short, module in modules().items():  # packages before their modules
         if not short.startswith(NO_PAGE):
             own = [name for name in public(module) if id(getattr(module, name)) not in placed]
-            found.update({f"kernelfield.{short}.{name}": short for name in own})
+            page_of.update({f"kernelfield.{short}.{name}": short for name in own})
             placed |= {id(getattr(module, name)) for name in own}
-    return found
+    return page_of
 
 
 # --- pages
 
 
 def pages() -> dict[str, str]:
-    """The text of every page in `api/`, by its name."""
+    """Returns the text of every page in `api/`, by its name."""
     known, everything = documented(), modules()
     out = {name: _group_page(name, [full for full, page in known.items() if page == name]) for name in GROUPS}
     placed: dict[str, list[str]] = {title: [] for title in (*PUBLIC, INSIDE)}
@@ -142,15 +135,23 @@ def pages() -> dict[str, str]:
             continue
         names = [full for full, page in known.items() if page == short]
         if not names and "." in short and not _at_top(module):
-            continue  # its package offers all of it
-        head = short.partition(".")[0]
-        titles = [title for title, those in PUBLIC.items() if short in those or head == "figures" in those]
-        placed[titles[0] if titles else INSIDE].append(short)
+            continue  # the page of its package has all names
+        placed[_title_of(short)].append(short)
         out[short] = _module_page(short, module, names)
-    for title, those in PUBLIC.items():
-        placed[title].sort(key=lambda short, those=those: those.index(short.partition(".")[0]))
+    for title, rooms in PUBLIC.items():
+        placed[title].sort(key=lambda short, rooms=rooms: [_is_in(short, room) for room in rooms].index(True))
     out |= {"index": _index_page(placed), "inside": _inside_page(placed[INSIDE])}
     return out
+
+
+def _title_of(short: str) -> str:
+    """Returns the title of the index under which a module is listed."""
+    titles = [title for title, rooms in PUBLIC.items() if any(_is_in(short, room) for room in rooms)]
+    return titles[0] if titles else INSIDE
+
+
+def _is_in(short: str, room: str) -> bool:
+    return f"{short}.".startswith(f"{room}.")
 
 
 def _index_page(placed: dict[str, list[str]]) -> str:
@@ -160,29 +161,29 @@ def _index_page(placed: dict[str, list[str]]) -> str:
             *_title(title, "-"),
             about,
             "",
-            *_table(f"kernelfield.{each}" for each in top() if group(each) == name),
+            *_table(f"kernelfield.{offered}" for offered in top() if group(offered) == name),
         ]
-    shown = {title: those for title, those in placed.items() if title != INSIDE}
-    for title, those in shown.items():
-        text += [*_title(title, "-"), *_modules(those)]
-    text += ["How it works inside: :doc:`every other module <inside>`.", ""]
-    return "\n".join([*text, *_tree([*GROUPS, *(short for those in shown.values() for short in those), "inside"])])
-
-
-def _inside_page(those: list[str]) -> str:
-    about = (
-        "For readers of the code: what the public functions are built from. Names may change from version to version."
+    public_modules = {title: names for title, names in placed.items() if title != INSIDE}
+    for title, names in public_modules.items():
+        text += [*_title(title, "-"), *_module_rows(names)]
+    text += [":doc:`Every other module <inside>` is for readers of the code.", ""]
+    return "\n".join(
+        [*text, *_tree([*GROUPS, *(name for names in public_modules.values() for name in names), "inside"])]
     )
-    return "\n".join([*_title(INSIDE, "="), about, "", *_modules(those), *_tree(those)])
 
 
-def _modules(those: Iterable[str]) -> list[str]:
-    return _rows((f":doc:`kernelfield.{short} <{short}>`", _first(modules()[short])) for short in those)
+def _inside_page(names: list[str]) -> str:
+    about = "For readers of the code: the parts of the public functions. Names may change from version to version."
+    return "\n".join([*_title(INSIDE, "="), about, "", *_module_rows(names), *_tree(names)])
 
 
-def _tree(those: Iterable[str]) -> list[str]:
+def _module_rows(names: Iterable[str]) -> list[str]:
+    return _rows((f":doc:`kernelfield.{short} <{short}>`", _first(modules()[short])) for short in names)
+
+
+def _tree(names: Iterable[str]) -> list[str]:
     titles = {"inside": INSIDE} | {name: title for name, (title, _) in GROUPS.items()}
-    return [".. toctree::", "   :hidden:", "", *(f"   {titles.get(name, name)} <{name}>" for name in those), ""]
+    return [".. toctree::", "   :hidden:", "", *(f"   {titles.get(name, name)} <{name}>" for name in names), ""]
 
 
 def _group_page(name: str, names: list[str]) -> str:
@@ -207,7 +208,7 @@ def _module_page(short: str, module: ModuleType, names: list[str]) -> str:
 
 
 def _at_top(module: ModuleType) -> list[str]:
-    """Names that a module defines and `kernelfield` offers."""
+    """Returns names that a module defines and `kernelfield` offers."""
     return [
         name
         for name in kernelfield.__all__
@@ -220,11 +221,11 @@ def _auto(full: str, value: Any) -> list[str]:
         return [f".. autofunction:: {full}", ""]
     if issubclass(value, BaseException):
         return [f".. autoexception:: {full}", ""]
-    if hasattr(value, "run") and full.count(".") == 1:
-        return [f".. autoclass:: {full}", ""]  # settings: what else is in there serves the solver
+    if is_method(value) and full.count(".") == 1:
+        return [f".. autoclass:: {full}", ""]  # settings; the rest serves `solve`
     if hasattr(value, "lazy_forward") and full.count(".") == 2 and value is not kernelfield.layers.Layer:
-        return [f".. autoclass:: {full}", ""]  # its methods are those of every layer
-    hidden = [name for name in ("run", "model_config") if issubclass(value, Spec) and hasattr(value, name)]
+        return [f".. autoclass:: {full}", ""]  # every layer has the same methods
+    hidden = ["model_config"] if issubclass(value, Spec) else []
     hidden += value._fields if issubclass(value, tuple) else []  # Python's own text about them says nothing
     hidden += [name for name in dir(value) if name.startswith("set_") and name.endswith("_request")]  # of scikit-learn
     exclude = [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
@@ -236,7 +237,7 @@ def _title(text: str, line: str) -> list[str]:
 
 
 def _table(names: Iterable[str]) -> list[str]:
-    """Names with the first sentence about each."""
+    """Returns a table of names with the first sentence about each."""
     rows = []
     for full in names:
         where, _, name = full.rpartition(".")
@@ -251,7 +252,7 @@ def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _first(thing: Any) -> str:
-    """The first sentence of a docstring."""
+    """Returns the first sentence of a docstring."""
     paragraph = " ".join(inspect.getdoc(thing).partition("\n\n")[0].split())
     return escaped(re.split(r"(?<=[.;:?]) (?=[A-Z(])|\.$|:$", paragraph)[0].rstrip(".:;") + ".")
 
@@ -271,16 +272,17 @@ def _write_pages(app: Any) -> None:
 
 
 def commands() -> Iterator[tuple[str, str, list[tuple[bool, str, str]]]]:
-    """(command line, help, parameters) of every command; a parameter is (is it an option?, how to write it, help)."""
+    """Yields (command line, help, parameters) of every command; a parameter is (is an option, usage, help)."""
     import kernelfield.cli as cli  # noqa: F401  (registers all commands)
     from kernelfield.cli.app import app
 
     whole: Any = typer.main.get_command(app)
     context = typer.Context(whole, info_name="kernelfield")
-    yield "kernelfield", whole.help, [_parameter(each, context) for each in whole.get_params(context)]
+    yield "kernelfield", whole.help, [_parameter(parameter, context) for parameter in whole.get_params(context)]
     for name, command in whole.commands.items():
         inner = typer.Context(command, info_name=name, parent=context)
-        yield f"kernelfield {name}", command.help, [_parameter(each, inner) for each in command.get_params(inner)]
+        parameters = [_parameter(parameter, inner) for parameter in command.get_params(inner)]
+        yield f"kernelfield {name}", command.help, parameters
 
 
 def _parameter(parameter: Any, context: Any) -> tuple[bool, str, str]:
@@ -290,10 +292,10 @@ def _parameter(parameter: Any, context: Any) -> tuple[bool, str, str]:
 
 
 class Commands(SphinxDirective):
-    """Every command, from the program itself."""
+    """A section for every command, written from the program itself."""
 
     def run(self) -> list:
-        """Insert a section for each."""
+        """Insert the sections."""
         self.env.note_dependency(__file__)
         text: list[str] = []
         for line, about, parameters in commands():
@@ -302,8 +304,8 @@ class Commands(SphinxDirective):
             text += [*_title(line, "-"), ".. code-block:: text", "", f"   {usage} [options]", "", about, ""]
             text += _rows((f"``{how}``", escaped(what)) for option, how, what in shown if not option)
             text += [f".. program:: {line}", ""]
-            for _, how, what in (each for each in shown if each[0]):
-                text += [f".. option:: {how}", "", f"   {escaped(what)}", ""]
+            for option, how, what in shown:
+                text += [f".. option:: {how}", "", f"   {escaped(what)}", ""] if option else []
         self.state_machine.insert_input(text, "<commands>")
         return []
 
@@ -312,10 +314,10 @@ class Commands(SphinxDirective):
 
 
 class PaperFigures(SphinxDirective):
-    """What `kernelfield figures` can make, from the programs that make them."""
+    """A section for every figure of `kernelfield figures`, with its pictures in docs/."""
 
     def run(self) -> list:
-        """Insert a section for each, with the pictures that there are."""
+        """Insert the sections."""
         from kernelfield.figures import FIGURES
 
         folder, text = Path(self.env.srcdir), list[str]()
@@ -351,7 +353,7 @@ def _check(app: Any, env: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Write pages before sources are read; check when all of them have been."""
+    """Write pages before Sphinx reads sources, and check afterwards that all names have one."""
     app.add_directive("commands", Commands)
     app.add_directive("paper-figures", PaperFigures)
     app.connect("builder-inited", _write_pages)

@@ -15,28 +15,36 @@
 Describe (Problem, MLP, GradientDescent), solve (solve, with a method), look (Solution).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from kernelfield import parameterization as parameterization
 from kernelfield.describe.networks import CNN, MLP, Network, ResNet
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
-from kernelfield.estimators.adapted_kernel import AdaptedKernel
-from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
 from kernelfield.files.storage import load
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.march.cost import Cost, estimate
+from kernelfield.march.estimate import Cost, estimate
 from kernelfield.march.method import March
 from kernelfield.observables.compare import compare
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Interrupted, SolveError, Status
 from kernelfield.solve import solve
-from kernelfield.sweeps import sweep_grid
-from kernelfield.sweeps.gammas import sweep_gamma
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
+
+_MODULES = {  # of the names that are imported on first use, because scikit-learn and pandas are slow to import
+    "AdaptedKernel": "estimators.adapted_kernel",
+    "InfiniteWidthClassifier": "estimators.estimators",
+    "InfiniteWidthRegressor": "estimators.estimators",
+    "sweep_gamma": "sweeps.gammas",
+    "sweep_grid": "sweeps.driver",
+}
+_ROOMS = ("datasets", "estimators", "sweeps")
 
 __all__ = [
     "CNN",
@@ -71,3 +79,21 @@ __all__ = [
     "sweep_gamma",
     "sweep_grid",
 ]
+
+if TYPE_CHECKING:
+    from kernelfield.estimators.adapted_kernel import AdaptedKernel
+    from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
+    from kernelfield.sweeps.driver import sweep_grid
+    from kernelfield.sweeps.gammas import sweep_gamma
+else:
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_ROOMS} - {"TYPE_CHECKING", "import_module"})

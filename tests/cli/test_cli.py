@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from commands import exit_code
 from kernelfield.cli import app, main
 from kernelfield.observables import kernel_alignment
 from kernelfield.observables.compare import compare
+from suites import thorough
 
 CONFIG = """
 [data]
@@ -45,6 +47,28 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "wild.toml").write_text(CONFIG.format(rate=1e9))
     (tmp_path / "broken.nc").write_text("not netcdf")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder with a march a.nc, and networks b.nc and c.nc of widths 8 and 32."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "run.toml").write_text(CONFIG.format(rate=0.2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(app, "_cache_compilations", lambda: None)
+        assert exit_code("solve", "run.toml", "-o", "a.nc", "--quiet") == 0
+        for name, width in (("b", "8"), ("c", "32")):
+            assert exit_code("train", "run.toml", "-o", f"{name}.nc", "--width", width, "--seeds", "3", "--quiet") == 0
+    return folder
+
+
+@pytest.fixture
+def solved(folder, results):
+    """The empty folder with these results in it."""
+    for path in results.glob("*.nc"):
+        shutil.copy(path, folder)
+    return folder
 
 
 def files(folder):
@@ -131,34 +155,27 @@ def test_what_show_says_is_what_the_solution_holds(folder, capsys):
     assert f"{kf.load('one.nc').loss[-1]:.4g}" in shown and "one replicate" in shown
 
 
-def test_compare_prints_a_table_for_every_file_but_the_last(folder, capsys):
-    exit_code("solve", "run.toml", "-o", "infinite.nc")
-    for width in (8, 32):
-        exit_code("train", "run.toml", "-o", f"width-{width}.nc", "--width", f"{width}", "--seeds", "3")
-    results = ("width-8.nc", "width-32.nc", "infinite.nc")
-    capsys.readouterr()
-    assert exit_code("compare", *results, "-o", "all.png") == 0
+def test_compare_prints_a_table_for_every_file_but_the_last(solved, capsys):
+    assert exit_code("compare", "b.nc", "c.nc", "a.nc", "-o", "all.png") == 0
     shown = capsys.readouterr().out
-    assert shown.count("compared with infinite: March(particles=64") == 2 and "wrote all.png" in shown
-    assert shown.index("width-8: FiniteWidth(width=8") < shown.index("width-32: FiniteWidth(width=32")
-    error = compare(kf.load("width-8.nc"), kf.load("infinite.nc")).row("Phi", 1).error
+    assert shown.count("compared with a: March(particles=64") == 2 and "wrote all.png" in shown
+    assert shown.index("b: FiniteWidth(width=8") < shown.index("c: FiniteWidth(width=32")
+    error = compare(kf.load("b.nc"), kf.load("a.nc")).row("Phi", 1).error
     found = re.search(r"Phi 1 +all +([0-9.]+) ± [0-9.]+ ", shown)
     assert found and float(found.group(1)) == pytest.approx(100 * error, abs=0.6)
-    assert (folder / "all.png").read_bytes().startswith(b"\x89PNG")
+    assert (solved / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_compare_prints_one_json_document_of_all_that_it_found(folder, capsys):
-    exit_code("solve", "run.toml", "-o", "infinite.nc")
-    (folder / "runs").mkdir()
-    exit_code("train", "run.toml", "-o", "runs/infinite.nc", "--width", "8", "--seeds", "1")
-    capsys.readouterr()
-    assert exit_code("compare", "runs/infinite.nc", "infinite.nc", "--json", "-o", "all.svg") == 0
+def test_compare_prints_one_json_document_of_all_that_it_found(solved, capsys):
+    (solved / "runs").mkdir()
+    (solved / "b.nc").rename(solved / "runs" / "a.nc")
+    assert exit_code("compare", "runs/a.nc", "a.nc", "--json", "-o", "all.svg") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["reference"]["name"] == "infinite.nc" and printed["reference"]["method"].startswith("March(")
+    assert printed["reference"]["name"] == "a.nc" and printed["reference"]["method"].startswith("March(")
     (compared,) = printed["comparisons"]
-    assert compared["name"] == compared["file"] == "runs/infinite.nc"  # both stems are the same
-    assert compared["rows"] == compare(kf.load("runs/infinite.nc"), kf.load("infinite.nc")).to_records()
-    assert (folder / "all.svg").exists()
+    assert compared["name"] == compared["file"] == "runs/a.nc"  # both stems are the same
+    assert compared["rows"] == compare(kf.load("runs/a.nc"), kf.load("a.nc")).to_records()
+    assert (solved / "all.svg").exists()
 
 
 def test_every_command_speaks_json(folder, capsys):
@@ -176,31 +193,26 @@ def test_every_command_speaks_json(folder, capsys):
     assert shown["file"] == "a.nc" and shown["wrote"] == "a.png" and shown["kernels"] == solved["kernels"]
     aligned = kernel_alignment(solution, "Phi", 1, [0, -1])
     assert shown["kernels"][0]["alignment"]["mean"] == aligned.mean.tolist()
-    made = found("figures", "whitened", "--quick", "--out", "made")
-    assert made == {"wrote": ["made/whitened.png"]}
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["solve", "run.toml", "-o", "b.nc"],
-        ["train", "run.toml", "-o", "b.nc", "--width", "8"],
-        ["show", "a.nc", "-o", "b.png"],
-        ["compare", "c.nc", "a.nc", "-o", "b.png"],
-        ["sweep-gamma", "run.toml", "-o", "b.png", "--gamma0", "1"],
-        ["figures", "whitened", "--quick", "--out", "b"],
-        ["report", "a.nc", "-o", "b.html"],
+        ["solve", "run.toml", "-o", "new.nc"],
+        ["train", "run.toml", "-o", "new.nc", "--width", "8"],
+        ["show", "a.nc", "-o", "new.png"],
+        thorough(["compare", "c.nc", "a.nc", "-o", "new.png"]),
+        thorough(["sweep-gamma", "run.toml", "-o", "new.png", "--gamma0", "1"]),
+        thorough(["figures", "whitened", "--quick", "--out", "new"]),
+        thorough(["report", "a.nc", "-o", "new.html"]),
     ],
 )
-def test_quiet_commands_print_nothing_and_show_no_progress(folder, capsys, monkeypatch, command):
-    exit_code("solve", "run.toml", "-o", "a.nc")
-    exit_code("train", "run.toml", "-o", "c.nc", "--width", "8")
-    capsys.readouterr()
+def test_quiet_commands_print_nothing_and_show_no_progress(solved, capsys, monkeypatch, command):
     monkeypatch.setattr("kernelfield.common.progress.SHOW_AFTER", -1.0)
     monkeypatch.setattr("rich.console.Console.is_terminal", True)  # where bars are shown
     assert exit_code(*command, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
-    assert any(each.name.startswith("b") and each.suffix != ".toml" for each in folder.iterdir())
+    assert any(each.name.startswith("new") for each in solved.iterdir())
 
 
 def test_bars_are_shown_on_terminals_alone(folder, capsys, monkeypatch):
@@ -234,6 +246,7 @@ def test_solve_takes_any_method(folder, capsys):
     assert kf.load("a.nc").exact
 
 
+@pytest.mark.thorough
 def test_sweep_gamma_compares_every_method_with_the_theory_and_with_networks(folder, capsys):
     arguments = ("sweep-gamma", "run.toml", "--gamma0", "0.5,2", "-o", "a.png", "--width", "16", "--seeds", "3")
     assert exit_code(*arguments) == 0
@@ -268,12 +281,19 @@ def test_a_sweep_that_is_stopped_draws_what_it_has(folder, capsys, monkeypatch):
     assert not (folder / "b.png").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "images"), [("whitened", 1), ("3", 2)])
 def test_figures_are_made_from_their_own_settings(folder, capsys, name, images):
     assert exit_code("figures", name, "--out", "made", "--quick") == 0
     made = sorted((folder / "made").iterdir())
     assert len(made) == images and all(each.read_bytes().startswith(b"\x89PNG") for each in made)
     assert capsys.readouterr().out.count("wrote made") == images
+
+
+@pytest.mark.thorough
+def test_figures_speak_json(folder, capsys):
+    assert exit_code("figures", "whitened", "--out", "made", "--quick", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"wrote": ["made/whitened.png"]}
 
 
 def test_a_diverged_run_writes_its_steps_says_so_and_exits_1(folder, capsys):
@@ -301,7 +321,7 @@ def test_an_interrupted_run_writes_its_steps_and_exits_130(folder, capsys, monke
 
 
 def test_interrupted_before_the_first_step_writes_nothing(folder, capsys, monkeypatch):
-    monkeypatch.setattr(kf.March, "run", lambda *arguments: kf.Status("interrupted", "stopped by the user"))
+    monkeypatch.setattr(kf.March, "solve", lambda *arguments: kf.Status("interrupted", "stopped by the user"))
     assert exit_code("solve", "run.toml", "-o", "a.nc") == 130
     assert "nothing was written" in capsys.readouterr().err and not (folder / "a.nc").exists()
 
@@ -310,7 +330,7 @@ def test_an_unexpected_failure_is_one_line_and_debug_shows_it_all(folder, capsys
     def fails(path, data=None):
         raise RuntimeError("first\nsecond")
 
-    monkeypatch.setattr("kernelfield.files.config.read", fails)
+    monkeypatch.setattr("kernelfield.cli.runs.read", fails)
     assert exit_code("solve", "run.toml", "-o", "a.nc") == 1
     assert capsys.readouterr().err == ("kernelfield: unexpected RuntimeError: first second (--debug shows where)\n")
     with pytest.raises(RuntimeError, match="first"):
@@ -327,6 +347,7 @@ def test_help_and_version(capsys):
     assert "Usage" in "".join(capsys.readouterr())
 
 
+@pytest.mark.thorough
 def test_the_demo_writes_one_figure_and_a_table(folder):
     """As a process of its own, with a home that cannot be written and no terminal."""
     environment = {**os.environ, "HOME": "/proc", "XDG_CACHE_HOME": "/proc/none"}
@@ -341,6 +362,7 @@ def test_the_demo_writes_one_figure_and_a_table(folder):
     assert (folder / "kernelfield-demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_the_compilation_cache_is_used(folder, tmp_path):
     """Compiled programs are kept in XDG_CACHE_HOME, by the command line alone."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

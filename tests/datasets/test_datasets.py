@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from kernelfield.cli import app, main
-from kernelfield.datasets import cifar, digits, gaussian, mnist, standardized
+from kernelfield.datasets import cifar, digits, gaussian, mnist, specs, standardized
 from kernelfield.files import config
-from kernelfield.report.reproduce import data_source
+from kernelfield.report.reproduce import find_source
 
 PIXELS = 3072
 
@@ -47,8 +47,8 @@ def test_the_loss_chooses_the_targets_of_two_digits():
 
 @pytest.mark.parametrize("settings", [{"classes": (5, 0, 9)}, {"classes": (8, 3), "loss": "cross_entropy"}])
 def test_a_report_recognizes_digits_of_several_outputs(settings):
-    found = data_source(digits(points=6, seed=2, **settings))
-    assert found.known and found.data == config.DigitsData(points=6, seed=2, **settings)
+    found = find_source(digits(points=6, seed=2, **settings))
+    assert found.known and found.data == specs.DigitsData(points=6, seed=2, **settings)
 
 
 @pytest.mark.parametrize("pool", [1, 2, 4, 8])
@@ -77,8 +77,8 @@ def test_pooled_digits_are_means_of_blocks(pool):
 @pytest.mark.parametrize("images", [False, True])
 @pytest.mark.parametrize("pool", [1, 2, 4])
 def test_a_report_recognizes_digits_that_were_pooled_or_made_as_images(images, pool):
-    found = data_source(digits((8, 3), 6, seed=5, images=images, pool=pool)).data
-    assert found == config.DigitsData(classes=(8, 3), points=6, seed=5, images=images, pool=pool)
+    found = find_source(digits((8, 3), 6, seed=5, images=images, pool=pool)).data
+    assert found == specs.DigitsData(classes=(8, 3), points=6, seed=5, images=images, pool=pool)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 import kernelfield as kf
 from explicit import DEEP, solved
 from kernelfield.describe.losses import LOSSES, Loss, loss, targets
-from kernelfield.finite.network import Finite
+from kernelfield.finite.network import FiniteNetwork
 
 RNG = np.random.default_rng(5)
 F = RNG.standard_normal((5, 3))
@@ -123,12 +123,12 @@ def test_names_of_functions_do_not_make_them_built_in_losses():
 
 
 def test_one_update_of_cross_entropy_written_out():
-    X, labels, width, rate = RNG.standard_normal((4, 3)), [0, 1, 2, 1], 6, 0.3
+    X, labels, width, rate = np.random.default_rng(6).standard_normal((4, 3)), [0, 1, 2, 1], 6, 0.3
     problem = kf.Problem(X, labels, weights=[1, 2, 1, 1], loss="cross_entropy")
     training = kf.GradientDescent(learning_rate=rate, steps=2)
     solution = solved(problem=problem, training=training, width=width, seeds=1, seed=4, precision="float64")
     with jax.enable_x64(True):
-        drawn = Finite(DEEP.layers, (3,), width, problem.loss, 3).init(jnp.asarray(4, jnp.uint32))
+        drawn = FiniteNetwork(DEEP.layers, (3,), width, problem.loss, 3).init(jnp.asarray(4, jnp.uint32))
     W0, W1, w = start = [np.asarray(values) for values in drawn if values is not None]
     assert w.shape == (3, width)
 
@@ -152,7 +152,7 @@ def test_one_update_of_cross_entropy_written_out():
     np.testing.assert_allclose(solution.predictions[:2], [np.zeros((4, 3)), f], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["logistic", "hinge", quartic])
+@pytest.mark.parametrize("name", ["hinge", quartic])
 def test_networks_make_any_loss_smaller(name):
     X = np.random.default_rng(5).standard_normal((4, 3))
     problem = kf.Problem(X, [1, -1, 1, -1], loss=name)

@@ -9,10 +9,12 @@ import optax
 import pytest
 
 import kernelfield as kf
-from explicit import DEEP, PROBLEM, RNG, explicit, solved
+from explicit import DEEP, PROBLEM, explicit, solved
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, Batches
 
-WEIGHTED = kf.Problem(RNG.standard_normal((7, 3)), RNG.standard_normal(7), weights=[1, 0, 1, 2, 1, 0, 1])
+POINTS = np.random.default_rng(5).standard_normal((7, 4))
+WEIGHTED = kf.Problem(POINTS[:, :3], POINTS[:, 3], weights=[1, 0, 1, 2, 1, 0, 1])
 TRAINED = [0, 2, 3, 4, 6]
 
 
@@ -177,9 +179,6 @@ def written_out(problem: kf.Problem, training: kf.GradientDescent | SGD, width: 
     "settings",
     [
         {},
-        {"momentum": 0.7},
-        {"weight_decay": 0.2},
-        {"replacement": True},
         {"momentum": 0.7, "weight_decay": 0.2, "schedule": "cosine", "replacement": True},
     ],
 )
@@ -201,7 +200,7 @@ def test_full_batches_with_momentum_decay_and_a_schedule_match_the_same_formulas
 
 def test_points_that_do_not_train_change_nothing():
     more = kf.Problem(
-        np.concatenate([WEIGHTED.X, RNG.standard_normal((30, 3))]),
+        np.concatenate([WEIGHTED.X, np.random.default_rng(0).standard_normal((30, 3))]),
         np.append(WEIGHTED.y, np.ones(30)),
         np.append(WEIGHTED.weights, np.zeros(30)),
     )
@@ -234,7 +233,8 @@ def test_divergence_and_interruption_within_epochs_keep_the_rows_before():
         if done >= 5:
             raise KeyboardInterrupt
 
-    stopped = kf.FiniteWidth(width=8, seeds=2).run(DEEP, PROBLEM, sgd(epochs=200), (0, 200), stop)
+    method = kf.FiniteWidth(width=8, seeds=2)
+    stopped = method.solve(Run(DEEP, PROBLEM, sgd(epochs=200), method, fields_at=(0, 200)), stop)
     assert isinstance(stopped, kf.Solution)
     assert stopped.status.code == "interrupted"
     assert 1 <= stopped.steps_done < 200

@@ -45,7 +45,7 @@ def test_coordinates_are_the_same_without_those_before(points, first):
 
 def test_lanes_of_a_population_share_no_dimension():
     population = Population(cubature, 64, SEED)
-    lanes = [population.lane(1, 7), population.lane(1, 3), population.lane(2, 5)]
+    lanes = [population.add_lane(1, 7), population.add_lane(1, 3), population.add_lane(2, 5)]
     rows = population.coordinates()
     assert population.dimensions == 20
     places = [place for lane in lanes for place in np.abs(rows[lane]).argmax(axis=2).ravel().tolist()]
@@ -55,14 +55,14 @@ def test_lanes_of_a_population_share_no_dimension():
 @pytest.mark.parametrize("points", [padded_sobol, cubature])
 def test_further_coordinates_are_new_ones_and_do_not_depend_on_how_many(points):
     population = Population(points, 1024, SEED)
-    first, second = population.lane(1, 4, grows=True), population.lane(2, 6, grows=True)
+    first, second = population.add_lane(1, 4, grows=True), population.add_lane(2, 6, grows=True)
     known = np.concatenate([rows.reshape(-1, 1024) for rows in population.coordinates().values()])
-    more = np.concatenate([population.further(lane, 3).reshape(-1, 1024) for lane in (first, second)])
+    more = np.concatenate([population.draw_more(lane, 3).reshape(-1, 1024) for lane in (first, second)])
     everything = np.concatenate([known, more])
     assert len(everything) == population.dimensions_with(3) == 4 + 12 + 9
     np.testing.assert_allclose(everything @ everything.T / 1024, np.eye(25), atol=0.15)
     if points is padded_sobol:
-        np.testing.assert_array_equal(population.further(first, 2), population.further(first, 3)[:, :2])
+        np.testing.assert_array_equal(population.draw_more(first, 2), population.draw_more(first, 3)[:, :2])
 
 
 def test_joined_populations_deal_from_one_point_set():
@@ -70,12 +70,12 @@ def test_joined_populations_deal_from_one_point_set():
         return np.eye(dimensions, particles)[first:]
 
     one, other, third = (Population(unit_vectors, 64, SEED) for _ in range(3))
-    lanes = [one.lane(1, 2), other.lane(3, 2), third.lane(1, 1)]
+    lanes = [one.add_lane(1, 2), other.add_lane(3, 2), third.add_lane(1, 1)]
     other.join(third)
     one.join(third)
     one.join(other)  # again: nothing changes
     assert other.coordinates() == third.coordinates() == {}
-    assert other.itself is third.itself is one
+    assert other.root is third.root is one
     rows = one.coordinates()
     dealt = [dimension for lane in lanes for dimension in rows[lane].argmax(axis=2).ravel().tolist()]
     assert sorted(dealt) == list(range(9))

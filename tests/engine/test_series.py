@@ -8,12 +8,11 @@ from kernelfield.activations.functions import ACTIVATIONS, elementwise_derivativ
 from kernelfield.engine.series import Series, Variable, lift
 
 pytestmark = pytest.mark.usefixtures("x64")
-RNG = np.random.default_rng(0)
 ORDERS = 4
 
 
-def series(*shape):
-    return Series(jnp.asarray(RNG.standard_normal((ORDERS, *shape))))
+def series(seed, *shape):
+    return Series(jnp.asarray(np.random.default_rng(seed).standard_normal((ORDERS, *shape))))
 
 
 def taylor(function):
@@ -28,7 +27,8 @@ def at(x, gamma0):
     return np.polynomial.polynomial.polyval(gamma0, np.asarray(x.coefficients))
 
 
-A, B, M, C = series(3, 4), series(3, 4), series(4, 2), jnp.asarray(RNG.standard_normal((3, 4)))
+A, B, M = series(0, 3, 4), series(1, 3, 4), series(2, 4, 2)
+C = jnp.asarray(np.random.default_rng(3).standard_normal((3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernelfield.engine.tail import at_place, make_tail, pass_down, pass_up, unrelated
+from kernelfield.engine.tail import at_place, decorrelate, make_tail, pass_down, pass_up
 
 pytestmark = pytest.mark.usefixtures("x64")
 PARTICLES, BLOCK = 512, 64
@@ -45,7 +45,7 @@ def test_blocks_do_not_mix_and_have_signs_of_their_own():
 @pytest.mark.parametrize("which", ["place", "seed", "unrelated"])
 def test_other_matrices_are_uncorrelated(which):
     one = at_place(tails(2), 0)
-    other = {"place": at_place(tails(2), 1), "seed": at_place(tails(seed=1), 0), "unrelated": unrelated(one)}[which]
+    other = {"place": at_place(tails(2), 1), "seed": at_place(tails(seed=1), 0), "unrelated": decorrelate(one)}[which]
     J, K = matrix(one), matrix(other)
     for again in (K, K.T):
         assert abs(np.sum(J * again)) / PARTICLES < 0.05

@@ -12,12 +12,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import check_estimator
 
 import kernelfield as kf
+from suites import thorough
 
-RNG = np.random.default_rng(2)
-X, NEW = RNG.standard_normal((24, 4)), RNG.standard_normal((9, 4))
+X, NEW = np.split(np.random.default_rng(2).standard_normal((33, 4)), [24])
 Y, CLASSES = np.tanh(X[:, 0]) + 0.2 * X[:, 1], np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.5, 0.5])]
 SMALL = {"depth": 1, "particles": 256, "replicates": 2, "random_state": 0}
 
@@ -30,9 +29,12 @@ def classifier(**settings):
     return kf.InfiniteWidthClassifier(**{**SMALL, "steps": 15, **settings})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [regressor, classifier])
 def test_scikit_learn_checks_pass(make):
     """With the static kernel, which is fast; `benchmarks/estimator_checks.py` has those of feature learning."""
+    from sklearn.utils.estimator_checks import check_estimator  # takes a second
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_estimator(make(gamma0=0.0, activation="erf"), on_skip=None)
@@ -57,7 +59,7 @@ def test_several_targets_and_constant_ones():
     np.testing.assert_allclose(found[:, 2], 1, atol=1e-10)
 
 
-@pytest.mark.parametrize("labels", [CLASSES, CLASSES == "a"])
+@pytest.mark.parametrize("labels", [CLASSES, thorough(CLASSES == "a")])
 def test_a_classifier_gives_probabilities_of_its_classes(labels):
     model = classifier(steps=30).fit(X, labels)
     chances = model.predict_proba(NEW)
@@ -90,7 +92,7 @@ def test_training_ends_where_it_has_converged_or_says_that_it_has_not():
 
 
 def test_early_stopping_trains_all_points_until_the_validation_loss_was_least():
-    noisy = Y + RNG.standard_normal(24)
+    noisy = Y + np.random.default_rng(0).standard_normal(24)
     model = regressor(early_stopping=True, gamma0=0.0, steps="converged").fit(X, noisy)
     losses = model.validation_losses_[0.0]
     assert model.n_iter_ == max(1, losses.argmin()) < len(losses) - 1
@@ -124,6 +126,7 @@ def test_they_clone_pickle_and_run_in_pipelines_and_searches():
     assert clone(fitted).get_params() == fitted.get_params() and not hasattr(clone(fitted), "solution_")
 
 
+@pytest.mark.thorough
 def test_the_adapted_kernel_is_that_of_the_trained_network():
     trained = regressor(particles=512)
     adapted = kf.AdaptedKernel(trained).fit(X, Y)

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app
-from kernelfield.estimators.fitting import fit, predicted, restored
+from kernelfield.estimators.fitting import fit, predict, restore
 from kernelfield.estimators.tables import Columns, read_table
 
 RNG = np.random.default_rng(0)
@@ -101,6 +101,7 @@ def test_tables_that_cannot_be_learned_are_named(ask, message):
         ask()
 
 
+@pytest.mark.thorough
 def test_a_model_is_chosen_tested_stored_and_predicts_as_it_did(folder):
     found = fit(PRICES, "price", gammas=(0.0, 1.0), **SMALL)
     assert list(found.model.validation_losses_) == [0.0, 1.0] and found.rows == (48, 12)
@@ -108,14 +109,14 @@ def test_a_model_is_chosen_tested_stored_and_predicts_as_it_did(folder):
     assert [each.name for each in found.scores] == [*names, "network of width 32"]
     assert min(each.value for each in found.scores) > 0.8 and all(0 < each.error < 0.2 for each in found.scores)
     found.solution().save(folder / "model.nc", predictor=True)
-    again = predicted(kf.load(folder / "model.nc"), PRICES)
+    again = predict(kf.load(folder / "model.nc"), PRICES)
     mean, error = found.model.predict(found.columns.matrix(PRICES), return_std=True)
     np.testing.assert_array_equal(again.price_predicted, mean)
     np.testing.assert_array_equal(again.price_solver_error, error)
     assert r2_score(PRICES.price, again.price_predicted) > 0.8
     assert list(again.columns[:4]) == list(PRICES.columns)
     with pytest.raises(ValueError, match="it is not a model of a table"):
-        restored(found.model.solution_)
+        restore(found.model.solution_)
 
 
 def test_the_commands_fit_and_predict(folder, capsys):
@@ -128,6 +129,11 @@ def test_the_commands_fit_and_predict(folder, capsys):
     out = pandas.read_csv("out.csv")
     assert (out.kind_predicted == KINDS.kind[:7]).mean() > 0.8
     np.testing.assert_allclose(out.probability_cheap + out.probability_dear, 1)
+
+
+@pytest.mark.thorough
+def test_fit_speaks_json_of_a_regression(folder, capsys):
+    options = ["--gamma0", "0", "--depth", "1", "--max-steps", "40", "--width", "32"]
     assert exit_code("fit", "prices.csv", "--target", "price", "-o", "b.nc", "--json", *options) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["gamma0"] == 0 and record["scores"]["kernel ridge, RBF"]["R^2"] > 0.8
@@ -161,10 +167,11 @@ def test_a_table_needs_commas(folder):
         read_table(folder / "broken.csv")
 
 
+@pytest.mark.thorough
 def test_categories_that_only_the_test_rows_have_and_rows_that_are_left_out(folder):
     rare = KINDS.assign(colour=["grey", *KINDS.colour[1:]])
     for seed in (0, 1):  # with it among the rows that train, and among those that test
         found = fit(rare, "kind", gammas=(0.0,), points=20, seed=seed, **SMALL)
         assert found.rows == (20, 12) and found.columns.inputs[1].categories == ["blue", "grey", "red"]
         assert np.isfinite(found.columns.matrix(rare)).all()
-        assert restored(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]
+        assert restore(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]

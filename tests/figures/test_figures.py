@@ -17,6 +17,7 @@ from kernelfield.figures.common import say_loss, share_inside
 from kernelfield.solution.estimate import Estimate
 from solutions import with_parts
 
+pytestmark = pytest.mark.thorough
 TEXT = {"1": "tanh", "2": "linear", "relu": "ReLU"}
 
 
@@ -34,17 +35,17 @@ def made():
         problem, names, data = Settings().images(6)
         plan = figure1.Plan(steps=12, particles=256, width=512, smaller=(32,), seeds=3, lazy_seeds=2)
         runs = figure1.run(plan, problem, names, data, lines.append)
-        return figure1.drawn(runs, lines.append), runs
+        return figure1.draw_figure(runs, lines.append), runs
 
     def linear():
         plan = figure2.Plan(points=6, steps=12, depths=(1, 2), width=512, seeds=3)
         runs = figure2.run(plan, lines.append)
-        return figure2.drawn(runs, lines.append), runs
+        return figure2.draw_figure(runs, lines.append), runs
 
     def relu():
         plan = two_layer_relu.Plan(8, 12, 15, (0.5, 2.0), particles=512, width=1024, seeds=3)
         runs = two_layer_relu.run(plan, lines.append)
-        return two_layer_relu.drawn(plan, runs, lines.append), runs
+        return two_layer_relu.draw_figure(plan, runs, lines.append), runs
 
     for name, make in (("1", images), ("2", linear), ("relu", relu)):
         lines = []
@@ -91,11 +92,11 @@ def test_panels_of_a_row_share_their_colour_scale_and_hold_what_they_say(made):
 
 
 def test_samples_are_ordered_by_target():
-    from kernelfield.figures.common import new_figure, sample_rows
+    from kernelfield.figures.common import draw_sample_kernels, new_figure
 
     problem = kf.Problem(np.eye(4), [1.0, -1.0, 1.0, -1.0])
     kernel = np.outer(problem.y, problem.y)
-    axes = sample_rows(new_figure(4, 4), {"one": [kernel]}, ["K"], "K", problem)
+    axes = draw_sample_kernels(new_figure(4, 4), {"one": [kernel]}, ["K"], "K", problem)
     sign = np.array([1, 1, -1, -1])
     np.testing.assert_array_equal(axes[0, 0].images[0].get_array(), np.outer(sign, sign))
 
@@ -146,7 +147,7 @@ def test_the_share_of_steps_inside_the_interval_is_counted(small_solution):
 def test_growth_is_measured_layer_by_layer(made):
     _, runs, _ = made["2"]
     solution = runs.infinite[2]
-    found, y = figure2._of_layers(solution, figure2.growth), solution.problem.y
+    found, y = figure2.measure_layers(solution, figure2.growth), solution.problem.y
     assert isinstance(found, Estimate) and found.replicates.shape == (1, 3)
     assert found.mean[0] == pytest.approx(1)
     assert found.mean[2] == pytest.approx(y @ solution.feature_kernel(2) @ y / (y @ solution.problem.input_kernel @ y))
@@ -182,7 +183,7 @@ def convolutional():
     )  # fmt: skip
     lines = []
     runs = figure4.run(plan, Settings(), lines.append)
-    return figure4.drawn(plan, runs, Settings(), lines.append), runs, lines
+    return figure4.draw_figure(plan, runs, Settings(), lines.append), runs, lines
 
 
 def test_figure_4_says_how_far_channels_and_gamma0_are_apart(convolutional):
@@ -211,7 +212,7 @@ def test_measures_on_images_that_do_not_train():
     assert (problem.y == [1, 1, 1, -1, -1, -1]).all()
     network, training = kf.CNN(depth=1, activation="relu"), kf.GradientDescent(learning_rate=0.1, steps=2)
     solution = kf.solve(network, problem, training, kf.FiniteWidth(width=4, seeds=2), fields_at=(0, 2))
-    assert figure4.recorded(solution) == [0, 2]
+    assert figure4.recorded_steps(solution) == [0, 2]
     np.testing.assert_allclose(
         figure4.margin(solution).mean, (solution.predictions[:, 2] - solution.predictions[:, 5]) / 2, atol=1e-6
     )
@@ -229,7 +230,8 @@ def test_spread_of_curves_that_depend_on_gamma0_alone():
 
 
 def test_marked_rows_have_both_ends():
-    assert figure4.marked(75) == [0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75] and figure4.marked(4) == [0, 1, 2, 3, 4]
+    assert figure4.choose_rows(75) == [0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75]
+    assert figure4.choose_rows(4) == [0, 1, 2, 3, 4]
 
 
 def test_a_curve_of_mini_batches_has_a_row_for_every_epoch(convolutional):
@@ -237,14 +239,14 @@ def test_a_curve_of_mini_batches_has_a_row_for_every_epoch(convolutional):
     for solution in runs.many.values():
         assert isinstance(solution.training, kf.SGD) and len(solution.predictions) == 11
         np.testing.assert_allclose(solution.times, 0.1 * 2 * np.arange(11))
-        assert figure4.recorded(solution) == list(range(11))
+        assert figure4.recorded_steps(solution) == list(range(11))
 
 
 def test_residual_networks_move_less_with_depth_when_branches_are_scaled():
     training, problem = kf.GradientDescent(learning_rate=0.1, steps=8), digits(points=4)
     method = kf.March(particles=1024, replicates=2, kernels="features")
     moved = {
-        scale: depth.doubling(
+        scale: depth.compare_depths(
             {
                 layers: kf.solve(kf.ResNet(depth=layers, branch_scale=scale), problem, training, method, progress=False)
                 for layers in (1, 2)

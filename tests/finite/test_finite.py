@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from explicit import DEEP, PROBLEM, RNG, TRAINING, explicit, solved
-from kernelfield.finite.network import Finite
+from explicit import DEEP, PROBLEM, TRAINING, explicit, solved
+from kernelfield.describe.run import Run
+from kernelfield.finite.network import FiniteNetwork
 from kernelfield.solution.low_rank import compressed
 
 
@@ -36,10 +37,9 @@ def test_first_kernels_and_first_step_match_explicit_formulas():
     np.testing.assert_allclose(solution.predictions[:2], [np.zeros(4), f], atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "softplus"])
-def test_increments_of_f_are_exact_at_finite_width(activation):
+def test_increments_of_f_are_exact_at_finite_width():
     """Theory, section 7, item 8."""
-    network = kf.MLP(depth=3, activation=activation, gamma0=1.5)
+    network = kf.MLP(depth=3, activation="softplus", gamma0=1.5)
     solution = solved(network, width=8, seeds=1, fields_at=range(4), precision="float64")
     phi, dphi = network.nonlinearity.phi, network.nonlinearity.dphi
     with jax.enable_x64(True):
@@ -60,8 +60,8 @@ def test_increments_of_f_are_exact_at_finite_width(activation):
 
 @pytest.mark.parametrize("width", [5, 200])
 def test_compressed_factors_reproduce_the_kernel(width):
-    decay = np.exp(-np.arange(60) / 4)
-    rows = (RNG.standard_normal((2, 60, 60)) * decay) @ RNG.standard_normal((60, width))
+    decay, rng = np.exp(-np.arange(60) / 4), np.random.default_rng(0)
+    rows = (rng.standard_normal((2, 60, 60)) * decay) @ rng.standard_normal((60, width))
     rows = rows.reshape(2, 12, 5, width).astype(np.float32)
     factors = compressed(rows, 1e-7)
     assert factors.shape[-1] <= min(width, 40)
@@ -89,7 +89,7 @@ def test_seeds_are_independent_reproducible_and_do_not_depend_on_company():
 
 def test_batches_of_seeds_do_not_change_the_result(monkeypatch):
     whole = solved(width=8, seeds=4)
-    monkeypatch.setattr("kernelfield.finite.method.BATCH_BYTES", 2 * 30_000)
+    monkeypatch.setattr("kernelfield.finite.ensemble.BATCH_BYTES", 2 * 30_000)
     parts = solved(width=8, seeds=4)
     assert parts.replicate_predictions.shape == (4, 4, 4)
     np.testing.assert_allclose(parts.replicate_predictions, whole.replicate_predictions, atol=1e-5)
@@ -126,7 +126,8 @@ def test_interruption_keeps_the_steps_before_it():
             raise KeyboardInterrupt
 
     training = kf.GradientDescent(learning_rate=0.1, steps=200)
-    solution = kf.FiniteWidth(width=8, seeds=2).run(DEEP, PROBLEM, training, (0, 200), stop)
+    method = kf.FiniteWidth(width=8, seeds=2)
+    solution = method.solve(Run(DEEP, PROBLEM, training, method, fields_at=(0, 200)), stop)
     assert isinstance(solution, kf.Solution)
     assert solution.status.code == "interrupted"
     assert 1 <= solution.steps_done < 200
@@ -159,12 +160,12 @@ def test_two_layer_linear_recursion_is_approached_as_width_grows():
 
 # --- several outputs
 
-TWO = kf.Problem(PROBLEM.X, RNG.standard_normal((4, 2)), weights=[1, 2, 0, 1])
+TWO = kf.Problem(PROBLEM.X, np.random.default_rng(4).standard_normal((4, 2)), weights=[1, 2, 0, 1])
 
 
 def weights_of_two(network=DEEP, inputs=(3,), width=6, seed=4):
     with jax.enable_x64(True):
-        return Finite(network.layers, inputs, width, TWO.loss, 2).init(jnp.asarray(seed, jnp.uint32))
+        return FiniteNetwork(network.layers, inputs, width, TWO.loss, 2).init(jnp.asarray(seed, jnp.uint32))
 
 
 def test_an_axis_of_one_output_changes_nothing():
@@ -182,7 +183,7 @@ def test_per_output_is_all_for_one_output():
 
 
 def test_outputs_have_readouts_of_their_own():
-    w = np.asarray(jax.tree.leaves(weights_of_two(width=4000))[-1])
+    w = np.asarray(jax.tree.leaves(weights_of_two(kf.MLP(depth=1), width=4000))[-1])
     assert w.shape == (2, 4000)
     assert np.abs(np.corrcoef(w)[0, 1]) < 5 / np.sqrt(4000)
     np.testing.assert_allclose(np.std(w, axis=1), 1, atol=5 / np.sqrt(8000))
@@ -225,7 +226,8 @@ def test_all_kernels_of_several_outputs_are_those_of_features():
 
 def test_the_tangent_kernel_of_every_output_is_that_of_all_weights():
     """With sites, where it is recorded; oracle: the Jacobian of all outputs."""
-    problem = kf.Problem(RNG.standard_normal((3, 4, 2)), RNG.standard_normal((3, 2)))
+    rng = np.random.default_rng(0)
+    problem = kf.Problem(rng.standard_normal((3, 4, 2)), rng.standard_normal((3, 2)))
     network = kf.CNN(depth=1, kernel=3, activation="tanh")
     settings = {"width": 6, "seeds": 1, "seed": 4, "precision": "float64"}
     found = solved(network, problem, **settings, kernels="per_output").kernel("NTK").values

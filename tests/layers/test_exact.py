@@ -8,8 +8,9 @@ import pytest
 import kernelfield as kf
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 from kernelfield.theories.static_ntk import initial_kernels
+from suites import keep_fast, thorough
 
-RNG = np.random.default_rng(0)
+RNG = np.random.default_rng(0)  # of the data below alone
 Y = np.array([1.0, -0.7, 0.9])
 SEQUENCES, IMAGES = kf.Problem(RNG.standard_normal((3, 4, 2)), Y), kf.Problem(RNG.standard_normal((3, 4, 4, 2)), Y)
 VECTORS = kf.Problem(SEQUENCES.X[:, 0], Y)
@@ -18,7 +19,7 @@ PHI = Activation("erf")
 
 
 def solved(network, problem, method=None, training=TRAINING):
-    return kf.solve(network, problem, training, method or kf.March(), progress=False)
+    return kf.solve(network, problem, training, method or kf.March(), fields_at=(), progress=False)
 
 
 def everything(solution):
@@ -30,9 +31,9 @@ def everything(solution):
 @pytest.mark.parametrize(
     ("network", "problem"),
     [
-        (kf.CNN(depth=3, activation="linear"), SEQUENCES),
-        (kf.CNN(depth=2, activation="linear", padding="circular", stride=2, readout="flatten"), SEQUENCES),
-        (kf.ResNet(depth=4, activation="linear"), VECTORS),
+        thorough(kf.CNN(depth=2, activation="linear"), SEQUENCES),
+        thorough(kf.CNN(depth=2, activation="linear", padding="circular", stride=2, readout="flatten"), SEQUENCES),
+        (kf.ResNet(depth=2, activation="linear"), VECTORS),
     ],
 )
 def test_linear_networks_are_exact(network, problem):
@@ -41,7 +42,7 @@ def test_linear_networks_are_exact(network, problem):
     assert one.exact and not one.predictions_se.any()
     for here, there in zip(everything(one), everything(other), strict=True):
         np.testing.assert_allclose(here, there, atol=1e-10)
-    wide = solved(network, problem, kf.FiniteWidth(width=256, seeds=16))
+    wide = solved(network, problem, kf.FiniteWidth(width=256, seeds=16, kernels="none"))
     noise = np.linalg.norm(wide.predictions_se)
     assert np.linalg.norm(wide.predictions - one.predictions) < 2 * noise < 0.2 * np.linalg.norm(one.predictions)
 
@@ -58,7 +59,7 @@ LAZY = {
 }
 
 
-@pytest.mark.parametrize("name", LAZY)
+@pytest.mark.parametrize("name", keep_fast(LAZY, "bias", "residual"))
 def test_the_lazy_recursion_is_the_kernel_of_wide_networks(name):
     """Oracle: the tangent kernel of networks at initialization by automatic differentiation, the mean over seeds."""
     network, problem = LAZY[name]
@@ -75,6 +76,7 @@ def test_the_lazy_recursion_is_the_kernel_of_wide_networks(name):
     assert np.linalg.norm(found.mean(axis=0) - truth) < 2 * np.linalg.norm(noise) + 0.01 * np.linalg.norm(truth)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["circular, stride 2", "residual"])
 def test_the_lazy_limit_of_the_march_is_the_static_kernel(name):
     network, problem = LAZY[name]
@@ -91,13 +93,12 @@ def test_a_convolution_of_one_pixel_is_fully_connected():
     np.testing.assert_allclose(one.ntk(), other.ntk(), atol=1e-5)
 
 
-def test_residual_branches_of_scale_zero_leave_one_layer():
-    one, other = (solved(network, VECTORS) for network in (kf.ResNet(depth=3, branch_scale=0.0), kf.MLP(depth=1)))
+@pytest.mark.parametrize("activation", ["linear", thorough("tanh")])
+def test_residual_branches_of_scale_zero_leave_one_layer(activation):
+    networks = kf.ResNet(depth=3, branch_scale=0.0, activation=activation), kf.MLP(depth=1, activation=activation)
+    one, other = (solved(network, VECTORS, kf.March(kernels="none")) for network in networks)
     noise = np.hypot(np.linalg.norm(one.predictions_se), np.linalg.norm(other.predictions_se))
-    assert np.linalg.norm(one.predictions - other.predictions) < 4 * noise
-    linear = [kf.ResNet(depth=3, branch_scale=0.0, activation="linear"), kf.MLP(depth=1, activation="linear")]
-    exact = [solved(network, VECTORS).predictions for network in linear]
-    np.testing.assert_allclose(*exact, atol=1e-12)
+    assert np.linalg.norm(one.predictions - other.predictions) < 4 * noise + 1e-12
 
 
 def test_what_cannot_be_a_network_is_said_in_one_sentence():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate
 
-from kernelfield.layers.wiring import all_to_one, convolution, gathered
+from kernelfield.layers.wiring import gather, wire_all, wire_windows
 
-RNG = np.random.default_rng(8)
 KINDS = [
     (sites, kernel, stride, padding)
     for (sites, kernel), stride, padding in itertools.product(
@@ -20,8 +19,9 @@ KINDS = [
 
 @pytest.mark.parametrize("sites, kernel, stride, padding", KINDS)
 def test_a_window_is_that_of_a_convolution(sites, kernel, stride, padding):
-    x, filter = RNG.standard_normal(sites), RNG.standard_normal(kernel)
-    wiring = convolution(sites, kernel, stride, padding)
+    rng = np.random.default_rng(0)
+    x, filter = rng.standard_normal(sites), rng.standard_normal(kernel)
+    wiring = wire_windows(sites, kernel, stride, padding)
     seen = np.append(x.ravel(), 0.0)[wiring.up] @ filter.ravel()
     # SciPy's window is centred on window // 2, ours on (window - 1) // 2
     origin = [-1 if window % 2 == 0 else 0 for window in kernel]
@@ -31,7 +31,7 @@ def test_a_window_is_that_of_a_convolution(sites, kernel, stride, padding):
     np.testing.assert_allclose(seen.reshape(wiring.above), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("wiring", [*(convolution(*kind) for kind in KINDS), all_to_one((2, 3))])
+@pytest.mark.parametrize("wiring", [*(wire_windows(*kind) for kind in KINDS), wire_all((2, 3))])
 def test_down_is_the_transpose_of_up(wiring):
     above, below = (int(np.prod(sites)) for sites in (wiring.above, wiring.below))
     for place in range(wiring.places):
@@ -43,8 +43,8 @@ def test_down_is_the_transpose_of_up(wiring):
 
 @pytest.mark.usefixtures("x64")
 def test_rows_hold_what_every_site_sees():
-    x = RNG.standard_normal((2, 4, 3))
-    wiring = convolution((4,), (3,), 1, "zero")
-    rows = np.asarray(gathered(jnp.asarray(x), wiring.up)).reshape(2, 4, 3, 3) * np.sqrt(3)
+    x = np.random.default_rng(0).standard_normal((2, 4, 3))
+    wiring = wire_windows((4,), (3,), 1, "zero")
+    rows = np.asarray(gather(jnp.asarray(x), wiring.up)).reshape(2, 4, 3, 3) * np.sqrt(3)
     np.testing.assert_allclose(rows[:, 0], np.stack([np.zeros((2, 3)), x[:, 0], x[:, 1]], axis=1), atol=1e-6)
     np.testing.assert_allclose(rows[:, 2], x[:, 1:4], atol=1e-6)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from kernelfield.layers import Activation, Dense, Readout
 from kernelfield.march.array_folders import ArrayFolders
 from kernelfield.march.replicate import Replicate
 from killed import FORKED, SETTINGS, go_on, with_a_full_disk
+from suites import keep_fast, thorough
 
 MLP, PROBLEM = SETTINGS["network"], SETTINGS["problem"]
 RULE = kf.GradientDescent(learning_rate=0.2, steps=8)
@@ -109,6 +111,7 @@ def kept(finished, tmp_path):
 # --- bit for bit
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_ten_times_is_as_if_it_had_not_been(tmp_path, whole_of_forty_steps):
     """At random moments: of the first two, in whatever a process does first, of the others, after its first write."""
     folder, cache = tmp_path / "ck", tmp_path / "cache"
@@ -135,7 +138,7 @@ def test_a_run_that_is_killed_ten_times_is_as_if_it_had_not_been(tmp_path, whole
     [
         (kf.SGD(learning_rate=0.2, batch_size=2, epochs=4, momentum=0.5), MARCH),
         (kf.GradientFlow(time=2.0, steps=4, rtol=1e-5), MARCH),
-        (RULE, kf.Perturbation(**SMALL)),
+        thorough(RULE, kf.Perturbation(**SMALL)),
     ],
     ids=["mini-batches", "flow", "perturbation"],
 )
@@ -145,6 +148,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(training, method, tmp_path):
     assert_same(solve(**run, folder=tmp_path / "ck"), solve(**run))
 
 
+@pytest.mark.thorough
 def test_a_linear_run_that_began_again_with_more_room_goes_on_with_that(tmp_path):
     network, folder = kf.MLP(depth=2, activation="linear"), tmp_path / "ck"
     method = kf.March(directions=3)
@@ -239,8 +243,15 @@ def test_what_cannot_be_a_checkpoint_is_refused_before_anything_is_done(tmp_path
 # --- damage
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "removed"])
-@pytest.mark.parametrize("item", ["document", "rows", "state"])
+@pytest.mark.parametrize(
+    ("item", "damage"),
+    keep_fast(
+        itertools.product(["document", "rows", "state"], ["cut", "changed", "removed"]),
+        ("document", "cut"),
+        ("rows", "changed"),
+        ("state", "removed"),
+    ),
+)
 def test_a_damaged_checkpoint_is_one_sentence(kept, item, damage, capfd):
     for file in kept.glob(f"part*/{item}/metadata" if item == "document" else f"part*/{item}/**/d/*"):
         data = bytearray(file.read_bytes())  # of arrays all of it: some files may have been superseded at once
@@ -292,6 +303,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(folder):
     (folder / "a.nc").write_text("older")
     child = FORKED.Process(target=with_a_full_disk, args=(folder, LINE, 4096))

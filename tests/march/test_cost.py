@@ -9,8 +9,9 @@ from commands import exit_code
 from kernelfield.datasets import gaussian
 from kernelfield.describe.run import Run
 from kernelfield.march import memory
-from kernelfield.march.particle_run import ParticleRun
-from kernelfield.march.work import bytes_of, count
+from kernelfield.march.cost import bytes_of, count
+from kernelfield.march.devices import ONE_DEVICE
+from kernelfield.march.layout import Layout
 
 TRAINING = kf.GradientDescent(learning_rate=0.2, steps=4)
 METHOD = kf.March(particles=1024, replicates=2)
@@ -28,8 +29,8 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_state_is_as_large_as_it_is_said_to_be(name, momentum):
     network, problem = NETWORKS[name]
-    run = ParticleRun(Run(network, problem, kf.GradientDescent(learning_rate=0.2, steps=4, momentum=momentum), METHOD))
-    layers = run.replicate(0).state.layers
+    run = Layout(Run(network, problem, kf.GradientDescent(learning_rate=0.2, steps=4, momentum=momentum), METHOD))
+    layers = run.replicate(0, ONE_DEVICE).state.layers
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(layers))
     assert count(run).state * run.particles * 4 == pytest.approx(held, rel=0.06)  # biases, tails
 
@@ -37,9 +38,9 @@ def test_the_state_is_as_large_as_it_is_said_to_be(name, momentum):
 def test_products_are_those_of_the_compiled_step():
     """Oracle: what XLA counts, for many points, where all else is little."""
     network, problem = kf.MLP(depth=2), gaussian(128, 40)
-    run = ParticleRun(Run(network, problem, TRAINING, kf.March(particles=1024, kernels="none")))
+    run = Layout(Run(network, problem, TRAINING, kf.March(particles=1024, kernels="none")))
     with jax.enable_x64(True):
-        replicate = run.replicate(0)
+        replicate = run.replicate(0, ONE_DEVICE)
         layers, constants = replicate.state.layers, replicate.constants
 
         def learns(layers, data, y):
@@ -60,7 +61,7 @@ def test_time_grows_with_points_and_steps_and_not_with_the_data_of_batches():
             if settings
             else TRAINING.model_copy(update={"steps": steps})
         )
-        return count(ParticleRun(Run(kf.MLP(depth=2), problem, training, METHOD))).products
+        return count(Layout(Run(kf.MLP(depth=2), problem, training, METHOD))).products
 
     assert seconds(200) == 2 * seconds(100)
     assert seconds(200, batches=True) == seconds(100, batches=True)
@@ -73,7 +74,7 @@ def test_time_grows_with_points_and_steps_and_not_with_the_data_of_batches():
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts_and_the_estimate_says_what_would_fit(monkeypatch):
     problem, network = gaussian(8, 10), kf.MLP(depth=2)
-    needed = bytes_of(ParticleRun(Run(network, problem, TRAINING, METHOD, fields_at=(0, 4))))
+    needed = bytes_of(Layout(Run(network, problem, TRAINING, METHOD, fields_at=(0, 4))))
     monkeypatch.setattr(memory, "available", lambda: needed // 2)
     with pytest.raises(ValueError, match=r"particles=1024 and replicates=2 need about .*: particles=512 would fit"):
         kf.solve(network, problem, TRAINING, METHOD)

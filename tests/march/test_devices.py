@@ -94,6 +94,7 @@ def six_devices(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.thorough
 def test_particles_on_several_devices_are_those_on_one(six_devices):
     one, several = six_devices["tanh"]
     assert set(one["devices"]) == {1} and set(several["devices"]) == {4}
@@ -102,6 +103,7 @@ def test_particles_on_several_devices_are_those_on_one(six_devices):
         np.testing.assert_allclose(several[quantity], one[quantity], rtol=1e-5, atol=1e-6, err_msg=quantity)
 
 
+@pytest.mark.thorough
 def test_linear_networks_on_all_devices_are_exact(six_devices):
     """Against the algebraic equations; of as many particles as devices can share."""
     several = six_devices["linear"]
@@ -113,6 +115,7 @@ def test_linear_networks_on_all_devices_are_exact(six_devices):
     np.testing.assert_allclose(several["Phi"], exact.feature_kernel(layer=1, t=-1), rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_devices_add_up_coordinates_and_gather_nothing(six_devices):
     """A device has whole blocks of the tails, which then need no traffic."""
     for each in (six_devices["tanh"][1], six_devices["linear"]):
@@ -121,10 +124,12 @@ def test_devices_add_up_coordinates_and_gather_nothing(six_devices):
     assert not [line for line in whole["sums"] if f",{whole['particles']}]" in line.partition(" all-reduce(")[0]]
 
 
+@pytest.mark.thorough
 def test_particles_that_devices_cannot_share_are_refused(six_devices):
     assert six_devices["uneven"] == "particles must be a multiple of the 6 devices they are split over, got 256"
 
 
+@pytest.mark.thorough
 def test_processes_that_nobody_names_are_found_on_clusters_alone(six_devices):
     message = "--distributed finds other processes on Slurm: elsewhere give --coordinator, --processes and --process"
     assert six_devices["no cluster"] == message
@@ -147,6 +152,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_two_processes_write_what_one_writes(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ NETWORK = kf.MLP(depth=1, activation="linear", gamma0=GAMMA0)
 
 def flow(rtol, steps=4, time=6.0, network=NETWORK, problem=WHITENED, **march):
     training = kf.GradientFlow(time=time, steps=steps, rtol=rtol)
-    return kf.solve(network, problem, training, kf.March(**march), progress=False)
+    return kf.solve(network, problem, training, kf.March(**march, kernels="none"), fields_at=(), progress=False)
 
 
 def closed_form(times):
@@ -31,7 +31,7 @@ def error(solution):
     return np.abs(solution.predictions @ Y / SIZE - closed_form(solution.times)).max() / SIZE
 
 
-@pytest.mark.parametrize("rtol", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
 def test_the_whitened_closed_form_is_met_to_rtol(rtol):
     assert error(flow(rtol)) < rtol
 
@@ -43,6 +43,7 @@ def test_order_in_time():
     assert orders.min() > 1.95, orders
 
 
+@pytest.mark.thorough
 def test_steps_follow_the_accuracy_and_not_the_largest_eigenvalue():
     """Eigenvalues of the tangent kernel a thousand times apart."""
     problem = kf.Problem(np.diag(np.sqrt([4000.0, 400.0, 40.0, 4.0])), [1.0, -1.0, 1.0, 0.5])
@@ -55,9 +56,10 @@ def test_steps_follow_the_accuracy_and_not_the_largest_eigenvalue():
         kf.solve(network, problem, kf.GradientDescent(learning_rate=0.02, steps=400), progress=False)
 
 
+@pytest.mark.thorough
 def test_flow_is_the_limit_of_small_steps():
     problem = kf.Problem(np.random.default_rng(0).standard_normal((4, 6)), [1.0, -0.5, 0.8, -1.2])
-    network, method = kf.MLP(depth=2), kf.March(particles=1024)
+    network, method = kf.MLP(depth=2), kf.March(particles=1024, kernels="none")
     continuous = flow(1e-3, time=4.0, network=network, problem=problem, particles=1024)
     errors = []
     for rate in (0.4, 0.1, 0.025):
@@ -68,19 +70,18 @@ def test_flow_is_the_limit_of_small_steps():
     assert errors[2] < errors[1] + noise and errors[2] < 0.02 + noise
 
 
-@pytest.mark.parametrize("loss", ["logistic", "cross_entropy"])
-def test_flows_of_other_losses(loss):
-    X = np.random.default_rng(1).standard_normal((4, 5))
-    problem = kf.Problem(X, [1, -1, 1, -1] if loss == "logistic" else [0, 1, 2, 1], loss=loss)
+@pytest.mark.thorough
+def test_flow_of_another_loss():
+    problem = kf.Problem(np.random.default_rng(1).standard_normal((4, 5)), [0, 1, 2, 1], loss="cross_entropy")
     network = kf.MLP(depth=2, activation="linear")
     continuous = flow(1e-4, time=4.0, network=network, problem=problem)
     small = kf.GradientDescent(learning_rate=0.005, steps=800)
-    steps = kf.solve(network, problem, small, kf.March(kernels="features"), progress=False)
+    steps = kf.solve(network, problem, small, kf.March(kernels="none"), fields_at=(), progress=False)
     np.testing.assert_allclose(continuous.predictions, steps.predictions[::200], atol=5e-3)
 
 
 def test_lazy_flow_is_that_of_the_static_ntk():
-    network = kf.MLP(depth=2, activation="linear", gamma0=1e-3)
+    network = kf.MLP(depth=1, activation="linear", gamma0=1e-3)
     training = kf.GradientFlow(time=3.0, steps=5, rtol=1e-6)
     march, lazy = (kf.solve(network, WHITENED, training, method) for method in (kf.March(), kf.StaticNTK()))
     np.testing.assert_allclose(march.predictions, lazy.predictions, atol=1e-5)

@@ -8,9 +8,9 @@ from ensembles import check_approach
 from kernelfield.files import config
 from kernelfield.layers import Activation, Conv, GlobalAveragePool, Readout
 from kernelfield.report import reproduce
+from suites import thorough
 
-RNG = np.random.default_rng(6)
-X, STREAM = RNG.standard_normal((4, 5)), RNG.standard_normal((40, 5))
+X, STREAM = np.split(np.random.default_rng(6).standard_normal((44, 5)), [4])
 TARGETS = [1.0, -0.5, 0.8, -1.2]
 
 
@@ -33,8 +33,8 @@ def test_updates_take_the_stream_in_order_each_point_once():
     assert (batches.weights == 0.2).all() and RULE.times(PROBLEM) == pytest.approx([0, 0.6, 1.2, 1.8, 2.4])
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.6, "weight_decay": 0.2, "schedule": "cosine"}])
-def test_two_cubatures_agree(settings):
+def test_two_cubatures_agree():
+    settings = {"momentum": 0.6, "weight_decay": 0.2, "schedule": "cosine"}
     rule = kf.OnlineSGD(learning_rate=0.1, batch_size=4, steps=5, every=2, **settings)
     one, other = (solved(LINEAR, rule=rule, method=kf.March(seed=seed)) for seed in (0, 1))
     assert one.exact and one.predictions.shape == (6, 4)
@@ -42,7 +42,7 @@ def test_two_cubatures_agree(settings):
     np.testing.assert_allclose(one.feature_kernel(2), other.feature_kernel(2), atol=1e-10)
 
 
-@pytest.mark.parametrize("method", [None, FINITE], ids=["march", "finite"])
+@pytest.mark.parametrize("method", [thorough(None), FINITE], ids=["march", "finite"])
 def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method):
     """The two know nothing of each other's points but what they have in common."""
     known = kf.Problem(STREAM[:12], target(STREAM[:12]))
@@ -60,7 +60,6 @@ def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method):
 CONVOLUTION = kf.Network(layers=[Conv(2), Activation("tanh"), GlobalAveragePool(), Readout()])
 LABELS = {"loss": "cross_entropy", "stream": (STREAM, np.digitize(STREAM[:, 0], [-0.4, 0.4]))}
 ENSEMBLES = {
-    "tanh": (kf.MLP(depth=2), PROBLEM),
     "classes": (kf.MLP(depth=2), kf.Problem(X, [0, 1, 2, 1], **LABELS)),
     "convolution": (
         CONVOLUTION,
@@ -69,6 +68,7 @@ ENSEMBLES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_networks_of_growing_width_on_the_same_stream_approach_the_march(name):
     network, problem = ENSEMBLES[name]
@@ -87,6 +87,12 @@ def test_what_comes_later_in_the_stream_changes_nothing_before():
 def test_classes_of_both_are_counted():
     problem = kf.Problem(X, [0, 1, 0, 1], loss="cross_entropy", stream=(STREAM, np.arange(40) % 3))
     assert problem.y.shape == (4, 3) and problem.stream.y.shape == (40, 3)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The linear network on the stream."""
+    return solved(LINEAR)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +126,14 @@ def test_what_cannot_be_streamed_is_refused_in_one_sentence(make, message):
         make()
 
 
-def test_solutions_of_other_streams_are_not_compared():
-    one, other = solved(LINEAR), solved(LINEAR, kf.Problem(X, target(X), stream=(STREAM[::-1], target(STREAM)[::-1])))
+def test_solutions_of_other_streams_are_not_compared(plain):
+    other = solved(LINEAR, kf.Problem(X, target(X), stream=(STREAM[::-1], target(STREAM)[::-1])))
     with pytest.raises(ValueError, match="stream must be the same in both solutions"):
-        kf.compare(one, other)
+        kf.compare(plain, other)
 
 
-def test_a_stream_is_stored_and_looked_at_on_some_points(tmp_path):
-    solution = solved(LINEAR)
+def test_a_stream_is_stored_and_looked_at_on_some_points(plain, tmp_path):
+    solution = plain
     solution.save(tmp_path / "run.nc")
     back = kf.load(tmp_path / "run.nc")
     for each in (back.problem, solution.restricted([1, 2]).problem):
@@ -137,15 +143,14 @@ def test_a_stream_is_stored_and_looked_at_on_some_points(tmp_path):
     np.testing.assert_array_equal(back.predictions, solution.predictions)
 
 
-def test_a_configuration_file_has_a_stream(tmp_path):
+def test_a_configuration_file_has_a_stream(plain, tmp_path):
     np.savez(tmp_path / "data.npz", X=X, y=target(X))
     np.savez(tmp_path / "stream.npz", X=STREAM, y=target(STREAM))
-    solution = solved(LINEAR)
-    source = reproduce.data_source(PROBLEM)
+    source = reproduce.find_source(PROBLEM)
     described = config.Config(source.data, LINEAR, RULE, {}, stream=source.stream)
     (tmp_path / "run.toml").write_text(described.to_toml())
     read = config.read(tmp_path / "run.toml")
-    np.testing.assert_array_equal(solved(read.network, read.problem(), read.training).predictions, solution.predictions)
+    np.testing.assert_array_equal(solved(read.network, read.problem(), read.training).predictions, plain.predictions)
     with pytest.raises(ValueError, match=r"\[stream\] source must be one of"):
         config.parse(described.to_toml().replace('[stream]\nsource = "table"', '[stream]\nsource = "tabel"'))
     (tmp_path / "stream.npz").unlink()

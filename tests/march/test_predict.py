@@ -7,13 +7,13 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
+from suites import keep_fast, thorough
 
-RNG = np.random.default_rng(8)
-X, NEW = RNG.standard_normal((5, 6)), RNG.standard_normal((4, 6))
+X, NEW = np.split(np.random.default_rng(8).standard_normal((9, 6)), [5])
 Y, TANH, LINEAR = np.array([1.0, -0.7, 0.9, -1.1, 0.4]), Activation("tanh"), Activation("linear")
 RULES = {
     "descent": kf.GradientDescent(learning_rate=0.3, steps=8, momentum=0.5, weight_decay=0.1),
-    "batches": kf.SGD(learning_rate=0.3, batch_size=2, epochs=4),
+    "batches": kf.SGD(learning_rate=0.3, batch_size=2, epochs=2),
     "flow": kf.GradientFlow(time=1.5, steps=3, rtol=1e-2),
 }
 SHARED = Dense()
@@ -23,14 +23,21 @@ def images(X):
     return X.reshape(len(X), 3, 2)
 
 
-def solved(network, training=RULES["descent"], method=None, inputs=X, y=Y, riding=None, **problem):
+def solved(network, training=RULES["descent"], method=None, inputs=X, y=Y, riding=None, fields_at=(0, -1), **problem):
     """With `riding` points of weight zero."""
     weights = None
     if riding is not None:
         inputs, weights = np.concatenate([inputs, riding]), [1] * len(inputs) + [0] * len(riding)
         y = np.concatenate([y, np.zeros((len(riding), *np.shape(y)[1:]))])
     described = kf.Problem(inputs, y, weights, **problem)
-    return kf.solve(network, described, training, method or kf.March(particles=1024), progress=False)
+    method = method or kf.March(particles=1024)
+    return kf.solve(network, described, training, method, fields_at=fields_at, progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A march that several tests look at."""
+    return solved(kf.MLP(depth=2))
 
 
 EXACT = {
@@ -44,7 +51,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("kernels", ["features", "none"])
+@pytest.mark.parametrize("kernels", keep_fast(["features", "none"], "none"))
 def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
     network, inputs, new = EXACT["deep"]
     every, bare = (solved(network, method=kf.March(kernels=each)) for each in ("all", kernels))
@@ -56,7 +63,9 @@ def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
         np.testing.assert_allclose(found(bare).mean, found(every).mean, atol=1e-10)
 
 
-@pytest.mark.parametrize("name, rule", [*((name, "batches") for name in EXACT), ("deep", "flow")])
+@pytest.mark.parametrize(
+    "name, rule", keep_fast([*((name, "batches") for name in EXACT), ("deep", "flow")], ("deep", "batches"))
+)
 def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
     network, inputs, new = EXACT[name]
     alone, along = (solved(network, RULES[rule], inputs=inputs, riding=riding) for riding in (None, new))
@@ -84,7 +93,7 @@ SAMPLED = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", keep_fast(SAMPLED, "relu"))
 def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name):
     network, inputs, new, problem = SAMPLED[name]
     if "y" in problem:
@@ -114,15 +123,15 @@ def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name
 @pytest.mark.parametrize(
     "method", [None, kf.FiniteWidth(width=16, seeds=3), kf.StaticNTK()], ids=lambda each: str(each)[:5]
 )
-@pytest.mark.parametrize("step", [3, -1])
-def test_points_that_were_learned_are_predicted_as_they_were(method, step):
+def test_points_that_were_learned_are_predicted_as_they_were(method):
     network, training = kf.MLP(depth=2), kf.GradientDescent(learning_rate=0.3, steps=8)
     solution = kf.solve(network, kf.Problem(X, Y), training, method, progress=False, fields_at=(3, -1))
-    np.testing.assert_allclose(solution.predict(X, step).mean, solution.predictions[step], atol=1e-3)
-    kernel = solution.feature_kernel_between(2, step, X, X[:2])
-    np.testing.assert_allclose(kernel.mean, solution.feature_kernel(2, step)[:, :2], atol=1e-3)
-    np.testing.assert_allclose(solution.feature_kernel_between(0, step, X, NEW).mean, X @ NEW.T / 6)
-    np.testing.assert_allclose(solution.ntk_between(step, X, X[:2]).mean, solution.ntk(step)[:, :2], atol=5e-3)
+    for step in (3, -1):
+        np.testing.assert_allclose(solution.predict(X, step).mean, solution.predictions[step], atol=1e-3)
+        kernel = solution.feature_kernel_between(2, step, X, X[:2])
+        np.testing.assert_allclose(kernel.mean, solution.feature_kernel(2, step)[:, :2], atol=1e-3)
+        np.testing.assert_allclose(solution.feature_kernel_between(0, step, X, NEW).mean, X @ NEW.T / 6)
+        np.testing.assert_allclose(solution.ntk_between(step, X, X[:2]).mean, solution.ntk(step)[:, :2], atol=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +152,18 @@ def test_the_static_kernel_predicts_what_points_that_ride_along_show(problem, tr
     np.testing.assert_allclose(alone.predict(NEW).mean, along.predictions[-1, 5:], atol=1e-9)
 
 
-def test_points_are_predicted_each_by_itself(monkeypatch):
-    solution, many = solved(kf.MLP(depth=2)), RNG.standard_normal((11, 6))
-    whole = solution.predict(many).replicates
-    order = RNG.permutation(11)
-    np.testing.assert_allclose(solution.predict(many[order]).replicates, whole[:, order], atol=1e-6)
+def test_points_are_predicted_each_by_itself(trained, monkeypatch):
+    rng = np.random.default_rng(0)
+    many, order = rng.standard_normal((11, 6)), rng.permutation(11)
+    whole = trained.predict(many).replicates
+    np.testing.assert_allclose(trained.predict(many[order]).replicates, whole[:, order], atol=1e-6)
     monkeypatch.setattr("kernelfield.march.replicate.PASS_ROWS", 4)
-    np.testing.assert_allclose(solution.predict(many).replicates, whole, atol=1e-6)
+    np.testing.assert_allclose(trained.predict(many).replicates, whole, atol=1e-6)
 
 
 EVERYWHERE = {
     "tanh": (kf.MLP(depth=2), RULES["descent"]),
-    "relu": (kf.MLP(depth=3, activation="relu", bias_scale=0.3), RULES["batches"]),
+    "relu": (kf.MLP(depth=2, activation="relu", bias_scale=0.3), RULES["batches"]),
     "convolution": (SAMPLED["convolution"][0], RULES["descent"]),
     "residual": (kf.ResNet(depth=2), RULES["descent"]),
     "shared": (kf.Network(layers=[Dense(), TANH, SHARED, TANH, SHARED, TANH, Readout()]), RULES["descent"]),
@@ -162,28 +171,31 @@ EVERYWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", EVERYWHERE)
 @pytest.mark.parametrize(
-    ("gamma0", "precision", "accuracy"),
-    [(1e-2, "auto", 2e-5), (1e-6, "auto", 1e-9)],
+    ("name", "gamma0", "accuracy"),
+    [
+        ("tanh", 1e-2, 2e-5),
+        ("tanh", 1e-6, 1e-9),
+        thorough("relu", 1e-2, 2e-5),
+        *(thorough(name, 1e-6, 1e-9) for name in EVERYWHERE if name != "tanh"),
+    ],
 )
-def test_new_points_are_points_that_ride_along_to_rounding(name, gamma0, precision, accuracy):
-    """Inside the span of the training inputs and outside."""
+def test_new_points_are_points_that_ride_along_to_rounding(name, gamma0, accuracy):
+    """Inside the span of the training inputs and outside; in single precision, and in double at the smaller gamma0."""
     network, rule = EVERYWHERE[name]
     network = network.model_copy(update={"gamma0": gamma0})
     shaped = images if name == "convolution" else np.asarray
-    new = shaped(np.concatenate([NEW, RNG.standard_normal((2, 5)) @ X]))
-    method = kf.March(particles=1024, replicates=2, precision=precision)
-    alone, along = (solved(network, rule, method, shaped(X), riding=riding) for riding in (None, new))
+    new = shaped(np.concatenate([NEW, np.random.default_rng(0).standard_normal((2, 5)) @ X]))
+    method = kf.March(particles=1024, replicates=2, kernels="none")
+    alone, along = (solved(network, rule, method, shaped(X), riding=riding, fields_at=()) for riding in (None, new))
     found, ridden = alone.predict(new).replicates, along.replicate_predictions[:, -1, 5:]
     assert np.abs(found - ridden).max() < accuracy * np.abs(ridden).max()
 
 
-def test_some_replicates_and_a_pickled_solution_predict_alike():
-    solution = solved(kf.MLP(depth=2))
-    f = solution.predict(NEW).replicates
-    np.testing.assert_array_equal(solution.restricted(replicates=[2, 0]).predict(NEW).replicates, f[[2, 0]])
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(solution)).predict(NEW).replicates, f)
+def test_some_replicates_and_a_pickled_solution_predict_alike(trained):
+    f = trained.predict(NEW).replicates
+    np.testing.assert_array_equal(trained.restricted(replicates=[2, 0]).predict(NEW).replicates, f[[2, 0]])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(trained)).predict(NEW).replicates, f)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +208,9 @@ def test_some_replicates_and_a_pickled_solution_predict_alike():
         (lambda solution: solution.feature_kernel_between(3, -1, X, NEW), r"layer must be in 0\.\.2, got 3"),
     ],
 )
-def test_bad_requests_are_named(ask, message):
+def test_bad_requests_are_named(ask, message, trained):
     with pytest.raises(ValueError, match=message):
-        ask(solved(kf.MLP(depth=2, activation="linear")))
+        ask(trained)
 
 
 def test_methods_that_keep_no_state_say_so():

@@ -1,15 +1,17 @@
 """Outputs, losses, biases, scales, widths and training rules of the march: exact where the theory is, else against
 ensembles of finite networks."""
 
+import functools
+
 import numpy as np
 import pytest
 
 import kernelfield as kf
 from ensembles import check_approach
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
+from suites import keep_fast, thorough
 
-RNG = np.random.default_rng(4)
-X, Y = RNG.standard_normal((5, 6)), np.array([1.0, -0.7, 0.9, -1.1, 0.4])
+X, Y = np.random.default_rng(4).standard_normal((5, 6)), np.array([1.0, -0.7, 0.9, -1.1, 0.4])
 OUTPUTS, LABELS = np.stack([Y, -Y[::-1], Y**2], axis=1), [0, 1, 2, 1, 0]
 LINEAR, TANH = Activation("linear"), Activation("tanh")
 
@@ -22,18 +24,15 @@ def sgd(epochs=4, **settings):
     return kf.SGD(learning_rate=0.3, batch_size=2, epochs=epochs, **settings)
 
 
-def solved(network, problem, training=None, **march):
-    return kf.solve(network, problem, training or descent(), kf.March(**march), progress=False)
+def solved(network, problem, training=None, fields_at=(), **march):
+    return kf.solve(network, problem, training or descent(), kf.March(**march), fields_at=fields_at, progress=False)
 
 
 # --- exact
 
 
 RULES = {
-    "momentum": descent(momentum=0.8),
-    "decay": descent(weight_decay=0.5),
-    "schedule": descent(schedule="cosine"),
-    "everything": sgd(momentum=0.5, weight_decay=0.2, schedule="linear"),
+    "everything": sgd(epochs=2, momentum=0.5, weight_decay=0.2, schedule="linear"),
     "flow": kf.GradientFlow(time=0.6, steps=2, rtol=1e-2),
 }
 SHARED = Dense()
@@ -46,34 +45,38 @@ EXACT = {
 }
 
 
+@functools.cache
+def exact(name, rule, seed=0):
+    network, inputs = EXACT[name]
+    return solved(network, kf.Problem(inputs, OUTPUTS), RULES[rule], seed=seed)
+
+
 @pytest.mark.parametrize(
     "name, rule",
     [
-        *((name, "everything") for name in EXACT),
-        *(("deep", rule) for rule in RULES if rule != "everything"),
-        ("convolution", "flow"),
+        ("biased, scaled, of several widths", "everything"),
+        thorough("convolution", "everything"),
+        thorough("shared in a block", "everything"),
+        thorough("deep", "flow"),
     ],
 )
 def test_two_cubatures_agree(name, rule):
-    network, inputs = EXACT[name]
-    one, other = (solved(network, kf.Problem(inputs, OUTPUTS), RULES[rule], seed=seed) for seed in (0, 1))
+    one, other = (exact(name, rule, seed) for seed in (0, 1))
     assert one.exact and one.loss[-1] < one.loss[0]
     np.testing.assert_allclose(one.predictions, other.predictions, atol=1e-10)
-    for layer in range(1, network.hidden_layers + 1):
+    for layer in range(1, one.network.hidden_layers + 1):
         np.testing.assert_allclose(one.feature_kernel(layer), other.feature_kernel(layer), atol=1e-10)
 
 
 def test_the_aggregated_error_signal_is_the_sum_over_outputs():
-    network, problem = kf.MLP(depth=2, activation="linear"), kf.Problem(X, OUTPUTS)
-    together, apart = (
-        solved(network, problem, RULES["everything"], kernels=kernels) for kernels in ("all", "per_output")
-    )
+    together = exact(name := "biased, scaled, of several widths", "everything")
+    apart = solved(EXACT[name][0], together.problem, RULES["everything"], kernels="per_output")
     np.testing.assert_allclose(together.predictions, apart.predictions, atol=1e-10)
     assert not together.keeps("G") and apart.ntk().shape == (15, 15)
 
 
 def test_one_output_with_and_without_an_axis_is_the_same():
-    network = kf.MLP(depth=2)
+    network = kf.MLP(depth=1)
     plain, column = solved(network, kf.Problem(X, Y), particles=64), solved(
         network, kf.Problem(X, Y[:, None]), particles=64, kernels="per_output"
     )  # fmt: skip
@@ -84,22 +87,23 @@ def test_one_output_with_and_without_an_axis_is_the_same():
 def test_outputs_that_are_equal_are_learned_alike():
     """With the same targets, outputs of independent readouts are the same at infinite width."""
     both = kf.Problem(X, np.stack([Y, Y], axis=1))
-    solution = solved(kf.MLP(depth=2, activation="linear"), both)
+    solution = solved(kf.MLP(depth=2, activation="linear"), both, kernels="none")
     np.testing.assert_allclose(solution.predictions[..., 0], solution.predictions[..., 1], atol=1e-10)
 
 
 def test_full_batches_are_gradient_descent_bit_for_bit():
     network, problem = kf.MLP(depth=2), kf.Problem(X, Y, weights=[1, 2, 1, 0, 1])
     batches = kf.SGD(learning_rate=0.3, batch_size=4, epochs=8)
-    whole, batch = (solved(network, problem, rule, particles=64) for rule in (descent(), batches))
+    whole, batch = (solved(network, problem, rule, particles=64, kernels="none") for rule in (descent(), batches))
     np.testing.assert_array_equal(whole.replicate_predictions, batch.replicate_predictions)
 
 
 def test_momentum_and_schedules_that_do_nothing_change_nothing():
     network, problem = kf.MLP(depth=2, activation="linear"), kf.Problem(X, Y)
-    plain = solved(network, problem)
+    plain = solved(network, problem, kernels="none")
     for same in (descent(schedule=[1.0] * 8), descent(schedule=lambda step: 1.0), descent(weight_decay=1e-15)):
-        np.testing.assert_allclose(solved(network, problem, same).predictions, plain.predictions, atol=1e-12)
+        found = solved(network, problem, same, kernels="none")
+        np.testing.assert_allclose(found.predictions, plain.predictions, atol=1e-12)
 
 
 def test_decay_without_learning_shrinks_what_came_from_initialization():
@@ -118,8 +122,7 @@ def test_decay_without_learning_shrinks_what_came_from_initialization():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"bias_scale": 0.5},
-        {"weight_scales": [1.3, 0.8, 0.7]},
+        thorough({"weight_scales": [1.3, 0.8, 0.7]}),
         {"bias_scale": 0.5, "weight_scales": [1.3, 0.8, 0.7], "scales_multiply": "weight", "widths": [2.0, 0.5]},
     ],
 )
@@ -138,11 +141,12 @@ def test_kernels_at_initialization_are_those_of_the_static_ntk(settings):
             assert np.linalg.norm(kernel.mean - expected) / np.linalg.norm(expected) < 2 * noise + 0.01
 
 
-@pytest.mark.parametrize("loss", ["logistic", "cross_entropy"])
+@pytest.mark.parametrize("loss", keep_fast(["logistic", "cross_entropy"], "cross_entropy"))
 def test_the_lazy_limit_of_other_losses(loss):
     problem = kf.Problem(X, np.sign(Y) if loss == "logistic" else LABELS, loss=loss)
     network, training = kf.MLP(depth=1, activation="erf", gamma0=0.01), descent(schedule="linear")
-    lazy, march = (kf.solve(network, problem, training, each, progress=False) for each in (kf.StaticNTK(), kf.March()))
+    lazy = kf.solve(network, problem, training, kf.StaticNTK(), progress=False)
+    march = solved(network, problem, training, kernels="none")
     np.testing.assert_allclose(march.predictions, lazy.predictions, atol=0.02 * np.abs(lazy.predictions).max())
 
 
@@ -150,19 +154,11 @@ def test_the_lazy_limit_of_other_losses(loss):
 
 
 ENSEMBLES = {
-    "outputs": (kf.MLP(depth=2), kf.Problem(X, OUTPUTS), descent()),
     "logistic": (kf.MLP(depth=1, activation="relu"), kf.Problem(X, np.sign(Y), loss="logistic"), descent()),
     "hinge": (kf.MLP(depth=1), kf.Problem(X, np.sign(Y), loss="hinge"), descent(steps=5)),
-    "scales": (
-        kf.MLP(depth=2, weight_scales=[1.3, 0.8, 0.7], scales_multiply="weight", bias_scale=0.5),
-        kf.Problem(X, Y),
-        descent(),
-    ),
-    "widths": (kf.MLP(depth=3, widths=[2.0, 0.5, 1.0]), kf.Problem(X, Y), descent()),
     "momentum": (kf.MLP(depth=2), kf.Problem(X, Y), descent(momentum=0.7)),
-    "decay": (kf.MLP(depth=2), kf.Problem(X, Y), descent(weight_decay=0.3)),
     "everything": (
-        kf.MLP(depth=2, bias_scale=0.3, weight_scales=[1.2, 0.8, 1.1], widths=[2.0, 1.0]),
+        kf.MLP(depth=2, bias_scale=0.3, weight_scales=[1.2, 0.8, 1.1], scales_multiply="weight", widths=[2.0, 1.0]),
         kf.Problem(X, LABELS, loss="cross_entropy"),
         sgd(momentum=0.5, weight_decay=0.2, schedule="cosine", replacement=True),
     ),
@@ -174,20 +170,21 @@ ENSEMBLES = {
 }
 
 
-@pytest.mark.parametrize("name", ENSEMBLES)
+@pytest.mark.parametrize("name", keep_fast(ENSEMBLES, "logistic"))
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem, training = ENSEMBLES[name]
     check_approach(
-        solved(network, problem, training, particles=1024),
-        lambda method: kf.solve(network, problem, training, method, progress=False),
+        solved(network, problem, training, particles=1024, kernels="features"),
+        lambda method: kf.solve(network, problem, training, method, fields_at=(), progress=False),
         range(1, network.hidden_layers + 1),
     )
 
 
+@pytest.mark.thorough
 def test_without_momentum_the_agreement_is_gone():
     """The control."""
     network, problem, training = ENSEMBLES["momentum"]
-    right, wrong = (solved(network, problem, rule, particles=1024) for rule in (training, descent()))
+    right, wrong = (solved(network, problem, rule, particles=1024, kernels="none") for rule in (training, descent()))
     assert np.linalg.norm(right.predictions - wrong.predictions) > 0.3 * np.linalg.norm(right.predictions)
 
 

@@ -298,6 +298,7 @@ def test_bins_cover_samples_that_are_all_equal():
     assert np.sum(found.density.mean * np.diff(found.edges)) == pytest.approx(1)
 
 
+@pytest.mark.thorough
 def test_linear_networks_stay_gaussian_and_rich_tanh_networks_do_not():
     rng = np.random.default_rng(3)
     problem = kf.Problem(rng.standard_normal((4, 6)), [1.0, -1.0, 1.0, -1.0])
@@ -324,6 +325,7 @@ def runs():
     return [kf.solve(network, problem, training, method, progress=False) for method in methods]
 
 
+@pytest.mark.thorough
 def test_observables_of_finite_networks_are_those_of_their_neurons():
     """Oracle: NumPy on the recorded neurons, whose averages the kernels are."""
     _, finite = runs()
@@ -341,6 +343,7 @@ def test_observables_of_finite_networks_are_those_of_their_neurons():
             assert found[0] == pytest.approx(aligned, rel=1e-4) and found[1] == pytest.approx(ranks, rel=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -366,6 +369,7 @@ def test_observables_of_finite_networks_are_near_those_of_infinite_width(name, a
     assert np.abs(infinite.mean).max() > 5 * infinite.se.max()
 
 
+@pytest.mark.thorough
 def test_finite_kernels_align_with_those_of_infinite_width():
     infinite, finite = runs()
     aligned = observables.cosine_alignment(finite, infinite, "Phi", 2)

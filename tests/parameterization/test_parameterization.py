@@ -13,8 +13,9 @@ from scipy import stats
 import kernelfield as kf
 from kernelfield import parameterization as pz
 from kernelfield.describe.training import SGD
-from kernelfield.finite.network import Finite
+from kernelfield.finite.network import FiniteNetwork
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
+from suites import keep_fast
 
 FORMS = {
     "mean-field": pz.to_mean_field,
@@ -70,6 +71,7 @@ def test_regimes_are_those_of_the_paper():
     assert pz.regime(replace(pz.MUP, bias=pz.Exponents(0, 1, -1))) == "feature learning"  # biases that start at zero
 
 
+@pytest.mark.thorough
 def test_features_of_networks_move_as_their_exponents_say():
     """One step at two widths: the hidden layer moves by N^-r, r = 0 and 1/2."""
     rng = np.random.default_rng(0)
@@ -147,7 +149,7 @@ def trained(numbers, values, problem, updates):
 def standard_normals(network, problem, width, seeds, scales):
     """What FiniteWidth draws, as N(0, 1): its weights at initialization, divided by the scales that they start with."""
     shape = network.inputs(problem).shape[1:]
-    finite = Finite(network.layers, shape, width, problem.loss, problem.outputs)
+    finite = FiniteNetwork(network.layers, shape, width, problem.loss, problem.outputs)
     leaves = jax.tree.leaves(jax.vmap(finite.init)(jnp.arange(seeds, dtype=jnp.uint32)))
     return [leaf / scale for leaf, scale in zip(leaves, scales, strict=True)]
 
@@ -185,8 +187,6 @@ CASES = {
     "scales and biases": (NETWORK, PROBLEM, TRAINING, None),
     "one hidden layer": (kf.MLP(depth=1, gamma0=2.0), PROBLEM, TRAINING, None),
     "two outputs": (NETWORK, TWO, TRAINING, None),
-    "momentum": (NETWORK, PROBLEM, TRAINING.model_copy(update={"momentum": 0.7}), None),
-    "weight decay": (NETWORK, PROBLEM, TRAINING.model_copy(update={"weight_decay": 0.05}), None),
     "everything": (
         NETWORK.model_copy(update={"scales_multiply": "weight", "widths": [2.0, 0.5, 1.0]}),
         TWO,
@@ -203,7 +203,7 @@ def exact(network, problem, training, seeds=1):
     return kf.solve(network, problem, training, method, progress=False).replicate_predictions
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", keep_fast(CASES, "one hidden layer", "everything"))
 def test_a_plain_network_with_these_numbers_is_the_finite_network_of_the_theory(case, x64):
     network, problem, training, schedule = CASES[case]
     expected = exact(network, problem, training)
@@ -224,6 +224,7 @@ def test_mini_batches_take_the_same_numbers(x64):
     np.testing.assert_allclose(found[:, ::each], exact(NETWORK, PROBLEM, training), atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_every_seed_is_the_same_network(x64):
     numbers, updates = pz.to_mup(NETWORK, PROBLEM, TRAINING, WIDTH), full(PROBLEM, TRAINING.steps)
     expected = exact(NETWORK, PROBLEM, TRAINING, seeds=3)
@@ -271,6 +272,7 @@ def off(infinite, numbers, seeds=16):
     return np.abs(found.mean(axis=0) - theory.mean(axis=0)) / np.hypot(*errors)
 
 
+@pytest.mark.thorough
 def test_networks_with_these_numbers_land_on_the_infinite_width_limit(infinite, x64):
     allowed = stats.t.ppf(1 - 0.01 / 20, df=15)  # ten differences, both sides
     numbers = pz.to_mup(NETWORK, PROBLEM, TRAINING, width=256)
@@ -353,12 +355,12 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", keep_fast(OTHERS, "composed", "shared"))
 def test_numbers_of_every_architecture_make_the_finite_network(name, x64):
     """The forward pass is that of the library, with the multipliers of each form in place of its own."""
     (network, problem), width = OTHERS[name], 16
     native = pz.to_mean_field(network, problem, TRAINING, width)
-    finite = Finite(network.layers, network.inputs(problem).shape[1:], width, problem.loss, problem.outputs)
+    finite = FiniteNetwork(network.layers, network.inputs(problem).shape[1:], width, problem.loss, problem.outputs)
     drawn, tree = jax.tree.flatten(finite.init(jnp.asarray(0, jnp.uint32)))
     X, y, weights = (jnp.asarray(each) for each in (problem.X, problem.y, problem.weights))
     method = kf.FiniteWidth(width=width, seeds=1, kernels="none", precision="float64")
@@ -387,11 +389,11 @@ def test_numbers_of_every_architecture_make_the_finite_network(name, x64):
         np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=form)
 
 
-@pytest.mark.parametrize("name", sorted({*OTHERS} - {"shared"}))
+@pytest.mark.parametrize("name", keep_fast(sorted({*OTHERS} - {"shared"}), "composed", "ResNet"))
 def test_rows_of_every_architecture_have_its_shapes_scales_and_multipliers(name, x64):
     """With weights of one, what leaves a tensor is its multiplier times the sum of what enters."""
     (network, problem), width, passed = OTHERS[name], 24, []
-    finite = Finite(network.layers, network.inputs(problem).shape[1:], width, problem.loss, problem.outputs)
+    finite = FiniteNetwork(network.layers, network.inputs(problem).shape[1:], width, problem.loss, problem.outputs)
 
     def tape(kind, values):
         passed.append((kind, values))
@@ -419,7 +421,7 @@ def test_multipliers_of_convolutions_are_those_of_their_forward_pass(x64):
     first, second = Conv(3, padding="circular", scale=0.7, multiplies="weight"), Conv(2, padding="circular", width=2.0)
     layers = [first, Activation("linear"), second, TANH, Dense(), TANH, Readout()]
     network, problem, left = kf.Network(layers=layers), kf.Problem(np.ones((2, 4, 4, 3)), [1.0, -1.0]), []
-    finite = Finite(network.layers, (4, 4, 3), 10, problem.loss, problem.outputs)
+    finite = FiniteNetwork(network.layers, (4, 4, 3), 10, problem.loss, problem.outputs)
     ones = jax.tree.map(jnp.ones_like, finite.init(jnp.asarray(0, jnp.uint32)))
 
     def tape(kind, values):

@@ -70,6 +70,7 @@ def test_comparisons_that_are_known_are_not_computed_again(solutions, monkeypatc
     assert draw(pair, "exact", known).axes[1].containers
 
 
+@pytest.mark.thorough
 def test_any_number_of_solutions_is_drawn_whatever_they_hold(small_solution, solutions, tmp_path):
     bare = without(small_solution, "Phi", "G")
     single = replace(bare, replicate_predictions=bare.replicate_predictions[:1])

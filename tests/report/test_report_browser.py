@@ -7,6 +7,7 @@ import pytest
 
 from kernelfield import report
 
+pytestmark = pytest.mark.thorough
 PIXELS = "[...document.querySelectorAll('canvas.kernel')].map((each) => each.toDataURL())"
 LINES = """Bokeh.documents.flatMap((each) => each.roots()).flatMap((plot) => plot.center ?? [])
     .filter((part) => part.name === 'now').map((line) => line.location)"""

@@ -1,6 +1,7 @@
 """kernelfield report, as a user meets it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,12 +9,21 @@ from commands import exit_code
 from kernelfield.cli import app
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, pair):
+    """Files of two results."""
+    folder = tmp_path_factory.mktemp("results")
+    for name, solution in zip("ab", pair.values(), strict=True):
+        solution.save(folder / f"{name}.nc")
+    return sorted(folder.iterdir())
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, pair):
+def folder(tmp_path, monkeypatch, results):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(app, "_cache_compilations", lambda: None)
-    pair["infinite"].save("a.nc")
-    pair["finite"].save("b.nc")
+    for path in results:
+        shutil.copy(path, tmp_path)
     (tmp_path / "broken.nc").write_text("not netcdf")
     return tmp_path
 

@@ -13,9 +13,10 @@ import kernelfield as kf
 from kernelfield import report
 from kernelfield.datasets import digits, gaussian
 from kernelfield.files.config import parse
-from kernelfield.report.reproduce import data_source
-from kernelfield.report.result import between, plain, with_error
+from kernelfield.report.reproduce import find_source
+from kernelfield.report.result import format_interval, format_number, format_with_error
 from kernelfield.solution.status import Status
+from suites import keep_fast
 
 
 class Page(HTMLParser):
@@ -83,14 +84,16 @@ def test_numbers_of_the_comparison_are_those_of_compare(page, pair):
     found = kf.compare(pair["finite"], pair["infinite"])
     said = page.words("comparison")
     for row in found.rows:
-        assert with_error(100 * row.error, 100 * row.error_se) in said
+        assert format_with_error(100 * row.error, 100 * row.error_se) in said
     row = found.row("predictions")
-    assert f"Predictions differ by {with_error(100 * row.error, 100 * row.error_se)} %" in said
+    assert f"Predictions differ by {format_with_error(100 * row.error, 100 * row.error_se)} %" in said
 
 
 def test_final_loss_has_its_interval(page, pair):
     low, high = pair["infinite"].estimate("loss").interval(0.95)
-    assert f"{plain(pair['infinite'].loss[-1], 4)} 95 %: {between(low[-1], high[-1])}" in page.words("header")
+    assert f"{format_number(pair['infinite'].loss[-1], 4)} 95 %: {format_interval(low[-1], high[-1])}" in page.words(
+        "header"
+    )
 
 
 def kernels_of(movie, result, key):
@@ -124,6 +127,7 @@ def test_samples_are_ordered_by_target_and_test_points_come_last():
     assert "final test loss" in page.words("header")
 
 
+@pytest.mark.thorough
 def test_what_is_thinned_out_is_said_and_keeps_the_page_small():
     rng = np.random.default_rng(0)
     many = kf.Problem(rng.standard_normal((70, 4)), rng.choice([-1.0, 1.0], 70))
@@ -162,7 +166,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", keep_fast(METHODS, "static", "deep linear"))
 def test_every_kind_of_solution_has_a_page(name):
     method, activation = METHODS[name]
     page = Page(report.page({"a": solved(method, activation)}))
@@ -232,6 +236,7 @@ def test_the_configuration_makes_the_same_run(problem):
     assert page.elements["shell1"] == "kernelfield solve run.toml -o deep_linear.nc --method deep_linear"
 
 
+@pytest.mark.thorough
 def test_data_of_unknown_origin_are_written_out_by_the_lines_on_the_page(pair, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pair["infinite"].save("my result.nc")
@@ -249,10 +254,11 @@ def test_data_of_unknown_origin_are_written_out_by_the_lines_on_the_page(pair, t
 
 def test_data_that_only_look_like_digits_are_not_called_digits():
     problem = digits(points=4)
-    assert data_source(problem).known
-    assert not data_source(kf.Problem(problem.X * (1 + 1e-12), problem.y)).known
+    assert find_source(problem).known
+    assert not find_source(kf.Problem(problem.X * (1 + 1e-12), problem.y)).known
 
 
+@pytest.mark.thorough
 def test_results_that_differ_in_settings_have_their_own_configurations(pair):
     other = solved(kf.March(particles=128), "tanh")
     page = Page(report.page({"a": pair["infinite"], "b": other}))

@@ -20,7 +20,7 @@ from kernelfield.cli import app
 from kernelfield.files.config import parse
 from kernelfield.march import programs
 from kernelfield.plotting import grid as figure
-from kernelfield.sweeps import SweepError, driver, grid_of, parsed, read, store, variables
+from kernelfield.sweeps import SweepError, driver, make_grid, parse_grid, read, store, variables
 
 SWEEP = ("sweep", "run.toml", "-o", "sweep.zarr")
 QUICK = ("--method", "static_ntk")
@@ -47,7 +47,7 @@ def scheduler():
         yield cluster.scheduler_address
 
 
-def logged(log, real=variables.solved, then=None):
+def logged(log, real=variables.solve_point, then=None):
     """A function for workers that writes to a file which point it is about to solve."""
 
     def solving(run):
@@ -110,22 +110,22 @@ def test_bad_input_is_one_line_and_exit_2_and_writes_nothing(folder, capsys, mon
 
 def test_a_grid_needs_a_key_with_values():
     with pytest.raises(ValueError, match=r"a grid needs at least one key with its values"):
-        grid_of(parse(CONFIG), {})
+        make_grid(parse(CONFIG), {})
     with pytest.raises(ValueError, match=r"grid key 'depth' must have at least one value"):
-        grid_of(parse(CONFIG), {"depth": []})
+        make_grid(parse(CONFIG), {"depth": []})
     with pytest.raises(ValueError, match=r"'activation' must have numbers, texts or lists as values, got a function"):
-        grid_of(parse(CONFIG), {"activation": [np.tanh]})
+        make_grid(parse(CONFIG), {"activation": [np.tanh]})
 
 
 def test_values_are_toml_and_texts_need_no_quotes():
-    found = parsed(["a=1,0.5", "b=tanh,relu", 'c="x,y",z w', "d=true,false", "e=[0, 1],[2]", "f = 1 , x"])
+    found = parse_grid(["a=1,0.5", "b=tanh,relu", 'c="x,y",z w', "d=true,false", "e=[0, 1],[2]", "f = 1 , x"])
     assert found["a"] == [1, 0.5] and found["b"] == ["tanh", "relu"] and found["d"] == [True, False]
     assert found["e"] == [[0, 1], [2]] and found["f"] == [1, "x"]
 
 
 def test_dimensions_have_the_names_of_keys_and_of_sections_where_these_are_not_unique():
     keys = {"data.seed": [0, 1], "march.seed": [0], "loss": ["mse", "logistic"], "gamma0": [1, 2]}
-    grid = grid_of(parse(CONFIG), keys)
+    grid = make_grid(parse(CONFIG), keys)
     assert [axis.name for axis in grid.axes] == ["data_seed", "march_seed", "data_loss", "gamma0"]
     assert grid.shape == (2, 1, 2, 2) and grid.axes[3].coordinate.tolist() == [1.0, 2.0]
     assert grid.runs[1, 0, 1, 0].problem is grid.runs[1, 0, 1, 1].problem
@@ -133,7 +133,7 @@ def test_dimensions_have_the_names_of_keys_and_of_sections_where_these_are_not_u
 
 
 def test_a_method_without_a_section_takes_its_keys_from_the_grid():
-    grid = grid_of(parse(CONFIG), {"width": [8, 16], "finite.seeds": [2]}, "finite")
+    grid = make_grid(parse(CONFIG), {"width": [8, 16], "finite.seeds": [2]}, "finite")
     assert grid.runs[1, 0].method == kf.FiniteWidth(width=16, seeds=2)
 
 
@@ -185,14 +185,14 @@ def test_a_method_of_ones_own_is_refused():
 
 
 def test_points_that_fail_are_recorded_and_the_others_go_on(folder, capsys, monkeypatch):
-    real = kf.solve
+    real = variables.solve_run
 
-    def failing(network, *rest, **how):
-        if network.gamma0 == 2:
+    def failing(run, **how):
+        if run.network.gamma0 == 2:
             raise RuntimeError("first\nsecond")
-        return real(network, *rest, **how)
+        return real(run, **how)
 
-    monkeypatch.setattr(variables, "solve", failing)
+    monkeypatch.setattr(variables, "solve_run", failing)
     arguments = (*SWEEP, *HERE, "--grid", "gamma0=1,2", "--grid", "learning_rate=0.2,1e9")
     assert exit_code(*arguments) == 1
     printed, data = capsys.readouterr(), read("sweep.zarr")
@@ -201,7 +201,7 @@ def test_points_that_fail_are_recorded_and_the_others_go_on(folder, capsys, monk
     assert "gamma0 = 2, learning_rate = 0.2: error: RuntimeError: first second" in printed.out
     assert data.status.values.tolist() == [["ok", "diverged"], ["error", "error"]]
     assert data.steps_done.values[0, 1] < 3 and np.isnan(data.final_loss.values[1]).all()
-    monkeypatch.setattr(variables, "solve", real)
+    monkeypatch.setattr(variables, "solve_run", real)
     assert exit_code(*arguments) == 1 and read("sweep.zarr").identical(data)
     assert exit_code(*arguments, "--retry-failed") == 1
     again = read("sweep.zarr")
@@ -213,9 +213,9 @@ def test_a_run_without_anything_to_keep_has_its_own_status(monkeypatch):
     def failing(*run, **how):
         raise kf.SolveError("out_of_particles: more directions than 64 particles")
 
-    monkeypatch.setattr(variables, "solve", failing)
-    (run,) = grid_of(parse(CONFIG), {"depth": [1]}).runs.values()
-    record = variables.solved(run)
+    monkeypatch.setattr(variables, "solve_run", failing)
+    (run,) = make_grid(parse(CONFIG), {"depth": [1]}).runs.values()
+    record = variables.solve_point(run)
     assert (record["status"], record["message"]) == ("out_of_particles", "more directions than 64 particles")
 
 
@@ -243,7 +243,7 @@ def test_what_the_scheduler_gives_up_is_an_error_of_the_point():
     ],
 )
 def test_another_sweep_in_the_same_folder_is_refused(folder, capsys, old, new, grid, message):
-    store.create(folder / "sweep.zarr", grid_of(parse(CONFIG), {"gamma0": [0.5, 1]}))
+    store.create(folder / "sweep.zarr", make_grid(parse(CONFIG), {"gamma0": [0.5, 1]}))
     method = (new,) if new.startswith("--") else ()
     (folder / "run.toml").write_text(CONFIG.replace(old, new) if old else CONFIG)
     assert exit_code(*SWEEP, "--grid", grid, *method) == 2
@@ -253,15 +253,15 @@ def test_another_sweep_in_the_same_folder_is_refused(folder, capsys, old, new, g
 
 def test_two_sweeps_at_once_in_a_folder_are_refused(folder, capsys):
     grid = {"gamma0": [0.5, 1], "learning_rate": [0.1, 0.2]}
-    store.create(folder / "sweep.zarr", grid_of(parse(CONFIG), grid, "static_ntk"))
-    with store.locked(folder / "sweep.zarr"):
+    store.create(folder / "sweep.zarr", make_grid(parse(CONFIG), grid, "static_ntk"))
+    with store.lock(folder / "sweep.zarr"):
         assert exit_code(*SWEEP, *HERE, *FOUR) == 2
     assert "another sweep is running in sweep.zarr: wait for it" in capsys.readouterr().err
     assert exit_code(*SWEEP, *HERE, *FOUR) == 0
 
 
 def test_folders_that_cannot_be_written_to_are_bad_input(folder, capsys, monkeypatch):
-    store.create(folder / "sweep.zarr", grid_of(parse(CONFIG), {"depth": [1]}))
+    store.create(folder / "sweep.zarr", make_grid(parse(CONFIG), {"depth": [1]}))
 
     def read_only(**how):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -278,7 +278,7 @@ def test_folders_that_cannot_be_written_to_are_bad_input(folder, capsys, monkeyp
 
     monkeypatch.setattr("zarr.create_group", full)
     with pytest.raises(OSError, match=r"b.zarr cannot be written to: No space left on device"):
-        store.create(folder / "b.zarr", grid_of(parse(CONFIG), {"depth": [1]}))
+        store.create(folder / "b.zarr", make_grid(parse(CONFIG), {"depth": [1]}))
 
 
 def test_a_full_disk_ends_a_sweep_and_keeps_its_points(folder, capsys, monkeypatch):
@@ -307,6 +307,7 @@ def test_a_missing_library_is_one_line(folder, capsys, monkeypatch, library):
 # --- killed
 
 
+@pytest.mark.thorough
 def test_a_killed_sweep_goes_on_with_what_is_missing(folder, capsys, monkeypatch, scheduler):
     """The program kills itself while it writes the third point: almost everything but its status is on disk."""
     program = """
@@ -335,7 +336,7 @@ main(sys.argv[1:])
     assert (folder / "half.png").read_bytes().startswith(b"\x89PNG")
     (folder / "sweep.zarr" / "loss" / "left.partial").touch()  # as zarr leaves it where it is killed
     log = folder / "log"
-    monkeypatch.setattr(driver, "solved", logged(str(log)))
+    monkeypatch.setattr(driver, "solve_point", logged(str(log)))
     assert exit_code(*arguments) == 0
     after = read("sweep.zarr")
     assert counts(log) == Counter(names[~there].tolist())
@@ -344,6 +345,7 @@ main(sys.argv[1:])
     assert exit_code(*arguments) == 0 and read("sweep.zarr").identical(after)
 
 
+@pytest.mark.thorough
 def test_a_worker_that_is_killed_loses_nothing(folder, capsys, monkeypatch, scheduler):
     def once(log):
         try:
@@ -353,7 +355,7 @@ def test_a_worker_that_is_killed_loses_nothing(folder, capsys, monkeypatch, sche
         os.kill(os.getpid(), signal.SIGKILL)
 
     log = folder / "log"
-    monkeypatch.setattr(driver, "solved", logged(str(log), then=once))
+    monkeypatch.setattr(driver, "solve_point", logged(str(log), then=once))
     assert exit_code(*SWEEP, *FOUR, "--scheduler", scheduler) == 0
     assert (read("sweep.zarr").status == "ok").all()
     assert sorted(counts(log).values()) == [1, 1, 1, 2]  # twice the one that was cut off
@@ -369,6 +371,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_ctrl_c_keeps_the_points_and_the_same_command_goes_on(folder):
     """Worker processes of its own, and Ctrl-C as a terminal sends it: to all of them."""
     gammas = ",".join(map(str, range(1, 201)))
@@ -388,7 +391,7 @@ def test_ctrl_c_keeps_the_points_and_the_same_command_goes_on(folder):
 
 
 def test_an_interrupted_point_is_not_kept(folder, capsys, monkeypatch):
-    monkeypatch.setattr(driver, "solved", lambda run: {"status": "interrupted", "message": ""})
+    monkeypatch.setattr(driver, "solve_point", lambda run: {"status": "interrupted", "message": ""})
     assert exit_code(*SWEEP, *HERE, *FOUR) == 130
     assert "0 of 4 points are done" in capsys.readouterr().err
 
@@ -398,7 +401,7 @@ def test_an_interrupted_point_is_not_kept(folder, capsys, monkeypatch):
 
 def test_show_refuses_what_is_no_sweep(folder, capsys):
     (folder / "empty").mkdir()
-    store.create(folder / "a.zarr", grid_of(parse(CONFIG), {"depth": [1]}))
+    store.create(folder / "a.zarr", make_grid(parse(CONFIG), {"depth": [1]}))
     assert exit_code("show", "empty") == 2
     assert "empty is not a folder that kernelfield sweep wrote" in capsys.readouterr().err
     assert exit_code("show", "a.zarr", "-o", "a.png") == 2

@@ -1,14 +1,12 @@
 """Exact statements about the theory, over every method that they apply to."""
 
-import functools
-
 import numpy as np
 import pytest
-from methods import CLAIMS, RNG, X, Y, all_kernels, distance, pairs, solved
+from methods import CLAIMS, COMPILED, X, Y, all_kernels, distance, pairs, run, solved
 
 import kernelfield as kf
+from suites import keep_fast, thorough
 
-run = functools.cache(solved)
 VALUES, VECTORS = np.linalg.eigh(X @ X.T / X.shape[1])
 STRENGTH, DIRECTION = VALUES[-1], VECTORS[:, -1]
 
@@ -58,11 +56,20 @@ def test_two_layer_networks_on_whitened_data_follow_the_closed_form_of_gradient_
     assert 3 < gaps[0] / gaps[1] < 5
 
 
-@pytest.mark.parametrize("name", [name for name, _ in pairs(exact) if _ == "linear"])
-@pytest.mark.parametrize("depth", [2, 3])
-def test_layers_of_linear_networks_are_reflected(name, depth):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "March",
+        "StaticNTK",
+        "GradientIndependence",
+        "Perturbation",
+        "DeepLinear",
+        thorough("AlternatingMonteCarlo"),
+    ],
+)
+def test_layers_of_linear_networks_are_reflected(name, depth=3):
     """v^T Phi^l v = strength G^{L+1-l} for a target along an eigenvector v; approximations keep it too."""
-    solution = run(name, "linear", depth, 1.2, y=tuple(DIRECTION), steps=15)
+    solution = run(name, "linear", depth, 1.2, y=tuple(DIRECTION), steps=8)
     for layer in range(1, depth + 1):
         Phi = solution.feature_kernel(layer, slice(None))
         reflected = np.einsum("m,tmsn,n->ts", DIRECTION, Phi, DIRECTION)
@@ -74,7 +81,14 @@ def test_layers_of_linear_networks_are_reflected(name, depth):
 
 
 @pytest.mark.parametrize(
-    ("name", "activation"), pairs(lambda claim, activation: claim.full and activation in claim.fields)
+    ("name", "activation"),
+    [
+        ("March", "tanh"),
+        ("FiniteWidth", "tanh"),
+        ("DeepLinear", "linear"),
+        thorough("March", "relu"),
+        thorough("AlternatingMonteCarlo", "tanh"),
+    ],
 )
 def test_a_weight_matrix_sees_the_same_product_from_both_sides(name, activation):
     """<z^l phi(h^l)> = <g^{l+1} h^{l+1}> for l < L, and <z^L phi(h^L)> = gamma0 f."""
@@ -88,12 +102,11 @@ def test_a_weight_matrix_sees_the_same_product_from_both_sides(name, activation)
         assert np.all(np.abs(found.mean(axis=1) - truth.mean(axis=1)) < 5 * noise)
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu"])
-@pytest.mark.parametrize("name", ["March", "FiniteWidth", "DeepLinear", "AlternatingMonteCarlo"])
+@pytest.mark.parametrize(
+    ("name", "activation"), [("DeepLinear", "linear"), thorough("March", "relu"), thorough("FiniteWidth", "relu")]
+)
 def test_homogeneous_networks_share_one_contraction(name, activation):
     """<g^l h^l> = gamma0 f for every l; gradient independence violates it, as a control."""
-    if activation not in CLAIMS[name].fields:
-        pytest.skip(f"{name} does not solve {activation}")
     control = run("GradientIndependence", activation, 3, 1.5, steps=10)
     solution = run(name, activation, 3, 1.5, steps=10)
     gaps = [
@@ -103,7 +116,7 @@ def test_homogeneous_networks_share_one_contraction(name, activation):
     assert gaps[0] < 0.25 < gaps[1]
 
 
-@pytest.mark.parametrize(("name", "activation"), [("DeepLinear", "linear"), ("March", "relu")])
+@pytest.mark.parametrize(("name", "activation"), [("DeepLinear", "linear"), thorough("March", "relu")])
 def test_every_layer_grows_by_the_same_amount(name, activation):
     """Gradient flow, homogeneous: tr[K^-1 (<h^1 h^1> - K)] = <(z^L)^2> - 1 = 2 gamma0^2 c sum_{s<t} Delta . f,
     up to the learning rate."""
@@ -142,22 +155,27 @@ def assert_same(name, activation, found, truth):
 def test_the_scale_of_the_targets_is_gamma0(name, activation):
     """(y, gamma0, f) -> (2 y, gamma0 / 2, 2 f) changes no kernel."""
     one, scaled = run(name, activation), run(name, activation, gamma0=0.5, y=tuple(2 * Y))
-    assert distance(scaled.predictions / 2, one.predictions) < 1e-3
+    accuracy = 1e-9 if one.exact else 1e-3
+    assert distance(scaled.predictions / 2, one.predictions) < accuracy
     for found, truth in zip(all_kernels(scaled), all_kernels(one), strict=True):
-        assert distance(found, truth) < 1e-3
+        assert distance(found, truth) < accuracy
 
 
-@pytest.mark.parametrize(("name", "activation"), pairs(lambda _, activation: activation != "relu"))
+@pytest.mark.parametrize(
+    ("name", "activation"), pairs(lambda _, activation: activation != "relu", COMPILED - {("March", "linear")})
+)
 def test_duplicated_points_change_nothing(name, activation):
+    """The mean loss of a data set written twice is the same; K_x then has half its rank."""
     one = run(name, activation)
-    twice = solved(name, activation, X=np.repeat(X, 2, axis=0), y=np.repeat(Y, 2))
+    twice = solved(name, activation, X=np.repeat(X, 2, axis=0), y=np.repeat(Y, 2), bare=True)
+    np.testing.assert_allclose(twice.predictions[:, ::2], twice.predictions[:, 1::2], atol=1e-5)
     found = kf.solution.Estimate(twice.replicate_predictions[:, :, ::2], twice.exact)
     assert_same(name, activation, found, one.estimate("predictions"))
 
 
 @pytest.mark.parametrize(("name", "activation"), pairs(lambda _, activation: activation != "relu"))
 def test_order_and_rotation_of_the_data_do_not_matter(name, activation):
-    order, rotation = RNG.permutation(4), np.linalg.qr(RNG.standard_normal((6, 6)))[0]
+    order, rotation = [2, 0, 3, 1], np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
     one, other = run(name, activation), solved(name, activation, X=X[order] @ rotation, y=Y[order])
     truth = kf.solution.Estimate(one.replicate_predictions[:, :, order], one.exact)
     assert_same(name, activation, other.estimate("predictions"), truth)
@@ -168,11 +186,12 @@ def test_the_scale_of_the_inputs_of_a_homogeneous_network(name, activation):
     """K -> 4 K, eta -> eta / 4, gamma0 -> 2 gamma0 leaves predictions and G, and multiplies Phi by 4."""
     one, scaled = run(name, activation), solved(name, activation, X=2 * X, rate=0.05, gamma0=2.0)
     assert_same(name, activation, scaled.estimate("predictions"), one.estimate("predictions"))
-    assert distance(scaled.feature_kernel(2), 4 * one.feature_kernel(2)) < 0.1
-    assert distance(scaled.gradient_kernel(1), one.gradient_kernel(1)) < 0.1
+    accuracy = 1e-9 if one.exact else 0.1
+    assert distance(scaled.feature_kernel(2), 4 * one.feature_kernel(2)) < accuracy
+    assert distance(scaled.gradient_kernel(1), one.gradient_kernel(1)) < accuracy
 
 
-@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("name", keep_fast(CLAIMS, *({*CLAIMS} - {"Perturbation", "GradientIndependence"})))
 def test_nothing_moves_without_an_error_signal(name):
     double = {"precision": "double"} if hasattr(CLAIMS[name].method, "directions") else {}  # single: 1e-9
     solution = solved(name, "tanh" if "tanh" in CLAIMS[name].activations else "linear", y=np.zeros(4), **double)

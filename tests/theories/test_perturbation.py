@@ -10,16 +10,15 @@ import pytest
 import kernelfield as kf
 from kernelfield.describe.run import Run
 from kernelfield.engine.directions import Directions
-from kernelfield.engine.infinite_matrix import Images
+from kernelfield.engine.infinite_matrix import Images, collect
 from kernelfield.layers import WeightTrace
-from kernelfield.layers.base import traces as traces_of
 from kernelfield.march.method import OnParticles
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.step import Marched, Pace, Step
+from suites import thorough
 
-RNG = np.random.default_rng(1)
-X, Y = RNG.standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
-PROBLEM, TRAINING = kf.Problem(X, Y), kf.GradientDescent(learning_rate=0.2, steps=12)
+X, Y = np.random.default_rng(1).standard_normal((4, 20)), np.array([1.0, 0.7, -1.2, -0.9])
+PROBLEM, TRAINING = kf.Problem(X, Y), kf.GradientDescent(learning_rate=0.3, steps=8)
 UNIT = kf.Problem(X, Y / np.linalg.norm(Y))
 GAMMAS = (0.05, 0.1, 0.2, 0.3)
 
@@ -49,7 +48,7 @@ def slopes(errors):
 # --- linear networks
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("depth", [2, thorough(4)])
 def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth):
     """Oracle: the exact solution. With |y| = 1: what counts is gamma0 |y|, and all orders do when it is large."""
     errors = []
@@ -59,11 +58,11 @@ def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth):
     assert np.all((slopes(errors) > 3.8) & (slopes(errors) < 4.2))
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, thorough(3)])
 def test_the_closed_form_is_the_march_in_powers_of_gamma0(depth, monkeypatch):
     """Oracle: the power-series march on exact cubature, which knows no formula."""
     closed = solved(kf.Perturbation(), depth)
-    monkeypatch.setattr(kf.Perturbation, "run", OnParticles.run)
+    monkeypatch.setattr(kf.Perturbation, "solve", OnParticles.solve)
     for found, truth in zip(quantities(solved(kf.Perturbation(), depth)), quantities(closed), strict=True):
         assert distance(found, truth) < 1e-12
 
@@ -89,8 +88,8 @@ def marched(depth, particles=256):
 
 def at_gamma0(run, gamma0):
     """The perturbative Solution that the run gives at another gamma0."""
-    run.network = kf.MLP(depth=run.network.depth, activation="tanh", gamma0=gamma0)
-    return run.solution(kf.solution.Status())
+    run.run = run.run.replace(network=kf.MLP(depth=run.run.network.depth, activation="tanh", gamma0=gamma0))
+    return run.solution(kf.Status())
 
 
 def full_theory(run, gamma0):
@@ -117,7 +116,7 @@ def full_theory(run, gamma0):
             for t in range(TRAINING.steps + 1):
                 paces = (TRAINING.learning_rate, t < TRAINING.steps, t == 0)
                 _, passed = step.every_output(state.layers, step.forward(state.layers, constants.data, None)[1])
-                traces = [*traces_of(passed.body, WeightTrace), passed.readout]
+                traces = [*collect(passed.body, WeightTrace), passed.readout]
                 kernels.append([each.phi for each in traces[1:]] + [each.g for each in traces[:-1]])
                 state, now = march(constants, state, Pace(*map(jnp.asarray, paces)))
                 f.append(now)
@@ -126,7 +125,7 @@ def full_theory(run, gamma0):
     return [(plus + minus) / 2 for plus, minus in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, thorough(3)])
 def test_the_error_of_tanh_networks_falls_as_the_fourth_power(depth):
     """Oracle: the full theory with the same weights at initialization."""
     run, errors = marched(depth), []
@@ -138,6 +137,7 @@ def test_the_error_of_tanh_networks_falls_as_the_fourth_power(depth):
     assert np.all((slopes(errors) > 3.8) & (slopes(errors) < 4.2))
 
 
+@pytest.mark.thorough
 def test_second_derivatives_of_the_march_at_small_gamma0():
     """Oracle: (march at 0.5 - march at 0.25) / (0.5^2 - 0.25^2), within sampling noise and O(gamma0^2)."""
     leading = solved(kf.Perturbation(particles=1024), 2, activation="tanh")

@@ -10,9 +10,9 @@ import kernelfield as kf
 from kernelfield.activations.functions import ACTIVATIONS
 from kernelfield.activations.gaussian_averages import NotConverged, kernel_map
 from kernelfield.activations.hermite import averages
+from suites import thorough
 
-RNG = np.random.default_rng(3)
-X, Y = RNG.standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])
+X, Y = np.random.default_rng(3).standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])
 PROBLEM = kf.Problem(X, Y)
 DESCENT = kf.GradientDescent(learning_rate=0.4, steps=15)
 
@@ -22,8 +22,10 @@ def lazy(activation="tanh", depth=2, training=DESCENT, problem=PROBLEM, **settin
     return kf.solve(network, problem, training, kf.StaticNTK(), progress=False)
 
 
-@pytest.mark.parametrize("name", ["erf", "gelu", "linear"])
-@pytest.mark.parametrize("scale", [0.1, 1.0, 20.0])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [*((name, scale) for name in ("erf", "gelu", "linear") for scale in (0.1, 1.0)), thorough("erf", 20.0)],
+)
 def test_series_and_quadrature_give_the_closed_forms_to_ten_digits(name, scale):
     phi, kernel = ACTIVATIONS[name], scale**2 * X @ X.T / 8
     for function, closed in ((phi.phi, phi.feature_map), (phi.dphi, phi.derivative_map)):
@@ -43,7 +45,7 @@ def test_the_series_of_tanh_against_many_nodes():
     assert kernel_map(kernel, jnp.tanh, None)[0, 1] == pytest.approx(truth, rel=1e-10)
 
 
-@pytest.mark.parametrize("kinked", [jnp.abs, jnp.sign, lambda h: jnp.where(h > 0, h, 0.1 * h)])
+@pytest.mark.parametrize("kinked", [jnp.abs, lambda h: jnp.where(h > 0, h, 0.1 * h)])
 def test_quadrature_of_a_kink_is_refused(kinked):
     with pytest.raises(NotConverged, match="quadrature changed by"):
         kernel_map(X @ X.T / 8, kinked, None)
@@ -75,7 +77,7 @@ def test_gradient_descent_and_gradient_flow_are_exact():
     np.testing.assert_allclose(many.errors[-1], flow.errors[-1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("activation", "depth"), [("tanh", 3), ("relu", 2), ("softplus", 1)])
+@pytest.mark.parametrize(("activation", "depth"), [("softplus", 1), thorough("relu", 2), thorough("tanh", 2)])
 def test_kernels_are_those_of_wide_networks_at_initialization(activation, depth):
     """Oracle: the tangent kernel of one wide network by automatic differentiation."""
     found, width = lazy(activation, depth, gamma0=0.7), 4096
@@ -94,15 +96,6 @@ def test_kernels_do_not_move_and_gamma0_does_not_matter():
     np.testing.assert_array_equal(one.predictions, other.predictions)
     np.testing.assert_array_equal(one.feature_kernel(2, 0), one.feature_kernel(2, -1))
     assert not one.predictions_se.any()
-
-
-def test_the_march_at_small_gamma0_approaches_it():
-    truth = lazy()
-    network = kf.MLP(depth=2, activation="tanh", gamma0=1e-2)
-    sampled = kf.solve(network, PROBLEM, DESCENT, kf.March(particles=1024), progress=False)
-    gap = np.linalg.norm(sampled.predictions - truth.predictions)
-    assert gap < 4 * np.linalg.norm(sampled.predictions_se)
-    assert gap < 0.02 * np.linalg.norm(truth.predictions)
 
 
 @pytest.mark.parametrize("method", [kf.DeepLinear(), kf.Perturbation(), kf.GradientIndependence()])
@@ -127,17 +120,16 @@ def stepped(ntk: np.ndarray, problem: kf.Problem, rates: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("loss", "y"),
+    ("loss", "y", "schedule"),
     [
-        ("mse", np.stack([Y, Y[::-1]], axis=1)),
-        ("logistic", SIGNS),
-        ("logistic", np.stack([SIGNS, -SIGNS[::-1]], axis=1)),
-        ("hinge", SIGNS),
-        ("cross_entropy", [0, 1, 2, 1, 0]),
-        (lambda f, y: jnp.sum((f - y) ** 4), Y),
+        ("mse", np.stack([Y, Y[::-1]], axis=1), "constant"),
+        ("logistic", SIGNS, "cosine"),
+        ("logistic", np.stack([SIGNS, -SIGNS[::-1]], axis=1), "constant"),
+        ("hinge", SIGNS, "constant"),
+        ("cross_entropy", [0, 1, 2, 1, 0], [1.0, 0.5, 2.0] * 5),
+        (lambda f, y: jnp.sum((f - y) ** 4), Y, "constant"),
     ],
 )
-@pytest.mark.parametrize("schedule", ["constant", "cosine", [1.0, 0.5, 2.0] * 5])
 def test_updates_of_any_loss_and_schedule_are_exact(loss, y, schedule):
     """Oracle: the update itself, in NumPy."""
     problem = kf.Problem(X, y, WEIGHTS, loss=loss)
@@ -158,10 +150,10 @@ def test_outputs_of_the_squared_error_learn_by_themselves(training):
         np.testing.assert_array_equal(together.predictions[..., output], alone.predictions)
 
 
-@pytest.mark.parametrize(("loss", "y"), [("logistic", SIGNS), ("cross_entropy", [0, 1, 2, 1, 0])])
-def test_flow_of_any_loss_is_the_limit_of_small_steps(loss, y):
+@pytest.mark.thorough
+def test_flow_of_any_loss_is_the_limit_of_small_steps():
     """Richardson: the error of descent is linear in its rate, so that twice the finer less the coarser is near."""
-    problem, time = kf.Problem(X, y, WEIGHTS, loss=loss), 6.0
+    problem, time = kf.Problem(X, [0, 1, 2, 1, 0], WEIGHTS, loss="cross_entropy"), 6.0
     flow = lazy("erf", training=kf.GradientFlow(time=time, steps=4), problem=problem)
     ntk = lazy("erf").ntk(0)
     ends = [stepped(ntk, problem, np.full(steps, time / steps))[-1] for steps in (500, 1000)]

@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.special import erf as _erf
 from jax.scipy.stats import norm
 
-from kernelfield.common.settings import named
+from kernelfield.common.settings import look_up
 
 Array = Any
 KernelMap = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -36,7 +36,7 @@ class Activation:
     smooth: bool = True
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Those known by name are pickled by it."""
+        """Returns what is pickled: the name alone of an activation that is known by name."""
         known = ACTIVATIONS.get(self.name) is self
         return (activation, (self.name,)) if known else super().__reduce_ex__(protocol)
 
@@ -47,21 +47,21 @@ class Activation:
 
 
 def activation(choice: str | Activation | Callable[[Array], Array]) -> Activation:
-    """The Activation for a name, or for any elementwise JAX function (derivative by autodiff).
+    """Returns the Activation for a name, or for any elementwise JAX function (derivative by autodiff).
 
     Raises:
         ValueError: for an unknown name, with the nearest known one.
     """
     if isinstance(choice, Activation):
         return choice
-    if (known := named("activation", choice, ACTIVATIONS)) is not None:
+    if (known := look_up("activation", choice, ACTIVATIONS)) is not None:
         return known
     function: Any = choice
     return Activation(getattr(function, "__name__", "custom"), function, elementwise_derivative(function))
 
 
 def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The derivative of an elementwise JAX function, by automatic differentiation."""
+    """Returns the derivative of an elementwise JAX function, by automatic differentiation."""
     return lambda h: jax.jvp(phi, (h,), (jnp.ones_like(h),))[1]
 
 
@@ -90,7 +90,7 @@ def _erf_derivatives(k11, k12, k22):
 
 
 def _gelu_averages(k11, k12, k22):
-    """<A A'> and <a a'> for A the normal distribution function and a its density."""
+    """Returns <A A'> and <a a'> for A the normal distribution function and a its density."""
     s1, s2 = 1 + k11, 1 + k22
     both = 0.25 + np.arcsin(k12 / np.sqrt(s1 * s2)) / (2 * np.pi)
     return both, 1 / (2 * np.pi * np.sqrt(s1 * s2 - k12**2))
@@ -108,14 +108,10 @@ def _gelu_derivatives(k11, k12, k22):
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         Activation(
-            "linear",
-            lambda h: h,
-            jnp.ones_like,
-            lambda k11, k12, k22: k12,
-            lambda k11, k12, k22: np.ones_like(k12),
+            "linear", lambda h: h, jnp.ones_like, lambda k11, k12, k22: k12, lambda k11, k12, k22: np.ones_like(k12)
         ),
         Activation("tanh", jnp.tanh, lambda h: 1 - jnp.tanh(h) ** 2),
         Activation(
@@ -126,13 +122,7 @@ ACTIVATIONS: dict[str, Activation] = {
             _relu_derivatives,
             smooth=False,
         ),
-        Activation(
-            "erf",
-            _erf,
-            lambda h: (2 / math.sqrt(math.pi)) * jnp.exp(-(h**2)),
-            _erf_features,
-            _erf_derivatives,
-        ),
+        Activation("erf", _erf, lambda h: (2 / math.sqrt(math.pi)) * jnp.exp(-(h**2)), _erf_features, _erf_derivatives),
         Activation(
             "gelu",
             lambda h: h * norm.cdf(h),

@@ -12,13 +12,13 @@ from kernelfield.activations.functions import KernelMap
 from kernelfield.activations.hermite import averages
 
 REACH = 8.5  # standard deviations; the Gaussian weight beyond is below rounding
-NODES = (48, 72, 108, 162, 243, 365, 547, 820, 1230, 1845, 2768)  # on each axis, until two in a row agree
+NODES = (48, 72, 108, 162, 243, 365, 547, 820, 1230, 1845, 2768)  # of each axis, until averages of two rules agree
 ACCURACY = 1e-11  # relative change at which they do
 BLOCK = 2**22  # function values at a time
 
 
 class NotConverged(ArithmeticError):
-    """Quadrature that did not reach its accuracy; `change` is the last relative change."""
+    """An error of a quadrature that did not reach its accuracy; `change` is the last relative change."""
 
     def __init__(self, change: float) -> None:
         super().__init__(f"quadrature changed by {change:.0e} at its finest")
@@ -26,20 +26,12 @@ class NotConverged(ArithmeticError):
 
 
 def kernel_map(kernel: np.ndarray, function: Callable[[Any], Any], closed_form: KernelMap | None) -> np.ndarray:
-    """<f(h_mu) f(h_nu)> for Gaussian fields h with covariance `kernel`.
+    """Returns <f(h_mu) f(h_nu)> (P, P) for Gaussian fields h with covariance `kernel` (P, P), to 1e-10.
 
-    In closed form; or by a Hermite series; or where that is too long by quadrature, pair by pair.
-
-    Args:
-        kernel: (P, P), symmetric and positive.
-        function: f, an elementwise JAX function.
-        closed_form: the average as a function of variances and covariance, if it is known.
-
-    Returns:
-        (P, P), to 1e-10.
+    It is known in closed form, or summed as a Hermite series, or where that is too long integrated pair by pair.
 
     Raises:
-        NotConverged: the quadrature did not get there, as when f has a kink.
+        NotConverged: the quadrature did not reach its accuracy, as when f has a kink.
 
     Example:
         >>> import numpy as np
@@ -49,28 +41,29 @@ def kernel_map(kernel: np.ndarray, function: Callable[[Any], Any], closed_form: 
         >>> bool(np.allclose(kernel_map(K, erf.phi, None), kernel_map(K, erf.phi, erf.feature_map), rtol=1e-10))
         True
     """
-    if closed_form is None and (found := averages(kernel, function, ACCURACY)) is not None:
-        return found
+    if closed_form is None and (series := averages(kernel, function, ACCURACY)) is not None:
+        return series
     rows, columns = np.triu_indices(len(kernel))
     variances = np.diag(kernel)
     pairs = variances[rows], kernel[rows, columns], variances[columns]
-    values = _quadrature(function, *pairs) if closed_form is None else closed_form(*pairs)
     out = np.empty_like(kernel)
+    values = _integrate(function, *pairs) if closed_form is None else closed_form(*pairs)
     out[rows, columns] = out[columns, rows] = values
     return out
 
 
-def _quadrature(function: Callable[[Any], Any], k11: np.ndarray, k12: np.ndarray, k22: np.ndarray) -> np.ndarray:
-    """The trapezoidal rule on a square of independent x, y, with a = s1 x and b = s2 (rho x + sqrt(1 - rho^2) y).
+def _integrate(function: Callable[[Any], Any], k11: np.ndarray, k12: np.ndarray, k22: np.ndarray) -> np.ndarray:
+    """Returns <f(a) f(b)> by the trapezoidal rule on a square of independent x, y.
 
-    It converges exponentially in the nodes for functions that are analytic in a strip around the real line.
+    a = s1 x and b = s2 (rho x + sqrt(1 - rho^2) y). The rule converges exponentially in the nodes for functions that
+    are analytic in a strip around the real line.
     """
     s1, s2 = np.sqrt(k11), np.sqrt(k22)
     rho = np.clip(np.divide(k12, s1 * s2, out=np.zeros_like(k12), where=s1 * s2 > 0), -1, 1)
     out = np.empty_like(k12)
     with jax.enable_x64(True):
         evaluate = jax.jit(function)
-        x, weight = _rule(evaluate, np.unique(s1))
+        x, weight = _choose_rule(evaluate, np.unique(s1))
         size = max(1, BLOCK // len(x) ** 2)
         for start in range(0, len(out), size):
             at = slice(start, start + size)
@@ -80,10 +73,10 @@ def _quadrature(function: Callable[[Any], Any], k11: np.ndarray, k12: np.ndarray
     return out
 
 
-def _rule(evaluate: Callable[[Any], Any], scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights for one axis that give <f(s x)^2> at every scale s, the hardest average (rho = 1).
+def _choose_rule(evaluate: Callable[[Any], Any], scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns nodes and weights of one axis that give <f(s x)^2> at every scale s, the hardest average (rho = 1).
 
-    Beside it <(1 + x) f(s x)>, since a kink may hide in the square.
+    They give <(1 + x) f(s x)> too, since a kink may hide in the square.
     """
     before, change = np.full((2, len(scales)), np.inf), np.inf
     for nodes in NODES:

@@ -14,18 +14,11 @@ NODES = (512, 724, 1024, 1448, 2048, 2896)  # of the trapezoidal rule that gives
 
 
 def averages(kernel: np.ndarray, function: Callable[[Any], Any], accuracy: float) -> np.ndarray | None:
-    """<f(h_mu) f(h_nu)> for Gaussian fields h with covariance `kernel`, by Mehler's formula.
+    """Returns <f(h_mu) f(h_nu)> (P, P) for Gaussian fields h with covariance `kernel` (P, P), by Mehler's formula.
 
     With normalized Hermite polynomials he_n, f(s x) = sum_n c_n(s) he_n(x), and for unit Gaussians of correlation rho
-    <he_n(x) he_m(y)> = rho^n if n = m, else 0: the average is sum_n c_n(s_mu) c_n(s_nu) rho^n.
-
-    Args:
-        kernel: (P, P), symmetric and positive.
-        function: f, an elementwise JAX function.
-        accuracy: relative, of the squares of f.
-
-    Returns:
-        (P, P), or None if that takes too many terms: at large variances, and where f has a kink.
+    <he_n(x) he_m(y)> = rho^n if n = m, else 0: the average is sum_n c_n(s_mu) c_n(s_nu) rho^n. The accuracy is relative
+    to the squares of f. Returns None if that takes too many terms: at large variances, and where f has a kink.
 
     Example:
         >>> import numpy as np
@@ -42,13 +35,13 @@ def averages(kernel: np.ndarray, function: Callable[[Any], Any], accuracy: float
     rho = np.clip(np.divide(kernel, products, out=np.zeros_like(kernel), where=products > 0), -1, 1)
     np.fill_diagonal(rho, 1.0)
     out = np.zeros_like(kernel)
-    for each in c[::-1]:  # Horner's rule
-        out = out * rho + np.outer(each, each)
+    for c_n in c[::-1]:  # Horner's rule
+        out = out * rho + np.outer(c_n, c_n)
     return out
 
 
 def _coefficients(function: Callable[[Any], Any], scales: np.ndarray, accuracy: float) -> np.ndarray | None:
-    """c_n(s) (terms, scales), enough of them for <f(s x)^2> = sum_n c_n(s)^2, the hardest average (rho = 1).
+    """Returns c_n(s) (terms, scales), enough of them for <f(s x)^2> = sum_n c_n(s)^2, the hardest average (rho = 1).
 
     The trapezoidal rule converges exponentially in the nodes for functions that are analytic in a strip around the
     real line.
@@ -62,15 +55,15 @@ def _coefficients(function: Callable[[Any], Any], scales: np.ndarray, accuracy: 
             weighted = root * np.asarray(function(scales[:, None] * x))
         c = _hermite_functions(x, root, terms) @ weighted.T
         squares = np.sum(weighted**2, axis=1)
-        lacks = np.maximum(np.abs(squares - before), np.abs(squares - np.sum(c**2, axis=0)))
-        if lacks.max() <= accuracy * squares.max():
+        rest = np.maximum(np.abs(squares - before), np.abs(squares - np.sum(c**2, axis=0)))
+        if rest.max() <= accuracy * squares.max():
             return c
         before = squares
     return None
 
 
 def _hermite_functions(x: np.ndarray, first: np.ndarray, terms: int) -> np.ndarray:
-    """he_n(x) times `first` (terms, nodes), by their recurrence."""
+    """Returns he_n(x) times `first` (terms, nodes), by their recurrence."""
     rows = [first, x * first]
     for n in range(1, terms - 1):
         rows.append((x * rows[n] - np.sqrt(n) * rows[n - 1]) / np.sqrt(n + 1))

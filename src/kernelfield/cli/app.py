@@ -1,4 +1,4 @@
-"""The application itself: options of every command, errors as one line, exit codes."""
+"""The application: what commands print, errors as one line, exit codes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.box import SIMPLE
+from rich.console import Console, RenderableType
+from rich.table import Table
+from typer import Exit, Option
 
+from kernelfield.common.atomic_files import CannotWrite
 from kernelfield.common.progress import WANTED
+from kernelfield.solution.status import SolveError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-IMAGES = (".png", ".pdf", ".svg")
 
 app = typer.Typer(
     name="kernelfield",
@@ -34,77 +38,60 @@ app = typer.Typer(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit.
-
-    Args:
-        arguments: those of the process by default.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
+    """Runs the command line with arguments, those of the process by default, and exits."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     _cache_compilations()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of its own cache folder
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs about its cache folder
     command = typer.main.get_command(app)
     try:
         run = contextvars.copy_context().run  # `--quiet` is of this call alone
-        code = run(command.main, given, prog_name="kernelfield", standalone_mode=False)
+        code = run(command.main, words, prog_name="kernelfield", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        one_line("interrupted: nothing was written")
+        print_line("interrupted: nothing was written")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if debug:
+        if "--debug" in words:
             raise
-        sys.exit(_explained(error))
+        sys.exit(_explain(error))
     sys.exit(code if isinstance(code, int) else 0)
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and show no progress.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for scripts.")]
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a command prints: text for people, one JSON document for scripts, or nothing at all.
+    """The output of a command: text for people, or one JSON document for scripts, or nothing at all."""
 
-    Args:
-        quiet: nothing.
-        as_json: the document that `result` is given, if not quiet.
-    """
-
-    quiet: bool
-    as_json: bool
+    quiet: bool  # nothing, not even progress
+    as_json: bool  # the document, unless it is quiet
 
     def __post_init__(self) -> None:
         if self.quiet:
             WANTED.set(False)
 
-    def say(self, *what: Any) -> None:
-        """Print for people.
-
-        Args:
-            what: lines, or tables of rich.
-        """
+    def say(self, *parts: RenderableType) -> None:
+        """Prints lines, or tables of rich, for people."""
         if not self.quiet and not self.as_json:
-            Console(highlight=False, markup=False, soft_wrap=all(isinstance(each, str) for each in what)).print(
-                *what, sep="\n"
-            )
+            is_text = all(isinstance(part, str) for part in parts)
+            Console(highlight=False, markup=False, soft_wrap=is_text).print(*parts, sep="\n")
 
     def note(self, message: str) -> None:
-        """Progress of a long command, to stderr.
-
-        Args:
-            message: a line.
-        """
+        """Prints a line about the progress of a long command to stderr."""
         if not self.quiet:
-            one_line(message)
+            print_line(message)
 
-    def result(self, document: Any) -> None:
-        """The document for scripts: everything the command found, and what it wrote.
-
-        Args:
-            document: of numbers, texts, lists and dictionaries.
-        """
+    def print_json(self, document: Any) -> None:
+        """Prints the document for scripts: everything that the command computed, and what it wrote."""
         if self.as_json and not self.quiet:
             print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def new_table(about: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Returns an empty table with a caption, and with columns aligned to the left and to the right."""
+    table = Table(box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
+    for name in left:
+        table.add_column(name)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
 
 
 class Stopped(Exception):
@@ -112,8 +99,8 @@ class Stopped(Exception):
 
 
 @contextmanager
-def stoppable(message: str = "interrupted: nothing was written") -> Iterator[None]:
-    """Ctrl-C becomes `Stopped`, with a message."""
+def catch_interrupts(message: str = "interrupted: nothing was written") -> Iterator[None]:
+    """Turns Ctrl-C into `Stopped` with a message."""
     try:
         yield
     except KeyboardInterrupt:
@@ -121,51 +108,46 @@ def stoppable(message: str = "interrupted: nothing was written") -> Iterator[Non
 
 
 @contextmanager
-def unattended() -> Iterator[None]:
-    """SIGTERM, which batch systems send before they kill, does what Ctrl-C does; warnings are one line."""
+def accept_sigterm() -> Iterator[None]:
+    """Treats SIGTERM, which batch systems send before they kill, like Ctrl-C, and prints warnings as one line."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: one_line(str(message))
+            warnings.showwarning = lambda message, *_, **__: print_line(str(message))
             yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _explained(error: Exception) -> int:
-    """One line about an error, and the exit code it asks for."""
-    from kernelfield.common.atomic_files import CannotWrite
-    from kernelfield.solution.status import SolveError
-
+def _explain(error: Exception) -> int:
+    """Prints one line about an error, and returns its exit code."""
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
     if usage is not None:
         if usage():  # empty where the help was shown instead
-            one_line(f"{usage()} Try 'kernelfield --help'.")
+            print_line(f"{usage()} Try 'kernelfield --help'.")
         return BAD_INPUT
     if isinstance(error, Stopped):
-        one_line(str(error))
-        return INTERRUPTED
-    if isinstance(error, CannotWrite):
-        one_line(str(error))
-        return FAILED
-    if isinstance(error, ValueError | OSError | ImportError):
-        one_line(str(error))
-        return BAD_INPUT
-    if isinstance(error, SolveError):
-        one_line(f"{error}: nothing was written")
-        return FAILED
-    kind = "out of memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}"
-    one_line(f"{kind}: {error} (--debug shows where)")
-    return FAILED
+        code, message = INTERRUPTED, str(error)
+    elif isinstance(error, CannotWrite):
+        code, message = FAILED, str(error)
+    elif isinstance(error, ValueError | OSError | ImportError):
+        code, message = BAD_INPUT, str(error)
+    elif isinstance(error, SolveError):
+        code, message = FAILED, f"{error}: nothing was written"
+    else:
+        kind = "out of memory" if isinstance(error, MemoryError) else f"unexpected {type(error).__name__}"
+        code, message = FAILED, f"{kind}: {error} (--debug shows where)"
+    print_line(message)
+    return code
 
 
-def one_line(message: str) -> None:
-    """A message to stderr, whatever its line breaks."""
+def print_line(message: str) -> None:
+    """Prints a message to stderr as one line."""
     print("kernelfield: " + " ".join(message.split()), file=sys.stderr)
 
 
 def _cache_compilations() -> None:
-    """Keep compiled programs in the user's cache folder, if it can be written: later runs start faster."""
+    """Keeps compiled programs in the user's cache folder, if it can be written: later runs start faster."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
@@ -184,28 +166,19 @@ def _cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
         print(f"kernelfield {version('kernelfield')}")
-        raise typer.Exit
+        raise Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
     """Options of every command."""
-
-
-def check_image(path: Path) -> None:
-    """Raise an error if no image can be written at `path`."""
-    from kernelfield.files.storage import check_folder
-
-    check_folder(path)
-    if path.suffix.lower() not in IMAGES:
-        raise ValueError(f"the figure's name must end in {', '.join(IMAGES)}, got {path.name}")

@@ -6,49 +6,49 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
-from rich.box import SIMPLE
 from rich.table import Table
+from typer import Argument, Option
 
-from kernelfield.cli.app import AsJson, Output, Quiet, app, stoppable
-from kernelfield.cli.studies import numbers
+from kernelfield.cli.app import Output, app, catch_interrupts, new_table
+from kernelfield.cli.options import AsJson, Quiet, parse_numbers
+from kernelfield.common.atomic_files import check_folder, whole_file
+from kernelfield.files.storage import load
 
 if TYPE_CHECKING:
-    from kernelfield.estimators.fitting import Fitted
+    from kernelfield.estimators.fitting import Fit
 
 
 @app.command()
 def fit(
-    data: Annotated[Path, typer.Argument(metavar="DATA.csv", help="A table with a header; texts are categories.")],
-    target: Annotated[str, typer.Option(metavar="COLUMN", help="What is to be predicted.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.nc", help="NetCDF file to write.")],
+    data: Annotated[Path, Argument(metavar="DATA.csv", help="A table with a header; texts are categories.")],
+    target: Annotated[str, Option(metavar="COLUMN", help="What is to be predicted.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="MODEL.nc", help="NetCDF file to write.")],
     task: Annotated[
-        str | None, typer.Option(help="regression or classification; by default of numbers and of anything else.")
+        str | None, Option(help="regression or classification; by default of numbers and of anything else.")
     ] = None,
     gamma0: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Feature-learning strengths to choose among; 0 is the NTK.")
+        str, Option(metavar="A,B,...", help="Feature-learning strengths to choose among; 0 is the NTK.")
     ] = "0,0.3,1,3",
-    depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 2,
-    activation: Annotated[str, typer.Option(help="Of the network.")] = "erf",
-    max_steps: Annotated[int, typer.Option(min=1, help="Steps of training, at most.")] = 200,
-    points: Annotated[int, typer.Option(min=10, help="Rows that train, at most; time grows with their cube.")] = 300,
-    width: Annotated[int, typer.Option(min=1, help="Of the finite network beside it.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits and samples.")] = 0,
+    depth: Annotated[int, Option(min=1, help="Hidden layers.")] = 2,
+    activation: Annotated[str, Option(help="Of the network.")] = "erf",
+    max_steps: Annotated[int, Option(min=1, help="Steps of training, at most.")] = 200,
+    points: Annotated[int, Option(min=10, help="Rows that train, at most; time grows with their cube.")] = 300,
+    width: Annotated[int, Option(min=1, help="Of the finite network beside it.")] = 512,
+    seed: Annotated[int, Option(min=0, help="Of splits and samples.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an infinitely wide network on a table, and test it beside other predictors on a fifth of the rows."""
     from kernelfield.estimators import fitting
     from kernelfield.estimators.tables import Task, read_table
-    from kernelfield.files.storage import check_folder
 
     check_folder(output)
     if task not in (None, "regression", "classification"):
         raise ValueError(f"--task must be regression or classification, got '{task}'")
-    gammas, out, began = numbers("--gamma0", gamma0, zero=True), Output(quiet, as_json), time.perf_counter()
+    gammas, out, began = parse_numbers("--gamma0", gamma0, zero=True), Output(quiet, as_json), time.perf_counter()
     table = read_table(data)
-    with stoppable():
-        found = fitting.fit(
+    with catch_interrupts():
+        result = fitting.fit(
             table,
             target,
             cast(Task | None, task),
@@ -61,72 +61,61 @@ def fit(
             seed=seed,
             say=out.note,
         )
-    found.solution().save(output, predictor=True)
+    result.solution().save(output, predictor=True)
     seconds = time.perf_counter() - began
-    out.say(*_chosen(found), _scores(found))
-    out.say(f"wrote {output}: trained on {found.rows[0]} rows, tested on {found.rows[1]}, {seconds:.0f} s")
-    out.result({"wrote": str(output), "seconds": seconds, **_record(found)})
+    out.say(_loss_table(result), *(f"caution: {caution}" for caution in result.cautions), _score_table(result))
+    out.say(f"wrote {output}: trained on {result.rows[0]} rows, tested on {result.rows[1]}, {seconds:.0f} s")
+    out.print_json({"wrote": str(output), "seconds": seconds, **_record(result)})
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.nc", help="File that fit wrote.")],
-    data: Annotated[Path, typer.Argument(metavar="NEW.csv", help="A table with the columns of training.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.csv", help="Table to write.")],
+    model: Annotated[Path, Argument(metavar="MODEL.nc", help="File that fit wrote.")],
+    data: Annotated[Path, Argument(metavar="NEW.csv", help="A table with the columns of training.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="OUT.csv", help="Table to write.")],
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict for new rows of a table by a model that fit wrote: their columns, and the predictions."""
-    from kernelfield.common.atomic_files import whole_file
     from kernelfield.estimators import fitting
     from kernelfield.estimators.tables import read_table
-    from kernelfield.files.storage import check_folder, load
 
     check_folder(output)
-    for given in (model, data):
-        if output.exists() and given.exists() and output.samefile(given):
-            raise ValueError(f"the predictions would replace {given}")
+    for path in (model, data):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise ValueError(f"the predictions would replace {path}")
     table, solution = read_table(data), load(model)
     try:
-        with stoppable():
-            found = fitting.predicted(solution, table)
+        with catch_interrupts():
+            predictions = fitting.predict(solution, table)
     except ValueError as error:
         raise ValueError(f"{data} cannot be predicted by {model}: {error}") from None
-    with whole_file(output) as beside:
-        found.to_csv(beside, index=False)
-    Output(quiet, as_json).say(f"wrote {output}: {len(found)} rows")
-    Output(quiet, as_json).result({"wrote": str(output), "rows": len(found)})
+    with whole_file(output) as temporary:
+        predictions.to_csv(temporary, index=False)
+    out = Output(quiet, as_json)
+    out.say(f"wrote {output}: {len(predictions)} rows")
+    out.print_json({"wrote": str(output), "rows": len(predictions)})
 
 
-def _record(found: Fitted) -> dict[str, Any]:
-    """For scripts."""
-    scores = {each.name: {found.metric: each.value, "standard_error": each.error} for each in found.scores}
-    chosen = {"gamma0": found.model.gamma0_, "steps": found.model.n_iter_, "cautions": found.cautions}
-    return {"rows": list(found.rows), **chosen, "scores": scores}
+def _record(fit: Fit) -> dict[str, Any]:
+    """Returns the model that was chosen and all test scores, as JSON can hold them."""
+    scores = {score.name: {fit.metric: score.value, "standard_error": score.error} for score in fit.scores}
+    choice = {"gamma0": fit.model.gamma0_, "steps": fit.model.n_iter_, "cautions": fit.cautions}
+    return {"rows": list(fit.rows), **choice, "scores": scores}
 
 
-def _chosen(found: Fitted) -> list[str | Table]:
-    """Validation losses of every gamma0, the one that was taken, and cautions."""
-    table = Table(box=SIMPLE, pad_edge=False, caption="loss on the validation split", caption_justify="left")
-    table.add_column("gamma0", justify="right")
-    table.add_column("least loss", justify="right")
-    table.add_column("at step", justify="right")
-    for gamma0, losses in found.model.validation_losses_.items():
-        taken = " <" if gamma0 == found.model.gamma0_ else ""
-        table.add_row(f"{gamma0:g}", f"{losses.min():.4g}", f"{losses.argmin()}{taken}")
-    return [table, *(f"caution: {each}" for each in found.cautions)]
+def _loss_table(fit: Fit) -> Table:
+    """Returns the least validation loss of every gamma0, with a mark at the one that was chosen."""
+    table = new_table("loss on the validation split", [], ["gamma0", "least loss", "at step"])
+    for gamma0, losses in fit.model.validation_losses_.items():
+        mark = " <" if gamma0 == fit.model.gamma0_ else ""
+        table.add_row(f"{gamma0:g}", f"{losses.min():.4g}", f"{losses.argmin()}{mark}")
+    return table
 
 
-def _scores(found: Fitted) -> Table:
-    """Test scores of every predictor."""
-    table = Table(
-        box=SIMPLE,
-        pad_edge=False,
-        caption="on test rows, with standard errors",
-        caption_justify="left",
-    )
-    table.add_column("predictor")
-    table.add_column(found.metric, justify="right")
-    for each in found.scores:
-        table.add_row(each.name, f"{each.value:.3f} ± {each.error:.3f}")
+def _score_table(fit: Fit) -> Table:
+    """Returns the test scores of every predictor."""
+    table = new_table("on test rows, with standard errors", ["predictor"], [fit.metric])
+    for score in fit.scores:
+        table.add_row(score.name, f"{score.value:.3f} ± {score.error:.3f}")
     return table

@@ -4,65 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 class CannotWrite(OSError):
-    """A file that could not be written; the message names it, and the reason."""
+    """A file could not be written; the message names the file and the reason."""
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end; if something fails, nothing is left.
+    """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an error.
 
-    Args:
-        path: of the file; an existing one is replaced.
-        size: bytes that there has to be room for before anything is written, where the system can tell.
-
-    Returns:
-        Context manager of the path to write to, with the same suffix.
+    Room for `size` bytes is reserved first, where the system can. The temporary file has the suffix of `path`.
 
     Raises:
-        CannotWrite: the disk is full, or the folder cannot be written to; an existing file is as it was.
+        CannotWrite: the disk is full, or the folder cannot be written to; a file at `path` stays as it was.
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> from kernelfield.common.atomic_files import whole_file
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole_file(folder + "/a.txt") as beside:
-        ...         _ = beside.write_text("all of it")
-        ...     [path.name for path in Path(folder).iterdir()]
+        ...     with whole_file(folder + "/a.txt") as temporary:
+        ...         _ = temporary.write_text("all of it")
+        ...     os.listdir(folder)
         ['a.txt']
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         if size and hasattr(os, "posix_fallocate"):
-            with open(beside, "wb") as tried:
-                os.posix_fallocate(tried.fileno(), 0, size)
-        yield beside
-        os.replace(beside, path)
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        yield temporary
+        os.replace(temporary, path)
     except OSError as error:
         raise CannotWrite(f"{path} could not be written: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in the words of the system where it says so.
-
-    Args:
-        error: of a write.
-
-    Example:
-        >>> import errno, os
-        >>> from kernelfield.common.atomic_files import reason
-        >>> reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        'no space left on device'
-    """
+    """Returns why a file could not be written, in the words of the system if it gives any."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text[:1].lower() + text[1:]
+
+
+def check_file(path: Path) -> None:
+    """Raises FileNotFoundError if there is no file at `path`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+
+
+def check_folder(path: Path) -> None:
+    """Raises FileNotFoundError or ValueError if no file can be written at `path`."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"the folder {path.parent} cannot be written to: {reason(error)}") from None

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-Report = Callable[[int, int], None]
+Report = Callable[[int, int], None]  # takes (done, total)
 
 SHOW_AFTER = 2.0  # seconds without a bar
 WANTED: ContextVar[bool] = ContextVar("progress bars are wanted", default=True)
@@ -18,35 +18,23 @@ WANTED: ContextVar[bool] = ContextVar("progress bars are wanted", default=True)
 
 @contextmanager
 def bar(title: str, wanted: bool = True) -> Iterator[Report]:
-    """A progress report (done, total) that shows a bar once the work has taken SHOW_AFTER seconds.
+    """Yields a Report, which shows a bar with a title once the work has taken SHOW_AFTER seconds.
 
-    There is none where standard error is not a terminal, nor where WANTED is false.
-
-    Args:
-        title: left of the bar.
-        wanted: show it.
-
-    Yields:
-        What to call with (done, total).
+    No bar is shown unless both `wanted` and WANTED are true and standard error is a terminal.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    shown, began = Progress(*columns, console=console, transient=True), time.perf_counter()
-    task = shown.add_task(title)
+    counts, console = TextColumn("{task.completed:.0f}/{task.total:.0f}"), Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), counts, TimeRemainingColumn()
+    progress, began = Progress(*columns, console=console, transient=True), time.perf_counter()
+    task = progress.add_task(title)
     wanted = wanted and WANTED.get() and console.is_terminal
 
     def report(done: int, total: int) -> None:
-        shown.update(task, completed=done, total=total)
-        if wanted and not shown.live.is_started and time.perf_counter() - began > SHOW_AFTER:
-            shown.start()
+        progress.update(task, completed=done, total=total)
+        if wanted and not progress.live.is_started and time.perf_counter() - began > SHOW_AFTER:
+            progress.start()
 
     try:
         yield report
     finally:
-        if shown.live.is_started:
-            shown.stop()
+        if progress.live.is_started:
+            progress.stop()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+Value = TypeVar("Value")
+
 
 class Spec(BaseModel):
-    """Base of every settings object: frozen, no unknown arguments, errors in one sentence."""
+    """The base of every settings object: it is frozen, refuses unknown arguments, and its errors are one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -23,7 +25,8 @@ class Spec(BaseModel):
 
 
 def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt name first
+    """Returns the first error of a validation as a sentence; unknown arguments, often misspelt, come first."""
+    first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     parts = [str(part) for place, part in enumerate(first["loc"]) if place == 0 or isinstance(part, int)]
     name = ".".join(parts) or "settings"
     if first["type"] == "extra_forbidden":
@@ -37,33 +40,30 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """The nearest known name as ' (did you mean ...?)', or the list of known names."""
+    """Returns the known name nearest to `name` as ' (did you mean ...?)', or the list of known names."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean '{near[0]}'?)" if near else f" (known: {', '.join(known)})"
 
 
-def spec_class(name: str, base: type[Spec] = Spec) -> type[Spec]:
-    """The settings class of this library with a given name, among the subclasses of `base`.
-
-    Raises:
-        ValueError: for an unknown name, with the nearest known one.
-    """
-    found, known = [base], {}
-    while found:
-        each = found.pop()
-        found += each.__subclasses__()
-        if each.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            known[each.__name__] = each
+def spec_class(name: str) -> type[Spec]:
+    """Returns the settings class of this library with a given name, or raises a ValueError with the nearest name."""
+    waiting: list[type[Spec]] = [Spec]
+    known: dict[str, type[Spec]] = {}
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            known[cls.__name__] = cls
     if name not in known:
         raise ValueError(f"'{name}' is unknown{suggestion(name, sorted(known))}")
     return known[name]
 
 
-def named(kind: str, choice: Any, known: Mapping[str, Any]) -> Any:
-    """What a name stands for; None for a function.
+def look_up(kind: str, choice: str | Callable[..., Any], known: Mapping[str, Value]) -> Value | None:
+    """Returns the value that a name stands for, or None for a function.
 
     Raises:
-        ValueError: for an unknown name, with the nearest known one, or what is neither.
+        ValueError: `choice` is an unknown name (the message has the nearest known one), or neither name nor function.
     """
     if isinstance(choice, str):
         if choice not in known:
@@ -75,10 +75,10 @@ def named(kind: str, choice: Any, known: Mapping[str, Any]) -> Any:
 
 
 def real_array(name: str, values: Any, dimensions: int | tuple[int, ...]) -> np.ndarray:
-    """`values` as a finite, non-empty, read-only float64 array with `dimensions` axes, or one of several numbers.
+    """Returns `values` as a read-only float64 copy with `dimensions` axes, or any number of axes from a tuple.
 
     Raises:
-        ValueError: naming the argument, what is required and what came.
+        ValueError: the array is not real, empty, not finite, or has other axes; the message names the argument.
     """
     try:
         array = np.array(values, dtype=np.float64)

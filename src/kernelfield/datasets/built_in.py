@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.datasets.images import check_classes, check_points, of_classes
+from kernelfield.datasets.images import check_classes, image_problem, points_per_class
 from kernelfield.describe.problem import Problem
 
 
@@ -21,19 +21,19 @@ def digits(
     pool: int = 1,
     loss: str | Callable[..., Any] = "mse",
 ) -> Problem:
-    """Two or more classes of scikit-learn's 8 x 8 handwritten digits.
+    """Returns two or more classes of scikit-learn's 8 x 8 handwritten digits.
 
-    Pixels / 16, minus their mean and divided by their standard deviation (two numbers, over all chosen images
+    X holds pixels / 16, minus their mean and divided by their standard deviation (two numbers, over all chosen images
     and pixels). Images are ordered by class, equally many of each.
 
     Args:
-        classes: different digits. Targets of two are +1 for the first and -1 for the second; of more, and for the loss
-            "cross_entropy", rows with a one at the place of the class and zeros.
+        classes: different digits. Targets of two are +1 for the first and -1 for the second. Targets of more, and for
+            the loss "cross_entropy", are rows with a one at the place of the class and zeros.
         points: number of images P, a multiple of the number of classes.
-        seed: of the choice of images; the first ones of each class if None.
+        seed: seed of the choice of images; the first ones of each class if None.
         images: whether rows and columns stay axes, with one channel.
         pool: 1, 2, 4 or 8: n x n pixels become one, their mean, before anything else.
-        loss: as `kernelfield.Problem` takes it.
+        loss: the loss, as `kernelfield.Problem` takes it.
 
     Returns:
         Problem with X (points, (8 / pool)^2), or (points, 8 / pool, 8 / pool, 1) for images, and y (points,) or
@@ -55,16 +55,16 @@ def digits(
     chosen = check_classes(classes, "digits")
     pictures, labels = _digits()
     rows = [np.flatnonzero(labels == digit) for digit in chosen]
-    each_class = check_points(points, len(chosen), min(map(len, rows)))
+    count = points_per_class(points, len(chosen), min(map(len, rows)))
     if seed is not None:
         rng = np.random.default_rng(seed)
-        rows = [rng.permutation(each) for each in rows]
-    return of_classes([pictures[each[:each_class], None] / 16 for each in rows], loss, images=images, pool=pool)
+        rows = [rng.permutation(numbers) for numbers in rows]
+    return image_problem([pictures[numbers[:count], None] / 16 for numbers in rows], loss, images=images, pool=pool)
 
 
 @cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """All images (n, 8, 8), 0..16, and their labels."""
+    """Returns all images (n, 8, 8), with pixels 0..16, and their labels."""
     from sklearn.datasets import load_digits  # lazy: takes a second to import
 
     table: Any = load_digits()
@@ -72,12 +72,12 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian(points: int, dimensions: int, seed: int = 0) -> Problem:
-    """Standard normal inputs with random signs as targets.
+    """Returns standard normal inputs with random signs as targets.
 
     Args:
         points: P >= 1.
         dimensions: D >= 1.
-        seed: of inputs and targets.
+        seed: seed of inputs and targets.
 
     Returns:
         Problem with X (points, dimensions) and y (points,), +1 or -1.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernelfield.datasets.images import check_classes, check_points, of_classes
+from kernelfield.datasets.images import check_classes, image_problem, points_per_class
 from kernelfield.describe.problem import Problem
 
 IMAGES, LABELS = ("train-images", 3), ("train-labels", 1)  # names and dimensions
@@ -29,22 +29,20 @@ def mnist(
     pool: int = 1,
     loss: str | Callable[..., Any] = "mse",
 ) -> Problem:
-    """Two or more classes of MNIST, from its own files on disk; nothing is downloaded.
+    """Returns two or more classes of MNIST, from its own files on disk; nothing is downloaded.
 
-    Pixels / 255, minus their mean and divided by their standard deviation (two numbers, over all chosen images
+    X holds pixels / 255, minus their mean and divided by their standard deviation (two numbers, over all chosen images
     and pixels). Images are ordered by class: the first ones of each in the training set.
 
     Fashion-MNIST (and KMNIST) are in files of the same names and format: give their folder.
 
     Args:
-        folder: with train-images-idx3-ubyte and train-labels-idx1-ubyte (or with a dot: train-images.idx3-ubyte),
-            as they are or compressed (.gz), or with MNIST/raw, torchvision's folder of them.
-        classes: different ones of 0..9. Targets of two are +1 for the first and -1 for the second; of more, and for
-            the loss "cross_entropy", rows with a one at the place of the class and zeros.
-        points: number of images P, a multiple of the number of classes.
-        images: whether rows and columns stay axes, with one channel.
+        folder: folder of train-images-idx3-ubyte and train-labels-idx1-ubyte (or with a dot: train-images.idx3-ubyte),
+            as they are or compressed (.gz); or of MNIST/raw, where torchvision puts them.
+        classes: different ones of 0..9, with targets as for `digits`.
+        points, images: as for `digits`.
         pool: a divisor of 28: n x n pixels become one, their mean, before anything else.
-        loss: as `kernelfield.Problem` takes it.
+        loss: the loss, as `kernelfield.Problem` takes it.
 
     Returns:
         Problem with X (points, (28 / pool)^2), or (points, 28 / pool, 28 / pool, 1) for images, and y (points,) or
@@ -66,20 +64,20 @@ def mnist(
     if len(labels) and labels.max() > 9:
         raise ValueError(f"labels in {label_file} must be 0..9, got {labels.min()} to {labels.max()}")
     rows = [np.flatnonzero(labels == label) for label in chosen]
-    if missing := [label for label, each in zip(chosen, rows, strict=True) if not len(each)]:
+    if missing := [label for label, numbers in zip(chosen, rows, strict=True) if not len(numbers)]:
         raise ValueError(f"{label_file} holds no label {missing[0]}")
-    each_class = check_points(points, len(chosen), min(map(len, rows)))
+    count = points_per_class(points, len(chosen), min(map(len, rows)))
     pictures = _idx(image_file, IMAGES[1])
     if len(pictures) != len(labels):
         raise ValueError(f"{image_file} holds {len(pictures)} images, but {label_file} {len(labels)} labels")
-    return of_classes([pictures[each[:each_class], None] / 255 for each in rows], loss, images=images, pool=pool)
+    return image_problem([pictures[numbers[:count], None] / 255 for numbers in rows], loss, images=images, pool=pool)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    """The files of images and of labels, which must be in the same place."""
+    """Returns the files of images and of labels, which must be in the same place."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    for place in (folder / each for each in PLACES):
+    for place in (folder / name for name in PLACES):
         images, labels = (next(filter(Path.is_file, _names(place, *kind)), None) for kind in (IMAGES, LABELS))
         if images and labels:
             return images, labels
@@ -89,18 +87,18 @@ def _files(folder: Path) -> tuple[Path, Path]:
 
 
 def _names(place: Path, stem: str, dimensions: int) -> list[Path]:
-    """What a file may be called."""
+    """Returns all paths that a file of a data set may have."""
     names = [f"{stem}{dot}idx{dimensions}-ubyte" for dot in "-."]
     return [place / f"{name}{ending}" for ending in ("", ".gz") for name in names]
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
-    """The unsigned bytes of an IDX file, in an array of the shape that its header gives.
+    """Returns the unsigned bytes of an IDX file, in an array of the shape that its header gives.
 
     The header is big-endian: a magic number, then each dimension, 4 bytes each.
     """
     content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):  # whatever its name is
+    if content.startswith(b"\x1f\x8b"):  # compressed, whatever its name is
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -108,10 +106,8 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
     size = 4 * (1 + dimensions)
     magic, *shape = (int.from_bytes(content[place : place + 4], "big") for place in range(0, size, 4))
     if len(content) < size or magic != BYTES + dimensions:
-        raise ValueError(
-            f"{path} must begin with the magic number {BYTES + dimensions} and {dimensions} dimension(s), "
-            f"got {content[:size].hex(' ', 4) or 'nothing'}"
-        )
+        need = f"the magic number {BYTES + dimensions} and {dimensions} dimension(s)"
+        raise ValueError(f"{path} must begin with {need}, got {content[:size].hex(' ', 4) or 'nothing'}")
     if len(content) != size + math.prod(shape):
         shown = " x ".join(map(str, shape))
         raise ValueError(f"{path} must be {size + math.prod(shape)} bytes long for {shown}, got {len(content)}")

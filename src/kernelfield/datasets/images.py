@@ -6,71 +6,35 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kernelfield.describe.problem import Problem
 
 
-def of_classes(
+def image_problem(
     pictures: Sequence[np.ndarray],
-    loss: str | Callable[..., Any] = "mse",
+    loss: str | Callable[..., Any],
     *,
-    images: bool = False,
+    images: bool,
+    pool: int,
     grey: bool = False,
-    pool: int = 1,
 ) -> Problem:
-    """A Problem of images of several classes, class by class.
-
-    Args:
-        pictures: of every class (n, channels, rows, columns).
-        loss: as `kernelfield.Problem` takes it.
-        images, grey, pool: as `inputs` takes them.
-
-    Returns:
-        Problem with X of `inputs`, and y (points,) of two classes, 1 for the first and -1 for the second, or rows of
-        zeros and a one at the place of the class (points, classes): of more classes, and for the loss "cross_entropy".
-
-    Raises:
-        ValueError: from `inputs`, or the loss is not defined for such targets.
-    """
-    X = inputs(np.concatenate(pictures), images=images, grey=grey, pool=pool)
-    labels = np.repeat(np.arange(len(pictures)), [len(each) for each in pictures])
+    """Returns a Problem of the pictures of several classes, (n, channels, rows, columns) each; see `digits`."""
+    planes = np.concatenate(pictures)
+    planes = pool_pixels(planes.mean(axis=1, keepdims=True) if grey else planes, pool)
+    X = standardized(planes.reshape(len(planes), -1))
+    if images:
+        X = np.ascontiguousarray(X.reshape(planes.shape).transpose(0, 2, 3, 1))
+    labels = np.repeat(np.arange(len(pictures)), list(map(len, pictures)))
     two = len(pictures) == 2 and loss != "cross_entropy"
     return Problem(X, 1.0 - 2.0 * labels if two else np.eye(len(pictures))[labels], loss=loss)
 
 
-def inputs(planes: np.ndarray, *, images: bool = False, grey: bool = False, pool: int = 1) -> np.ndarray:
-    """Images as inputs of a network: made grey, then pooled, then standardized by two numbers.
-
-    Args:
-        planes: (points, channels, rows, columns).
-        images: whether rows, columns and channels stay axes, channels last.
-        grey: whether the channels become one, their plain mean.
-        pool: side of the squares of pixels that become one, their mean (`pooled`).
-
-    Returns:
-        (points, rows, columns, channels) of what is left, or (points, channels * rows * columns) in this order.
+def pool_pixels(planes: np.ndarray, pool: int) -> np.ndarray:
+    """Returns the means of blocks of pool x pool pixels of planes (points, channels, rows, columns).
 
     Raises:
-        ValueError: if `pool` does not divide rows and columns, or all pixels are equal.
-    """
-    planes = planes.mean(axis=1, keepdims=True) if grey else planes
-    planes = pooled(planes, pool)
-    rows = standardized(planes.reshape(len(planes), -1))
-    return np.ascontiguousarray(rows.reshape(planes.shape).transpose(0, 2, 3, 1)) if images else rows
-
-
-def pooled(planes: np.ndarray, pool: int) -> np.ndarray:
-    """Means of blocks of pool x pool pixels.
-
-    Args:
-        planes: (points, channels, rows, columns).
-        pool: n >= 1, a divisor of rows and columns.
-
-    Returns:
-        (points, channels, rows / n, columns / n).
-
-    Raises:
-        ValueError: if `pool` does not divide rows and columns.
+        ValueError: `pool` does not divide rows and columns.
     """
     points, channels, rows, columns = planes.shape
     if pool < 1 or rows % pool or columns % pool:
@@ -80,17 +44,17 @@ def pooled(planes: np.ndarray, pool: int) -> np.ndarray:
     return planes.reshape(points, channels, rows // pool, pool, columns // pool, pool).mean(axis=(3, 5))
 
 
-def standardized(X: np.ndarray) -> np.ndarray:
-    """X minus its mean over all entries, divided by its standard deviation over all entries.
+def standardized(X: ArrayLike) -> np.ndarray:
+    """Returns X minus its mean over all entries, divided by its standard deviation over all entries.
 
     Args:
         X: inputs, of any shape.
 
     Returns:
-        Of the same shape.
+        Inputs of the same shape.
 
     Raises:
-        ValueError: if all entries are equal.
+        ValueError: all entries are equal.
 
     Example:
         >>> from kernelfield.datasets import standardized
@@ -104,39 +68,16 @@ def standardized(X: np.ndarray) -> np.ndarray:
     return (X - X.mean()) / scale
 
 
-def check_classes(classes: Sequence[int], what: str = "labels") -> list[int]:
-    """Different classes of 0..9, at least two, as a list.
-
-    Args:
-        classes: to check.
-        what: they are called.
-
-    Returns:
-        The classes.
-
-    Raises:
-        ValueError: if they are not that.
-    """
+def check_classes(classes: Sequence[int], noun: str = "labels") -> list[int]:
+    """Returns the classes as a list, which must be two or more different ones of 0..9; an error calls them `noun`."""
     chosen = list(classes)
     if len(chosen) < 2 or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(10)):
-        raise ValueError(f"classes must be two or more different {what} of 0..9, got {chosen}")
+        raise ValueError(f"classes must be two or more different {noun} of 0..9, got {chosen}")
     return chosen
 
 
-def check_points(points: int, classes: int, most: int) -> int:
-    """How many images of each class make so many in all.
-
-    Args:
-        points: to check.
-        classes: how many.
-        most: images that there are of each class.
-
-    Returns:
-        points / classes.
-
-    Raises:
-        ValueError: if `points` is not a multiple of the number of classes, too small or too large.
-    """
+def points_per_class(points: int, classes: int, most: int) -> int:
+    """Returns points / classes, which must be a whole number in 1..most."""
     if points % classes or not classes <= points <= classes * most:
         need = "an even number" if classes == 2 else f"a multiple of {classes}"
         raise ValueError(f"points must be {need} in {classes}..{classes * most}, got {points}")

@@ -20,27 +20,22 @@ def fingerprint(value: Any) -> Any:
         array = np.ascontiguousarray(value)
         return f"an array {array.shape} with digest {hashlib.sha256(array.data).hexdigest()[:16]}"
     if isinstance(value, Sequence):
-        return [fingerprint(each) for each in value]
+        return [fingerprint(item) for item in value]
     if dataclasses.is_dataclass(value):
-        values: Any = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        values: Any = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif isinstance(value, Spec | Mapping):
         values = dict(value)
     elif callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
     else:
         values = getattr(value, "__dict__", {})
-    return {"kind": type(value).__name__} | {str(name): fingerprint(each) for name, each in values.items()}
+    return {"kind": type(value).__name__} | {str(name): fingerprint(item) for name, item in values.items()}
 
 
 def differences(there: Any, here: Any, *place: str) -> Iterator[str]:
-    """What differs between two descriptions.
-
-    Args:
-        there, here: what `fingerprint` returned.
-        place: of these in the whole.
+    """Yields a sentence for every difference between two fingerprints, which lie at `place` in larger ones.
 
     Example:
-        >>> from kernelfield.describe.fingerprint import differences
         >>> list(differences({"network": {"gamma0": 1.0}}, {"network": {"gamma0": 2.0}}))
         ['network gamma0 is 1.0 there, 2.0 here']
     """

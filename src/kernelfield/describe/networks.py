@@ -16,22 +16,21 @@ from kernelfield.describe.problem import InputAxes, Problem
 from kernelfield.layers import Layer, Sequential
 from kernelfield.layers.base import Simple, Stateless, uses
 from kernelfield.layers.readout import Readout
-from kernelfield.layers.scaled import Multiplies, Scaled
-from kernelfield.layers.weights import Weights
+from kernelfield.layers.weights import Multiplies, Scaled, Weights
 
 
-def _known(choice: Any) -> Any:
+def _check_activation(choice: Any) -> Any:
+    """Returns the choice of an activation function, if there is such a function."""
     activation(choice)
     return choice
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gamma0 = Positive
-Choice = Annotated[str | Callable[[Any], Any], AfterValidator(_known)]
+Choice = Annotated[str | Callable[[Any], Any], AfterValidator(_check_activation)]
 
 
 class Architecture(Spec):
-    """What all networks have: layers, and a feature-learning strength.
+    """The base of all networks, which have layers and a feature-learning strength.
 
     f = w . phi / (gamma0 N) with all weights N(0, 1) at initialization; f is reported minus its value there.
     """
@@ -40,29 +39,27 @@ class Architecture(Spec):
         gamma0: float
 
         @property
-        def layers(self) -> Sequential:
-            """Bottom to top."""
-            ...
+        def layers(self) -> Sequential: ...
 
     @property
     def hidden_layers(self) -> int:
-        """Number of hidden layers: of uses of weights, less one."""
-        return sum(isinstance(each, (Weights, Readout)) for each in uses(self.layers)) - 1
+        """The number of hidden layers, one less than the uses of weights."""
+        return sum(isinstance(layer, (Weights, Readout)) for layer in uses(self.layers)) - 1
 
     @property
     def nonlinearities(self) -> list[Activation]:
         """The activation function of every activation layer."""
-        return [each.nonlinearity for each in uses(self.layers) if isinstance(each, kl.Activation)]
+        return [layer.nonlinearity for layer in uses(self.layers) if isinstance(layer, kl.Activation)]
 
     @property
     def is_linear(self) -> bool:
         """Whether all activations are the identity, so that the theory is Gaussian and solved exactly."""
-        return all(each.is_linear for each in self.nonlinearities)
+        return all(phi.is_linear for phi in self.nonlinearities)
 
     @property
     def smooth(self) -> bool:
         """Whether the slopes of all activations are continuous."""
-        return all(each.smooth for each in self.nonlinearities)
+        return all(phi.smooth for phi in self.nonlinearities)
 
     @property
     def has_sites(self) -> bool:
@@ -73,14 +70,16 @@ class Architecture(Spec):
     def factorizes(self) -> bool:
         """Whether the tangent kernel is sum_l G^{l+1} Phi^l, sample by sample.
 
-        Not with sites, biases, shared weights, different widths, or scales that multiply weights in use.
+        Sites, biases, shared weights, different widths, and scales that multiply weights in use prevent it.
         """
-        every, simple = uses(self.layers), (kl.Dense, kl.Activation, Readout)
-        plain = all(each.gain * getattr(each, "width", 1) == 1 for each in every if isinstance(each, Scaled))
-        return plain and all(isinstance(each, simple) for each in every) and not _shares(self.layers)
+        layers, simple = uses(self.layers), (kl.Dense, kl.Activation, Readout)
+        weights = [layer for layer in layers if isinstance(layer, Scaled)]
+        plain = all(layer.gain * getattr(layer, "width", 1) == 1 for layer in weights)
+        shared = len(set(map(id, weights))) < len(weights)
+        return plain and not shared and all(isinstance(layer, simple) for layer in layers)
 
     def inputs(self, problem: Problem) -> np.ndarray:
-        """X as the first layer takes it: (P, D), or (P, *sites, C).
+        """Returns X as the first layer takes it: (P, D), or (P, *sites, C).
 
         Raises:
             ValueError: the first layer is a convolution and the inputs have no sites.
@@ -88,66 +87,30 @@ class Architecture(Spec):
         if not self.has_sites:
             return problem.X.reshape(problem.points, -1)
         if problem.X.ndim == 2:
-            raise ValueError(
-                f"{type(self).__name__} needs X of shape (P, positions, C) or (P, rows, columns, C), "
-                f"got {problem.X.shape}"
-            )
+            need = "(P, positions, C) or (P, rows, columns, C)"
+            raise ValueError(f"{type(self).__name__} needs X of shape {need}, got {problem.X.shape}")
         return problem.X
 
     def every_input(self, problem: Problem) -> np.ndarray:
-        """`inputs` of the points that are observed, and of its stream."""
-        return np.concatenate([self.inputs(each) for each in (problem, problem.stream) if each is not None])
+        """Returns `inputs` of the observed points, followed by those of the stream if there is one."""
+        return np.concatenate([self.inputs(points) for points in (problem, problem.stream) if points is not None])
 
     def input_axes(self, problem: Problem) -> InputAxes:
-        """Principal axes of the inputs that train."""
+        """Returns the principal axes of the inputs that train."""
         X = self.inputs(problem)[problem.weights > 0] if problem.stream is None else self.inputs(problem.stream)
         return InputAxes.of(X.reshape(-1, X.shape[-1]))
 
     def coordinates(self, problem: Problem) -> tuple[np.ndarray, int]:
-        """`every_input` in these axes, all that infinite width knows of it; see `InputAxes.coordinates`."""
+        """Returns `InputAxes.coordinates` of `every_input`, which are all that infinite width knows of inputs."""
         return self.input_axes(problem).coordinates(self.every_input(problem))
 
 
-def checked(layers: Any) -> Sequential:
-    """`layers` as a Sequential that can be a network.
-
-    Args:
-        layers: a Sequential, or a list of layers.
-
-    Raises:
-        ValueError: saying what is in the wrong place.
-    """
-    network = layers if isinstance(layers, Sequential) else Sequential(layers)
-    while network.layers and isinstance(network.layers[-1], Sequential):
-        network = Sequential([*network.layers[:-1], *network.layers[-1].layers])
-    every = uses(network)
-    if not every or not isinstance(every[0], Weights) or network.layers[0] is not every[0]:
-        raise ValueError("the first layer of a network must be Dense or Conv")
-    if [isinstance(each, Readout) for each in every] != [False] * (len(every) - 1) + [True]:
-        raise ValueError("the last layer of a network, and no other, must be Readout")
-    seen: set[int] = set()
-    for container in _containers(network):
-        own = {id(each) for each in container if isinstance(each, Simple) and not isinstance(each, Stateless)}
-        if own & seen:
-            raise ValueError("weights can be shared within one Sequential, not between several")
-        seen |= own
-    return network
-
-
-def _containers(layer: Layer) -> list[tuple[Layer, ...]]:
-    """The parts of every distinct layer that is made of others."""
-    found, waiting, known = [], [layer], set()
-    while waiting:
-        each = waiting.pop()
-        if each.parts and id(each) not in known:
-            known.add(id(each))
-            found.append(each.parts)
-            waiting += each.parts
-    return found
-
-
-def _shares(layer: Layer) -> bool:
-    return getattr(layer, "shares", False) or any(_shares(part) for part in layer.parts)
+def _containers(layer: Layer) -> dict[int, tuple[Layer, ...]]:
+    """Returns the parts of a layer and of the layers inside it, by the identity of the layer that they make."""
+    containers = {id(layer): layer.parts} if layer.parts else {}
+    for part in layer.parts:
+        containers |= _containers(part)
+    return containers
 
 
 class Network(Architecture):
@@ -167,16 +130,31 @@ class Network(Architecture):
     """
 
     layers: Any  # type: ignore[assignment]
-    gamma0: Gamma0 = 1.0
+    gamma0: Positive = 1.0
 
     @field_validator("layers")
     @classmethod
-    def _composed(cls, layers: Any) -> Sequential:
-        return checked(layers)
+    def _compose(cls, layers: Any) -> Sequential:
+        """Returns layers, a Sequential or a list, as a Sequential that can be a network."""
+        network = layers if isinstance(layers, Sequential) else Sequential(layers)
+        while network.layers and isinstance(network.layers[-1], Sequential):
+            network = Sequential([*network.layers[:-1], *network.layers[-1].layers])
+        every = uses(network)
+        if not every or not isinstance(every[0], Weights) or network.layers[0] is not every[0]:
+            raise ValueError("the first layer of a network must be Dense or Conv")
+        if [isinstance(layer, Readout) for layer in every] != [False] * (len(every) - 1) + [True]:
+            raise ValueError("the last layer of a network, and no other, must be Readout")
+        seen: set[int] = set()
+        for parts in _containers(network).values():
+            own = {id(layer) for layer in parts if isinstance(layer, Simple) and not isinstance(layer, Stateless)}
+            if own & seen:
+                raise ValueError("weights can be shared within one Sequential, not between several")
+            seen |= own
+        return network
 
 
 class _WithActivation(Architecture):
-    """Networks with one activation function throughout."""
+    """The base of networks with one activation function throughout."""
 
     if TYPE_CHECKING:
         activation: Choice
@@ -198,11 +176,11 @@ class MLP(_WithActivation):
         activation: "linear", "tanh", "relu", "erf", "gelu", "softplus", or any elementwise JAX function.
         gamma0: feature-learning strength > 0; gamma0 -> 0 is lazy, of order one and above is rich.
         bias_scale: sigma_b, of trained biases of the hidden layers that start as N(0, sigma_b^2); no biases if None.
-        weight_scales: sigma_w of the L + 1 weights; one each by default.
-        scales_multiply: what they multiply: the "initialization" N(0, sigma_w^2), or the "weight" in use.
-        widths: of the L hidden layers, up to a common factor: N is the width of the last one.
+        weight_scales: sigma_w of the L + 1 weights; all are one by default.
+        scales_multiply: whether these scales multiply the "initialization", N(0, sigma_w^2), or the "weight" in use.
+        widths: widths of the L hidden layers, up to a common factor: N is the width of the last one.
 
-    Source: arXiv:2205.09653, section 2; of widths, its appendix D.7.
+    Source: arXiv:2205.09653, section 2, and its appendix D.7 for widths.
 
     Example:
         >>> import kernelfield as kf
@@ -212,18 +190,18 @@ class MLP(_WithActivation):
 
     depth: int = Field(ge=1)
     activation: Choice = "tanh"
-    gamma0: Gamma0 = 1.0
+    gamma0: Positive = 1.0
     bias_scale: float | None = Field(default=None, ge=0)
     weight_scales: list[Positive] | None = None
     scales_multiply: Multiplies = "initialization"
     widths: list[Positive] | None = None
 
     @model_validator(mode="after")
-    def _every_layer(self) -> MLP:
+    def _check_lengths(self) -> MLP:
         for name, count in (("weight_scales", self.depth + 1), ("widths", self.depth)):
-            given = getattr(self, name)
-            if given is not None and len(given) != count:
-                raise ValueError(f"{name} must have {count} numbers for depth {self.depth}, got {len(given)}")
+            values = getattr(self, name)
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name} must have {count} numbers for depth {self.depth}, got {len(values)}")
         return self
 
     @property
@@ -251,12 +229,11 @@ class CNN(_WithActivation):
     Args:
         depth: number of convolutions L >= 1.
         kernel: sites of the window along each axis.
-        stride: of every convolution.
+        stride: stride of every convolution.
         padding: "zero" or "circular".
         pool: average over windows of so many sites along each axis after every activation but the last; 1 for none.
-        readout: "average" over all sites before the readout, or "flatten", weights of its own for every site.
-        activation: as for `MLP`.
-        gamma0: feature-learning strength > 0.
+        readout: "average" over all sites before the readout, or "flatten", with weights of its own for every site.
+        activation, gamma0: as for `MLP`.
 
     Source: arXiv:2205.09653, section 6 and its appendix on convolutions.
 
@@ -273,7 +250,7 @@ class CNN(_WithActivation):
     pool: int = Field(default=1, ge=1)
     readout: Literal["average", "flatten"] = "average"
     activation: Choice = "tanh"
-    gamma0: Gamma0 = 1.0
+    gamma0: Positive = 1.0
 
     @property
     def layers(self) -> Sequential:
@@ -288,15 +265,14 @@ class CNN(_WithActivation):
 class ResNet(_WithActivation):
     """A residual network of L blocks, h^{l+1} = h^l + beta W^l phi(h^l) / sqrt(N).
 
-    Fully connected, or of convolutions (`kernel`) with an average over all sites before the readout.
+    Blocks are fully connected, or convolutions (`kernel`) with an average over all sites before the readout.
 
     Args:
         depth: number of blocks L >= 1; with the first weights there are L + 1 hidden layers.
         branch_scale: beta, a number or "1/sqrt(depth)", with which dynamics converge as depth grows.
         kernel: sites of the window of convolutions along each axis; None for fully connected blocks.
-        padding: of the convolutions, "zero" or "circular".
-        activation: as for `MLP`.
-        gamma0: feature-learning strength > 0.
+        padding: padding of the convolutions, "zero" or "circular".
+        activation, gamma0: as for `MLP`.
 
     Source: arXiv:2309.16620.
 
@@ -311,16 +287,16 @@ class ResNet(_WithActivation):
     kernel: int | None = Field(default=None, ge=1)
     padding: Literal["zero", "circular"] = "zero"
     activation: Choice = "tanh"
-    gamma0: Gamma0 = 1.0
+    gamma0: Positive = 1.0
 
     @property
     def beta(self) -> float:
-        """Scale of the branches."""
+        """The scale of the branches."""
         return 1 / math.sqrt(self.depth) if isinstance(self.branch_scale, str) else self.branch_scale
 
     @property
     def layers(self) -> Sequential:
-        """Weights, the blocks, an Activation and the Readout."""
+        """The first weights, the blocks, an Activation and the Readout."""
         phi = kl.Activation(self.nonlinearity)
 
         def weights() -> Layer:

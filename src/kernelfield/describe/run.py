@@ -1,4 +1,4 @@
-"""A run: the one description of what is solved, which everything else is handed."""
+"""A run: the one description of what is solved, which all other code takes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Run:
     """A network that learns a problem by a training rule, the method that solves it, and the steps that are kept.
 
     Args:
-        network: what learns.
-        problem: what it learns.
-        training: how it learns.
-        method: what solves it.
+        network: the network that learns.
+        problem: the problem that it learns.
+        training: the training rule.
+        method: the method that solves the run.
         save_at: steps whose kernels are kept, in order; all if None.
-        fields_at: steps whose activation distributions are kept, and states to predict from, in order.
+        fields_at: steps whose activation distributions and states to predict from are kept, in order.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What it needs beyond plain gradient descent on the mean squared error of one output: names in `EXTRAS`."""
+        """Names in `EXTRAS`: needs beyond plain gradient descent on the mean squared error of one output."""
         needs = {
             "losses": self.problem.loss.name != "mse",
             "outputs": self.problem.outputs is not None,
@@ -82,20 +82,15 @@ class Run:
         return dataclasses.replace(self, **parts)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns what another run must have too to be the same, as JSON can hold it."""
+        """Returns the parts of the run as JSON can hold them; runs are the same if these are."""
         return {part.name: fingerprint(getattr(self, part.name)) for part in dataclasses.fields(self)}
 
 
 def steps_from(name: str, chosen: Sequence[int], last: int) -> tuple[int, ...]:
-    """Returns steps in order, each once, with negative ones counted from the end.
-
-    Args:
-        name: of the argument that holds them.
-        chosen: steps, negative from the end.
-        last: the number of the last step.
+    """Returns the chosen steps of 0..last in order, each once; negative ones count from the end.
 
     Raises:
-        ValueError: for a step that is not there.
+        ValueError: a step is outside; the message has the `name` of the argument.
     """
     outside = [step for step in chosen if not -last - 1 <= step <= last]
     if outside:

@@ -11,69 +11,44 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
-from kernelfield.engine.series import Fields, Series, coefficients, like
+from kernelfield.engine.series import Fields, Series, coefficients
 
-EXACT = 1e-20  # tolerances up to here are of bases that have to know everything
-BLOCK = 32  # directions that are sought at once
+EXACT = 1e-20  # tolerances up to here are those of bases that have to represent everything
+BLOCK = 32  # directions that one search finds at most
 EXACT_ROWS = 64  # rows whose Gram matrix is diagonalized; of more rows the leading directions are found by iteration
 ITERATIONS = 2  # of that search
-PATIENCE = (
-    1.2,
-    0.98,
-)  # after a search in vain: by how much the energy must grow for the next; how fast that is forgotten
+GROWTH = 1.2  # after a search in vain: the factor by which the residual must grow before the next search
+FADING = 0.98  # the factor of that threshold at every later field
 
 
 class Directions(NamedTuple):
-    """Directions q_i with <q_i q_j> = delta_ij, in the order in which they were met.
+    """A basis of directions q_i with <q_i q_j> = delta_ij, in the order in which fields needed them."""
 
-    Attributes:
-        q: (capacity, S); rows from `size` on are zero, so that sums over all rows are sums over the basis.
-        size: number of directions k.
-        scale: running maximum of the mean square of what was represented; (orders,) of a Series.
-        left: mean square outside the basis when it was last asked, in units of `scale`.
-        known: the part of `left` in which the last search found nothing.
-    """
-
-    q: Array
-    size: Array
-    scale: Array
-    left: Array
-    known: Array
+    q: Array  # (capacity, S); rows from `size` on are zero, so that sums over all rows are sums over the basis
+    size: Array  # number of directions k
+    scale: Array  # running maximum of the mean square of the represented fields; (orders,) for Series
+    residual: Array  # mean square of the last field outside the basis, in units of `scale`
+    threshold: Array  # the residual above which a search for new directions pays
 
 
-def no_directions(capacity: int, particles: int, dtype: Any, orders: int = 1) -> Directions:
-    """A basis without directions and room for `capacity`, in NumPy.
-
-    Args:
-        capacity: the most directions.
-        particles: S.
-        dtype: of the directions.
-        orders: of the Series that it is for; 1 for arrays.
-    """
-    zero: Any = np.zeros
-    scale = zero(orders if orders > 1 else (), dtype)
-    return Directions(zero((capacity, particles), dtype), zero((), int), scale, zero((), dtype), zero((), dtype))
+def make_empty_basis(capacity: int, particles: int, dtype: Any, orders: int = 1) -> Directions:
+    """Returns NumPy arrays of a basis without directions, with room for `capacity`, of fields with `orders` orders."""
+    zeros: Any = np.zeros
+    scale = zeros(orders if orders > 1 else (), dtype)
+    return Directions(zeros((capacity, particles), dtype), zeros((), int), scale, zeros((), dtype), zeros((), dtype))
 
 
-def coordinates(directions: Directions, x: Fields) -> Fields:
-    """F = <x q> (..., capacity) of a field x (..., S)."""
+def project(directions: Directions, x: Fields) -> Fields:
+    """Returns the coordinates F = <x q> (..., capacity) of a field x (..., S)."""
     return x @ directions.q.T * (1 / directions.q.shape[1])
 
 
 def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tuple[Directions, Fields]:
-    """Coordinates of a field, after the basis has met the directions in which the field has most energy.
+    """Returns the basis with the leading directions of a field x (P, ..., S), and the coordinates F (P, ..., capacity).
 
-    They are the eigenvectors of the mean of E_mu E_mu^T over rows mu, with E what the basis leaves out, whose
-    eigenvalues exceed `tol` times the running maximum of the mean square.
-
-    Args:
-        directions: met so far.
-        x: (P, ..., S), or a Series of that: its coefficients share the basis, each with a scale of its own.
-        mass: (P,) weights of the points in that mean.
-        tol: above which a direction is met.
-
-    Returns:
-        The basis and F (P, ..., capacity), a Series as x is.
+    With E = x - F q, what the basis leaves out, the new directions are the eigenvectors of the mean of E_mu E_mu^T over
+    rows mu whose eigenvalues exceed `tol` times the running maximum of the mean square. The points have the weights
+    `mass` (P,) in that mean. The coefficients of a Series share the basis, each with a scale of its own.
     """
     values = coefficients(x)
     orders = values.shape[:1] if isinstance(x, Series) else ()
@@ -89,18 +64,21 @@ def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tup
     else:
         weight = weight / unit
     with jax.default_matmul_precision("highest"):  # on devices that round products of float32 more by default
-        found, F = _represent(directions, rows, energy, weight, tol)
+        directions, F = _represent_rows(directions, rows, energy, weight, tol)
     if orders:
         F = F.reshape(*orders, -1, F.shape[-1]) * jnp.sqrt(scale)[:, None, None]
-    return found._replace(scale=scale), like(x, F.reshape(*values.shape[:-1], -1))
+    F = F.reshape(*values.shape[:-1], -1)
+    return directions._replace(scale=scale), Series(F) if orders else F
 
 
-def _represent(directions: Directions, x: Array, energy: Array, weight: Array, tol: float) -> tuple[Directions, Array]:
-    """`represent` for rows x (rows, S) of mean square `energy`; means by `weight` are in units of the scale."""
+def _represent_rows(
+    directions: Directions, x: Array, energy: Array, weight: Array, tol: float
+) -> tuple[Directions, Array]:
+    """Returns the basis and F for rows x (rows, S) of mean square `energy`; means by `weight` are in units of scale."""
     precise = tol <= EXACT
     passes = math.ceil(min(len(x), len(directions.q)) / BLOCK) + (2 if precise else 0)
 
-    def outside(directions: Directions, F: Array) -> Array:
+    def residual(directions: Directions, F: Array) -> Array:
         if precise:
             return jnp.mean((x - F @ directions.q) ** 2, axis=1) @ weight
         return jnp.maximum(energy - jnp.sum(F * F, axis=1), 0) @ weight
@@ -108,43 +86,44 @@ def _represent(directions: Directions, x: Array, energy: Array, weight: Array, t
     def goes_on(now: tuple[Directions, Array, Array]) -> Array:
         directions, _, count = now
         room = directions.size < len(directions.q)
-        return room & (count < passes) & (directions.left > tol) & (directions.left > directions.known)
+        return room & (count < passes) & (directions.residual > tol) & (directions.residual > directions.threshold)
 
-    def extend(now: tuple[Directions, Array, Array]) -> tuple[Directions, Array, Array]:
+    def search(now: tuple[Directions, Array, Array]) -> tuple[Directions, Array, Array]:
         directions, F, count = now
         size = directions.size
         directions, F = _extend(directions, F, x, weight, tol)
-        left = outside(directions, F)
-        known = jnp.where(directions.size > size, directions.known, PATIENCE[0] * left)
-        return directions._replace(left=left, known=known), F, count + 1
+        left = residual(directions, F)
+        threshold = jnp.where(directions.size > size, directions.threshold, GROWTH * left)
+        return directions._replace(residual=left, threshold=threshold), F, count + 1
 
-    F = coordinates(directions, x)
-    directions = directions._replace(left=outside(directions, F), known=PATIENCE[1] * directions.known)
-    directions, F, _ = lax.while_loop(goes_on, extend, (directions, F, jnp.zeros((), int)))
+    F = project(directions, x)
+    directions = directions._replace(residual=residual(directions, F), threshold=FADING * directions.threshold)
+    directions, F, _ = lax.while_loop(goes_on, search, (directions, F, jnp.zeros((), int)))
     return directions, F
 
 
 def _extend(directions: Directions, F: Array, x: Array, weight: Array, tol: float) -> tuple[Directions, Array]:
-    """The leading directions of what F leaves out of x, in the basis and in F.
+    """Returns the basis and F with the leading directions of E = x - F q.
 
-    A basis that fills up gets choosy, so that it has room for directions with much energy that come late.
+    The energy that a direction must have grows as the basis fills up, so that there is room for directions with much
+    energy that come late.
     """
     q, capacity = directions.q, len(directions.q)
     cut = jnp.asarray(tol) if tol <= EXACT else tol / (1 - (directions.size / capacity) ** 2)
-    fresh, energy = _leading(x, F, q, jnp.sqrt(weight))
-    resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest, by one Gram matrix
-    kept = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))
-    fresh = _orthonormal(fresh / jnp.sqrt(jnp.where(kept, energy, 1))[:, None], q, kept)
-    order = jnp.arange(len(fresh))
-    place = jnp.where(kept > 0, directions.size + order, capacity)  # beyond the capacity they are left to the tail
-    loadings = (x @ fresh.T - F @ (q @ fresh.T)) / x.shape[1]
-    size = jnp.minimum(directions.size + jnp.sum(kept).astype(int), capacity)
+    new, energy = _find_leading(x, F, q, jnp.sqrt(weight))
+    resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest eigenvalue, by one Gram matrix
+    leads = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))
+    new = _orthonormalize(new / jnp.sqrt(jnp.where(leads, energy, 1))[:, None], q, leads)
+    order = jnp.arange(len(new))
+    place = jnp.where(leads > 0, directions.size + order, capacity)  # those beyond the capacity are left to the tail
+    loadings = (x @ new.T - F @ (q @ new.T)) / x.shape[1]
+    size = jnp.minimum(directions.size + jnp.sum(leads).astype(int), capacity)
     F = F.at[:, place].add(loadings, mode="drop")
-    return directions._replace(q=q.at[place].set(fresh, mode="drop"), size=size), F
+    return directions._replace(q=q.at[place].set(new, mode="drop"), size=size), F
 
 
-def _leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Array]:
-    """Principal directions (n, S) of rows root E, E = x - F q, and the eigenvalues, largest first."""
+def _find_leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Array]:
+    """Returns principal directions (n, S) of the rows root E, E = x - F q, and their eigenvalues, largest first."""
     particles, most = x.shape[1], min(len(x), BLOCK)
     if len(x) <= EXACT_ROWS:
         E = (x - F @ q) * root[:, None]
@@ -152,24 +131,27 @@ def _leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Array]:
         energy, axes = jnp.linalg.eigh(gram.astype(jnp.float64))
         energy, axes = energy[::-1][:most].astype(x.dtype), axes[:, ::-1][:, :most].astype(x.dtype)
         return axes.T @ E, energy
+
+    def mix(axes: Array) -> Array:
+        mixed = (axes * root[:, None]).T
+        return mixed @ x - (mixed @ F) @ q
+
     axes = jax.random.normal(jax.random.key(0), (len(x), BLOCK), x.dtype)
     for _ in range(ITERATIONS):
-        mixed = (axes * root[:, None]).T
-        rows = mixed @ x - (mixed @ F) @ q
+        rows = mix(axes)
         axes = jnp.linalg.qr((x @ rows.T - F @ (q @ rows.T)) * root[:, None])[0]
-    mixed = (axes * root[:, None]).T
-    rows = mixed @ x - (mixed @ F) @ q
+    rows = mix(axes)
     energy, turn = jnp.linalg.eigh((rows @ rows.T / particles).astype(jnp.float64))
     return turn[:, ::-1].T.astype(x.dtype) @ rows, energy[::-1].astype(x.dtype)
 
 
-def _orthonormal(fresh: Array, q: Array, kept: Array) -> Array:
-    """The kept ones of a few nearly orthonormal directions, orthonormal and orthogonal to a basis to rounding."""
+def _orthonormalize(new: Array, q: Array, leads: Array) -> Array:
+    """Returns those of a few nearly orthonormal directions that lead, orthonormal and orthogonal to q to rounding."""
     for _ in range(2):
-        fresh = fresh - (fresh @ q.T / q.shape[1]) @ q
-        exact = (fresh * kept[:, None]).astype(jnp.float64)
+        new = new - (new @ q.T / q.shape[1]) @ q
+        exact = (new * leads[:, None]).astype(jnp.float64)
         overlap = exact @ exact.T / exact.shape[1]
-        triangle = jnp.linalg.cholesky(overlap + jnp.diag(1.0 - kept))
-        inverse = solve_triangular(triangle, jnp.eye(len(fresh)), lower=True)  # a product: it sums like all others
-        fresh = (inverse @ exact).astype(q.dtype)
-    return fresh
+        triangle = jnp.linalg.cholesky(overlap + jnp.diag(1.0 - leads))
+        inverse = solve_triangular(triangle, jnp.eye(len(new)), lower=True)  # a product: it sums like all others
+        new = (inverse @ exact).astype(q.dtype)
+    return new

@@ -35,258 +35,203 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kernelfield.engine.directions import BLOCK, Directions, coordinates, represent
-from kernelfield.engine.series import Fields, leading, linear
-from kernelfield.engine.tail import Tail, at_place, pass_down, pass_up, unrelated
+from kernelfield.engine.directions import BLOCK, Directions, project, represent
+from kernelfield.engine.series import Fields
+from kernelfield.engine.tail import Tail, at_place, decorrelate, pass_down, pass_up
 
 State = TypeVar("State")
+Part = TypeVar("Part")
 
 
 class Images(NamedTuple):
-    """What n matrices make of known directions (or of the coordinates of data), on the particles that receive them.
+    """The images of k directions (or coordinates of data) under n matrices, on the particles that receive them."""
 
-    Attributes:
-        K: (n, k, S) what W(0) / `sigma` at initialization makes of them, less what the tail does.
-        M: (n, k, S) what was learned; a Series where gamma0 is a formal variable.
-        sigma: scale of W(0) at initialization.
-        kept: what weight decay has left of W(0).
-        gain: factor of what is learned.
-        velocity: (n, k, S) the direction in which M moves; None without momentum.
-    """
-
-    K: Array
-    M: Fields
-    sigma: Array
-    kept: Array
-    gain: Array
-    velocity: Fields | None = None
+    K: Array  # (n, k, S): images under W(0) / `sigma` at initialization, minus those under the tail
+    M: Fields  # (n, k, S): images under the learned part; a Series where gamma0 is a formal variable
+    sigma: Array  # scale of W(0) at initialization
+    decay: Array  # factor of W(0) by weight decay
+    gain: Array  # factor of the learned part
+    velocity: Fields = None  # (n, k, S): the direction in which M moves; None without momentum
 
     @property
     def scale(self) -> Array:
-        """s, of W(0) now."""
-        return self.sigma * self.kept
+        """The scale s of W(0) now."""
+        return self.sigma * self.decay
 
     @property
     def D(self) -> Fields:
-        """s K + M, (n, k, S)."""
+        """D = s K + M, (n, k, S)."""
         return self.M + self.scale * self.K
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class InfiniteMatrix:
-    """n matrices between two populations.
+    """The n matrices W of a weight layer, which send features from the population below to that above.
 
-    Attributes:
-        below, above: leading directions of the features and of the gradients.
-        up: images of `below` on the particles above; down: images of `above` on the particles below.
-        tail: None for a matrix that is known on everything it meets (linear networks).
-        tol: energy above which a direction is leading, in units of the mean square.
-        coupled: False for gradient independence: W(0) and its transpose are unrelated.
-        ratio: width above over width below.
+    `W.T` is the same operator with the other orientation: it sends gradients, and "below" is where they come from.
     """
 
-    below: Directions
-    above: Directions
-    up: Images
-    down: Images
-    tail: Tail | None
-    tol: float = field(metadata={"static": True})
-    coupled: bool = field(metadata={"static": True})
-    ratio: float = field(metadata={"static": True})
-
-
-class Way(NamedTuple):
-    """A matrix seen in one direction, from a sender to a receiver.
-
-    Attributes:
-        sender, receiver: leading directions.
-        images: of the sender's directions, on the receiver.
-        back: of the receiver's directions, on the sender.
-        tail: of all places; None if there is none.
-        act, transposed: x -> J x and J^T x of the tail of one place.
-        share: <g, W phi> is `share` times <W^T g, phi>, by the ratio of widths.
-        coupled: whether W(0) and its transpose are one matrix.
-    """
-
-    sender: Directions
-    receiver: Directions
-    images: Images
-    back: Images
-    tail: Tail | None
-    act: Callable[[Tail, Fields], Fields]
-    transposed: Callable[[Tail, Fields], Fields]
-    share: float
-    coupled: bool
+    below: Directions  # q_a, leading directions of the features
+    above: Directions  # q_b, leading directions of the gradients
+    up: Images  # K_a and M_a, on the particles above
+    down: Images  # K_b and M_b, on the particles below
+    tail: Tail | None  # None for a matrix that is known on every field (linear networks)
+    tol: float = field(metadata={"static": True})  # energy of a leading direction, in units of the mean square
+    coupled: bool = field(metadata={"static": True})  # False for gradient independence: W(0)^T is unrelated to W(0)
+    ratio: float = field(metadata={"static": True})  # width above over width below, of W
+    transposed: bool = field(default=False, metadata={"static": True})  # whether this is W.T
 
     @property
-    def returned(self) -> Fields:
-        """What the receiver's directions see of the sender's tail, D_b, (n, k, S)."""
+    def T(self) -> InfiniteMatrix:
+        """The transpose."""
+        ends = {"below": self.above, "above": self.below, "up": self.down, "down": self.up}
+        return replace(self, **ends, transposed=not self.transposed)
+
+    @property
+    def share(self) -> float:
+        """The factor between averages, <g, W phi> = share <W^T g, phi>, by the ratio of widths."""
+        return self.ratio if self.transposed else 1 / self.ratio
+
+    @property
+    def J(self) -> Tail | None:
+        """The tail of W(0), or of a W(0)^T that is unrelated to it; `act` applies it."""
+        if self.tail is None or self.coupled or not self.transposed:
+            return self.tail
+        return decorrelate(self.tail)
+
+    def act(self, J: Tail, x: Fields) -> Fields:
+        """Returns J x of one place, for x (rows, S)."""
+        return pass_down(J, x) if self.transposed else pass_up(J, x)
+
+    def apply_tails(self, q: Array) -> Array:
+        """Returns J q (n, k, S) of directions (k, S), for every place."""
+        if (J := self.J) is None:
+            return jnp.zeros_like(self.up.K[:, :1])
+        return jnp.stack([self.act(at_place(J, place), q) for place in range(len(J.core))])
+
+    @property
+    def D_b(self) -> Fields:
+        """D_b (n, k, S), in averages over the particles below."""
         if not self.coupled:
-            return self.back.M * self.share
+            return self.down.M * self.share
         if self.share == 1:
-            return self.back.D
-        return self.back.D * self.share + (math.sqrt(self.share) - 1) * self.images.scale * self._of_tail(
-            self.transposed, self.receiver.q
-        )
-
-    def _of_tail(self, act: Callable[[Tail, Fields], Fields], q: Array) -> Array:
-        """What the tails make of directions (k, S): (n, k, S)."""
-        if self.tail is None:
-            return jnp.zeros_like(self.images.K[:, :1])
-        places = range(len(self.tail.core))
-        return jnp.stack([act(at_place(self.tail, place), q) for place in places])
-
-    def born(self, sender: Directions) -> Images:
-        """Images that have those of new directions of the sender too, made a block at a time."""
-        block = min(BLOCK, len(sender.q))
-
-        def more(now: tuple[Array, Images]) -> tuple[Array, Images]:
-            start = jnp.minimum(now[0], len(sender.q) - block)
-            order = start + jnp.arange(block)
-            new = ((order >= self.sender.size) & (order < sender.size))[:, None]
-            return start + block, self._with_block(now[1], sender, start, new)
-
-        return lax.while_loop(lambda now: now[0] < sender.size, more, (self.sender.size, self.images))[1]
-
-    def _with_block(self, images: Images, sender: Directions, start: Array, new: Array) -> Images:
-        """Images with those of the `new` ones among a block of the sender's directions."""
-        q_o, particles = self.receiver.q, sender.q.shape[1]
-        q = lax.dynamic_slice_in_dim(sender.q, start, len(new))
-
-        def block(values: Array) -> Array:
-            return lax.dynamic_slice_in_dim(values, start, len(new), axis=-2)
-
-        def put(values: Array, rows: Array) -> Array:
-            return lax.dynamic_update_slice_in_dim(values, jnp.where(new, rows, block(values)), start, axis=-2)
-
-        def responded(values: Array) -> Array:
-            return jnp.einsum("ks,...js->...kj", q, values) / particles @ q_o
-
-        def learned(mine: Fields, others: Fields) -> Fields:
-            return jax.tree.map(lambda values, other: put(values, self.share * responded(other)), mine, others)
-
-        def inside(x: Array) -> Array:
-            return (x @ q_o.T / particles) @ q_o
-
-        def gaussian() -> Array:
-            more = block(images.K) - self._of_tail(self.act, q)
-            return more - inside(more) if self.coupled else more
-
-        first = (self.sender.size == 0) | (self.tail is None)
-        K = lax.cond(first, gaussian, lambda: jnp.zeros_like(block(images.K)))
-        if self.coupled:
-            K = K + math.sqrt(self.share) * responded(self.back.K)
-            if self.share != 1:
-                K = K + (math.sqrt(self.share) - 1) * inside(self._of_tail(self.act, q))
-        velocity, back = images.velocity, self.back
-        return images._replace(
-            K=put(images.K, K),
-            M=learned(images.M, back.M),
-            velocity=None if velocity is None else learned(velocity, back.velocity),
-        )
+            return self.down.D
+        return self.down.D * self.share + (math.sqrt(self.share) - 1) * self.up.scale * self.T.apply_tails(self.above.q)
 
 
-def way(matrix: InfiniteMatrix, upward: bool) -> Way:
-    """The matrix as it sends features up, or gradients down."""
-    tail, ratio, coupled = matrix.tail, matrix.ratio, matrix.coupled
-    if upward:
-        ends = matrix.below, matrix.above, matrix.up, matrix.down
-        return Way(*ends, tail, pass_up, pass_down, 1 / ratio, coupled)
-    ends = matrix.above, matrix.below, matrix.down, matrix.up
-    backward = tail if coupled or tail is None else unrelated(tail)
-    return Way(*ends, backward, pass_down, pass_up, ratio, coupled)
+def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | None) -> tuple[InfiniteMatrix, Fields]:
+    """Returns the matrix with the leading directions of features x (P, ..., S), and the coordinates F (P, ..., k).
 
-
-def meet(matrix: InfiniteMatrix, x: Fields, mass: Array | None, upward: bool) -> tuple[InfiniteMatrix, Fields]:
-    """The matrix after it has met features (upward) or gradients x (P, ..., S), and their coordinates (P, ..., k).
-
-    Args:
-        matrix: as it is.
-        x: what is going to be sent.
-        mass: weights of the points in the choice of directions; None to leave the matrix as it is.
-        upward: whether it is sent up.
+    The points have the weights `mass` (P,) in the choice of directions; None leaves the matrix as it is.
     """
-    sent = way(matrix, upward)
     if mass is None:
-        return matrix, coordinates(sent.sender, x)
-    sender, F = represent(sent.sender, x, mass, matrix.tol)
-    images = lax.cond(sender.size > sent.sender.size, lambda: sent.born(sender), lambda: sent.images)
-    ends = {"below": sender, "up": images} if upward else {"above": sender, "down": images}
-    return replace(matrix, **ends), F
+        return matrix, project(matrix.below, x)
+    below, F = represent(matrix.below, x, mass, matrix.tol)
+    up = lax.cond(below.size > matrix.below.size, lambda: _extend(matrix, below), lambda: matrix.up)
+    return replace(matrix, below=below, up=up), F
 
 
-def beyond(sent: Way, x: Fields, F: Fields) -> Fields:
-    """What the receiver's directions get of the sender's tail, <x D_b> - F <q_a D_b>.
+def _extend(matrix: InfiniteMatrix, below: Directions) -> Images:
+    """Returns the images of the extended basis `below`, those of new directions computed a block at a time."""
+    block = min(BLOCK, len(below.q))
 
-    Args:
-        sent: the matrix as it sends x.
-        x: (..., S).
-        F: its coordinates (..., k).
+    def add_block(now: tuple[Array, Images]) -> tuple[Array, Images]:
+        start = jnp.minimum(now[0], len(below.q) - block)
+        order = start + jnp.arange(block)
+        new = ((order >= matrix.below.size) & (order < below.size))[:, None]
+        return start + block, _put_images(matrix, now[1], below.q, start, new)
 
-    Returns:
-        (..., n k'), for every place of a kernel.
+    return lax.while_loop(lambda now: now[0] < below.size, add_block, (matrix.below.size, matrix.up))[1]
+
+
+def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start: Array, new: Array) -> Images:
+    """Returns the images with K_new and M_new of the `new` ones (rows, 1) in a block of directions from `start` on."""
+    q_o, particles, share = matrix.above.q, directions.shape[1], matrix.share
+    q = lax.dynamic_slice_in_dim(directions, start, len(new))
+
+    def block(values: Array) -> Array:
+        return lax.dynamic_slice_in_dim(values, start, len(new), axis=-2)
+
+    def put(values: Array, rows: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(values, jnp.where(new, rows, block(values)), start, axis=-2)
+
+    def respond(values: Array) -> Array:  # <q values> q_o
+        return jnp.einsum("ks,...js->...kj", q, values) / particles @ q_o
+
+    def inside(x: Array) -> Array:  # q_o q_o x
+        return (x @ q_o.T / particles) @ q_o
+
+    def gaussian() -> Array:  # (1 - q_o q_o) (zeta - J q)
+        rest = block(images.K) - matrix.apply_tails(q)
+        return rest - inside(rest) if matrix.coupled else rest
+
+    first = (matrix.below.size == 0) | (matrix.tail is None)
+    K = lax.cond(first, gaussian, lambda: jnp.zeros_like(block(images.K)))
+    if matrix.coupled:
+        K = K + math.sqrt(share) * respond(matrix.down.K)
+        if share != 1:
+            K = K + (math.sqrt(share) - 1) * inside(matrix.apply_tails(q))
+    K = put(images.K, K)
+    learned, others = (images.M, images.velocity), (matrix.down.M, matrix.down.velocity)
+    M, velocity = jax.tree.map(lambda mine, theirs: put(mine, share * respond(theirs)), learned, others)
+    return images._replace(K=K, M=M, velocity=velocity)
+
+
+def project_rest(matrix: InfiniteMatrix, x: Fields, F: Fields) -> Fields:
+    """Returns <x D_b> - F <q_a D_b> (..., n k'): the coordinates in q_b of W E, with the rest E = x - F q_a.
+
+    x is (..., S) with coordinates F (..., k); W is one matrix for every place of a kernel.
     """
-    q = sent.sender.q
-    back = linear(lambda values: values.reshape(-1, values.shape[-1]), sent.returned)
-    if leading(x).size < q.size:  # the sooner way of fewer rows
-        return (x - F @ q) @ back.T * (1 / q.shape[1])
-    return (x @ back.T - F @ (q @ back.T)) * (1 / q.shape[1])
+    q, D = matrix.below.q, matrix.D_b
+    D = D.reshape(-1, D.shape[-1])
+    if math.prod(x.shape) < q.size:  # the faster order for few rows
+        return (x - F @ q) @ D.T * (1 / q.shape[1])
+    return (x @ D.T - F @ (q @ D.T)) * (1 / q.shape[1])
 
 
 def learn(images: Images, rate: Fields, coordinates: Fields, x: Fields) -> Images:
-    """Gradient descent: M += sum_i rate_i coordinates_i^T x_i over rows i, with rate (rows, 1); or its velocity.
+    """Returns images after gradient descent, M += sum_i rate_i coordinates_i^T x_i over rows i, or with that velocity.
 
-    Coordinates are (rows, n k).
+    The rates are (rows, 1), the coordinates (rows, n k), and x is (rows, S).
     """
-    moving = images.M if images.velocity is None else images.velocity
-    moved = (images.gain * (rate * coordinates)).T @ x
-    moved = moving + linear(lambda values: values.reshape(images.K.shape), moved)
-    return images._replace(M=moved) if images.velocity is None else images._replace(velocity=moved)
+    step = (images.gain * (rate * coordinates)).T @ x
+    if images.velocity is None:
+        return images._replace(M=images.M + step.reshape(*images.K.shape))
+    return images._replace(velocity=images.velocity + step.reshape(*images.K.shape))
 
 
-def decayed(images: Images, left: Array) -> Images:
-    """After weight decay, which leaves the part `left` of everything."""
-    left = left.astype(images.K.dtype)
-    return images._replace(M=images.M * left, kept=images.kept * left)
+def decay(images: Images, factor: Array) -> Images:
+    """Returns images after weight decay, which multiplies all weights by a factor."""
+    factor = factor.astype(images.K.dtype)
+    return images._replace(M=images.M * factor, decay=images.decay * factor)
 
 
-def slowed(images: Images, momentum: Array) -> Images:
-    """With the part `momentum` of its velocity left."""
-    assert images.velocity is not None
+def damp(images: Images, momentum: Array) -> Images:
+    """Returns images with their velocity multiplied by the momentum."""
     return images._replace(velocity=images.velocity * momentum.astype(images.K.dtype))
 
 
-def moved(images: Images, rate: Array) -> Images:
-    """After one step along its velocity."""
-    assert images.velocity is not None
+def move(images: Images, rate: Array) -> Images:
+    """Returns images after one step along their velocity."""
     return images._replace(M=images.M + images.velocity * rate.astype(images.K.dtype))
 
 
-def unlearned(images: Images) -> Images:
-    """As if nothing had been learned: what weight decay has left of W(0)."""
+def forget(images: Images) -> Images:
+    """Returns images of W(0) alone, with its weight decay, as if nothing had been learned."""
     return images._replace(M=jax.tree.map(jnp.zeros_like, images.M))
 
 
-def is_images(leaf: object) -> bool:
-    """Whether a leaf of a tree of states is Images."""
-    return isinstance(leaf, Images)
-
-
-def all_images(tree: object) -> list[Images]:
-    """Every Images in a tree of states, in order."""
-    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_images) if is_images(leaf)]
+def collect(tree: object, kind: type[Part] | tuple[type[Part], ...]) -> list[Part]:
+    """Returns the parts of one kind in a tree of states or traces, in the order in which layers act."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
 
 def change_images(change: Callable[[Images], Images], tree: State) -> State:
-    """A tree of states with all Images changed."""
+    """Returns a tree of states with all its Images changed."""
+
+    def is_images(leaf: object) -> bool:
+        return isinstance(leaf, Images)
+
     return jax.tree.map(lambda leaf: change(leaf) if is_images(leaf) else leaf, tree, is_leaf=is_images)
-
-
-def all_matrices(tree: object) -> list[InfiniteMatrix]:
-    """Every infinite matrix in a tree of states, in order."""
-
-    def is_matrix(leaf: object) -> bool:
-        return isinstance(leaf, InfiniteMatrix)
-
-    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_matrix) if is_matrix(leaf)]

@@ -20,25 +20,30 @@ Function = Callable[[Any], Any]
 Fields = Any  # an Array, or a Series
 
 
-@jax.tree_util.register_pytree_node_class
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
 class Series:
-    """sum_n coefficients[n] gamma0^n, up to the highest order kept.
+    """The series sum_n coefficients[n] gamma0^n up to the highest order kept; coefficients are (orders, ...)."""
 
-    Attributes:
-        coefficients: (orders, ...).
-    """
+    coefficients: Array
 
-    def __init__(self, coefficients: Array) -> None:
-        self.coefficients = coefficients
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one coefficient."""
+        return self.coefficients.shape[1:]
 
-    def tree_flatten(self) -> tuple[tuple[Array], None]:
-        """For JAX."""
-        return (self.coefficients,), None
+    @property
+    def T(self) -> Series:
+        """The series with the last two axes exchanged."""
+        return Series(jnp.swapaxes(self.coefficients, -1, -2))
 
-    @classmethod
-    def tree_unflatten(cls, _: None, leaves: Any) -> Series:
-        """For JAX."""
-        return cls(*leaves)
+    def reshape(self, *shape: int) -> Series:
+        """Returns the series with coefficients of another shape."""
+        return Series(self.coefficients.reshape(len(self.coefficients), *shape))
+
+    def astype(self, dtype: Any) -> Series:
+        """Returns the series with coefficients of another dtype."""
+        return Series(self.coefficients.astype(dtype))
 
     def __add__(self, other: Series | Array) -> Series:
         if isinstance(other, Series):
@@ -56,17 +61,17 @@ class Series:
         return -self + other
 
     def __mul__(self, other: Series | Array) -> Series:
-        return self._product(other, lambda a, b: a * b)
+        return self._multiply(other, lambda a, b: a * b)
 
     def __matmul__(self, other: Series | Array) -> Series:
-        return self._product(other, lambda a, b: a @ b)
+        return self._multiply(other, lambda a, b: a @ b)
 
     def __rmatmul__(self, other: Array) -> Series:
         return Series(other @ self.coefficients)
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def _product(self, other: Any, times: Callable[[Array, Array], Array]) -> Any:
+    def _multiply(self, other: Any, times: Callable[[Array, Array], Array]) -> Any:
         if isinstance(other, Variable):
             return NotImplemented
         if not isinstance(other, Series):
@@ -74,16 +79,11 @@ class Series:
         a, b = self.coefficients, other.coefficients
         return Series(jnp.stack([sum(times(a[i], b[n - i]) for i in range(n + 1)) for n in range(len(a))]))
 
-    @property
-    def T(self) -> Series:
-        """Transpose of the last two axes."""
-        return Series(jnp.swapaxes(self.coefficients, -1, -2))
-
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Variable:
-    """gamma0 itself: the product with a series, and the quotient of a series that vanishes at gamma0 = 0.
+    """gamma0 itself: it multiplies a series, and divides a series that vanishes at gamma0 = 0.
 
     The highest order of the quotient is not known, and left zero.
     """
@@ -96,43 +96,38 @@ class Variable:
 
 
 def lift(function: Function, derivative: Function) -> Function:
-    """An elementwise function of arrays, as a function of arrays or Series.
+    """Returns an elementwise function of arrays as a function of arrays or Series.
 
     (phi o h)_n = 1/n sum_{j=1..n} j h_j (phi' o h)_{n-j}, from d phi(h) = phi'(h) dh.
     """
 
-    def composed(phi: Function, dphi: Function, h: Array, orders: int) -> list[Array]:
+    def compose(phi: Function, dphi: Function, h: Array, orders: int) -> list[Array]:
         if orders == 1:
             return [phi(h[0])]
-        slope = composed(dphi, elementwise_derivative(dphi), h, orders - 1)
+        slope = compose(dphi, elementwise_derivative(dphi), h, orders - 1)
         higher = [
             sum((j * h[j] * slope[n - j] for j in range(2, n + 1)), h[1] * slope[n - 1]) for n in range(1, orders)
         ]
-        return [phi(h[0]), *(each / n for n, each in enumerate(higher, start=1))]
+        return [phi(h[0]), *(total / n for n, total in enumerate(higher, start=1))]
 
-    def lifted(x: Fields) -> Fields:
+    def apply(x: Fields) -> Fields:
         if not isinstance(x, Series):
             return function(x)
-        return Series(jnp.stack(composed(function, derivative, x.coefficients, len(x.coefficients))))
+        return Series(jnp.stack(compose(function, derivative, x.coefficients, len(x.coefficients))))
 
-    return lifted
+    return apply
 
 
 def coefficients(x: Fields) -> Array:
-    """The coefficients of a Series, (orders, ...); an array as it is."""
+    """Returns the coefficients of a Series, (orders, ...), or an array as it is."""
     return x.coefficients if isinstance(x, Series) else x
 
 
-def leading(x: Fields) -> Array:
-    """The value at gamma0 = 0 of a Series; an array as it is."""
+def lowest_order(x: Fields) -> Array:
+    """Returns the value of a Series at gamma0 = 0, or an array as it is."""
     return x.coefficients[0] if isinstance(x, Series) else x
 
 
-def like(x: Fields, values: Array) -> Fields:
-    """`values` as what x is: coefficients of a Series, or an array."""
-    return Series(values) if isinstance(x, Series) else values
-
-
-def linear(function: Function, x: Fields) -> Fields:
-    """A linear function of an array, or of every coefficient of a Series."""
+def apply_linear(function: Function, x: Fields) -> Fields:
+    """Returns a linear function of an array, or the Series of the function of every coefficient."""
     return Series(jax.vmap(function)(x.coefficients)) if isinstance(x, Series) else function(x)

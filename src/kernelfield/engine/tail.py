@@ -14,43 +14,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.series import Fields, linear
+from kernelfield.engine.series import Fields, apply_linear
 
-SWEEPS = 6  # that bring singular values, and the length of rows and columns, to what they should be
+SWEEPS = 6  # over singular values and lengths of rows and columns, until all are what they should be
 
 
 class Tail(NamedTuple):
-    """The matrices J_j of every place j of a kernel.
+    """The matrices J_j of every place j of a kernel, J_j = diag(above_j) core_j diag(below_j) in every block."""
 
-    Attributes:
-        core: (places, n, n), what all blocks share.
-        below, above: (places, S) signs of the particles on both sides.
-    """
-
-    core: Array
-    below: Array
-    above: Array
+    core: Array  # (places, n, n), the matrix that all blocks share
+    below: Array  # (places, S), signs of the particles below
+    above: Array  # (places, S), signs of the particles above
 
 
 def make_tail(places: int, particles: int, block: int, seed: np.random.SeedSequence, dtype: type) -> Tail:
-    """A new tail, in NumPy.
-
-    Args:
-        places: number of matrices.
-        particles: S, a multiple of `block`.
-        block: n.
-        seed: of its random numbers.
-        dtype: of its numbers.
-    """
+    """Returns a new tail in blocks of n = `block` particles, which divides S = `particles`; its arrays are NumPy's."""
     rng = np.random.default_rng(seed)
     below: Any
     below, above = rng.choice(np.array([-1, 1], dtype), (2, places, particles))
-    core: Any = np.stack([_core(block, rng) for _ in range(places)]).astype(dtype)
+    core: Any = np.stack([_draw_core(block, rng) for _ in range(places)]).astype(dtype)
     return Tail(core, below, above)
 
 
-def _core(n: int, rng: np.random.Generator) -> np.ndarray:
-    """One (n, n) matrix with the singular values of a large Gaussian one, rows and columns of unit length."""
+def _draw_core(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns an (n, n) matrix with the singular values of a large Gaussian one, rows and columns of unit length."""
     angle = np.linspace(0, np.pi / 2, 20001)
     middle = (np.arange(n) + 0.5) / n
     singular = np.interp(middle, (np.sin(2 * angle) + 2 * angle) / np.pi, 2 * np.sin(angle))[::-1]
@@ -64,28 +51,28 @@ def _core(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def at_place(tail: Tail, place: Any) -> Tail:
-    """The tail of one place: core (n, n) and signs (S,)."""
+    """Returns the tail of one place: core (n, n) and signs (S,)."""
     return Tail(*(values[place] for values in tail))
 
 
 def pass_up(tail: Tail, x: Fields) -> Fields:
-    """J x of one place, for x (rows, S)."""
-    return _pass(tail.above, tail.core.T, tail.below, x)
+    """Returns J x of one place, for x (rows, S)."""
+    return _multiply(tail.above, tail.core.T, tail.below, x)
 
 
 def pass_down(tail: Tail, x: Fields) -> Fields:
-    """J^T x of one place, for x (rows, S)."""
-    return _pass(tail.below, tail.core, tail.above, x)
+    """Returns J^T x of one place, for x (rows, S)."""
+    return _multiply(tail.below, tail.core, tail.above, x)
 
 
-def unrelated(tail: Tail) -> Tail:
-    """Another tail, with the same numbers in other places."""
+def decorrelate(tail: Tail) -> Tail:
+    """Returns an uncorrelated tail, which has the same numbers in other places."""
     return Tail(tail.core[..., ::-1, ::-1], jnp.roll(tail.below, 1, -1), jnp.roll(tail.above, 1, -1))
 
 
-def _pass(after: Array, core: Array, before: Array, x: Fields) -> Fields:
+def _multiply(after: Array, core: Array, before: Array, x: Fields) -> Fields:
     def act(rows: Array) -> Array:
         blocks = (rows * before).reshape(len(rows), -1, len(core))
         return jnp.einsum("rbi,ij->rbj", blocks, core).reshape(rows.shape) * after
 
-    return linear(act, x)
+    return apply_linear(act, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kernelfield.estimators.estimators import InfiniteWidthRegressor
 
 
+@dataclass(eq=False, repr=False)
 class AdaptedKernel(TransformerMixin, BaseEstimator):
     """The kernel that a trained network has made, for `KernelRidge` or `SVC` with kernel="precomputed".
 
@@ -31,19 +33,19 @@ class AdaptedKernel(TransformerMixin, BaseEstimator):
         (4, 10)
     """
 
-    def __init__(self, estimator: Any = None, *, layer: int | Literal["ntk"] = -1) -> None:
-        self.estimator = estimator
-        self.layer = layer
+    estimator: Any = None
+    _: KW_ONLY
+    layer: int | Literal["ntk"] = -1
 
     def fit(self, X: Any, y: Any) -> AdaptedKernel:
-        """Train the estimator on X (n, D) and y."""
+        """Trains the estimator on inputs X (n, D) and targets or labels y."""
         model: Any = InfiniteWidthRegressor() if self.estimator is None else clone(self.estimator)
         self.estimator_ = model.fit(X, y)
         self.X_fit_ = validate_data(self, X, dtype=np.float64)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """The kernel (n, P) between X and the points of training."""
+        """Returns the kernel (n, P) between X (n, D) and the points of training."""
         check_is_fitted(self)
         X, solution = validate_data(self, X, dtype=np.float64, reset=False), self.estimator_.solution_
         layers, layer = solution.network.hidden_layers, self.layer

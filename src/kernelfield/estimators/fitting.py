@@ -1,4 +1,4 @@
-"""A network of infinite width for a table: chosen on a validation split, and tested beside other predictors."""
+"""An infinitely wide network for a table: chosen on a validation split, and tested beside other predictors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
@@ -16,13 +16,17 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 
 from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
-from kernelfield.estimators.tables import Columns, DataFrame, Task
+from kernelfield.estimators.tables import Columns, Task
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.solution.solution import Solution
 from kernelfield.solve import solve
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 GAMMAS = (0.0, 0.3, 1.0, 3.0)
 FEWEST = 20  # rows of a table
+TESTS = 0.2  # part of the rows that tests
 RESAMPLED = 1000  # sets of test points, for the error of R^2
 NEARLY_LAZY = 0.05  # gamma0 of a finite network beside the static kernel
 RIDGES = {"alpha": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "gamma": [0.03, 0.1, 0.3, 1.0, 3.0]}  # of kernel ridge regression
@@ -32,45 +36,31 @@ Model = InfiniteWidthRegressor | InfiniteWidthClassifier
 
 @dataclass(frozen=True)
 class Score:
-    """R^2, or the share of right classes, of the test points.
+    """The score of a predictor on the test points: R^2, or the share of right classes."""
 
-    Args:
-        name: of the predictor.
-        value: for the test points.
-        error: its standard error, from their number.
-    """
-
-    name: str
+    name: str  # of the predictor
     value: float
-    error: float
+    error: float  # the standard error, from the number of test points
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What `fit` found.
-
-    Args:
-        model: the estimator.
-        columns: what the columns of the table mean.
-        scores: on the test points, of the model first.
-        rows: of training and of testing.
-        cautions: about the training of the model.
-    """
+class Fit:
+    """The model that `fit` chose for a table, and its test."""
 
     model: Model
     columns: Columns
-    scores: list[Score]
-    rows: tuple[int, int]
-    cautions: list[str]
+    scores: list[Score]  # of the model first, and of other predictors
+    rows: tuple[int, int]  # the numbers of rows that trained and tested
+    cautions: list[str]  # about the training of the model
 
     @property
     def metric(self) -> str:
-        """What scores are."""
+        """The name of the scores."""
         return "R^2" if self.columns.classes is None else "accuracy"
 
     def solution(self) -> Solution:
-        """That of the model, for `restored`."""
-        return _marked(self.model.solution_, self.columns)
+        """Returns the solution of the model with the columns in its `info`, from which `restore` makes the model."""
+        return _attach(self.columns, self.model.solution_)
 
 
 def fit(
@@ -83,12 +73,11 @@ def fit(
     activation: str = "erf",
     max_steps: int = 200,
     points: int = 300,
-    test_fraction: float = 0.2,
     width: int = 512,
     seed: int = 0,
     say: Callable[[str], None] = lambda message: None,
-) -> Fitted:
-    """Train on some rows of a table, with gamma0 and the number of steps from a validation split, and test on others.
+) -> Fit:
+    """Trains on some rows of a table, with gamma0 and the number of steps from a validation split, and tests on others.
 
     Args:
         table: pandas.DataFrame; texts are categories.
@@ -99,13 +88,9 @@ def fit(
         activation: of the network.
         max_steps: of training, at most.
         points: rows that train, at most.
-        test_fraction: of the rows.
         width: of the finite network beside it.
         seed: of splits and samples.
-        say: is told what comes next.
-
-    Returns:
-        Fitted.
+        say: called with a line about what comes next.
 
     Raises:
         ValueError: naming what is wrong with the table.
@@ -114,7 +99,7 @@ def fit(
         raise ValueError(f"a table of {FEWEST} rows or more is needed, got {len(table)}")
     columns = Columns.of(table, target, task)
     labels = None if columns.classes is None else columns.targets(table)
-    tests = math.ceil(test_fraction * len(table))
+    tests = math.ceil(TESTS * len(table))
     trains = min(points, len(table) - tests)
     try:
         split: Any = train_test_split(table, test_size=tests, train_size=trains, random_state=seed, stratify=labels)
@@ -123,39 +108,37 @@ def fit(
     train, test = split
     columns = columns.standardized(train)
     X, y, X_test, y_test = columns.matrix(train), columns.targets(train), columns.matrix(test), columns.targets(test)
-    kind, scored = (InfiniteWidthRegressor, _r2) if labels is None else (InfiniteWidthClassifier, _accuracy)
+    kind, score = (InfiniteWidthRegressor, _r2) if labels is None else (InfiniteWidthClassifier, _accuracy)
     settings: dict[str, Any] = {"depth": depth, "activation": activation, "max_steps": max_steps, "random_state": seed}
-    say(f"infinite width on {len(X)} rows: gamma0 among {', '.join(f'{each:g}' for each in gammas)}")
+    say(f"infinite width on {len(X)} rows: gamma0 among {', '.join(f'{gamma0:g}' for gamma0 in gammas)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model = kind(gamma0=tuple(gammas), early_stopping=True, **settings).fit(X, y)
-    found = {f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test)}
-    say("the static kernel, kernel ridge regression, and a network of finite width")
     if isinstance(model, InfiniteWidthRegressor):
         update: dict[str, Any] = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
     else:
         update = {"classes": model.classes_.tolist()}
     columns = columns.model_copy(update=update)
+    say("the static kernel, kernel ridge regression, and a network of finite width")
     lazy: Any = clone(model)
-    found["infinite width, NTK"] = lazy.set_params(gamma0=0.0).fit(X, y).predict(X_test)
-    found["kernel ridge, RBF"] = _kernel_ridge(X, y, X_test, labels is not None)
-    finite, _ = restored(_marked(_finite(model, width, seed), columns))
-    found[f"network of width {width}"] = finite.predict(X_test)
-    scores = [Score(name, *scored(y_test, each)) for name, each in found.items()]
-    return Fitted(model, columns, scores, (len(X), len(X_test)), [str(each.message) for each in caught])
+    finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
+    predictions = {
+        f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),
+        "infinite width, NTK": lazy.set_params(gamma0=0.0).fit(X, y).predict(X_test),
+        "kernel ridge, RBF": _predict_by_kernel_ridge(X, y, X_test, labels is not None),
+        f"network of width {width}": finite.predict(X_test),
+    }
+    scores = [Score(name, *score(y_test, values)) for name, values in predictions.items()]
+    return Fit(model, columns, scores, (len(X), len(X_test)), [str(warning.message) for warning in caught])
 
 
-def _marked(solution: Solution, columns: Columns) -> Solution:
-    """With the columns in its `info`, where `restored` finds them."""
+def _attach(columns: Columns, solution: Solution) -> Solution:
+    """Returns the solution with the columns in its `info`."""
     return replace(solution, info={**solution.info, "table": columns.model_dump()})
 
 
-def restored(solution: Solution) -> tuple[Model, Columns]:
-    """The estimator, and what the columns of its table mean, from the solution of `Fitted`.
-
-    Raises:
-        ValueError: the solution is not of a table.
-    """
+def restore(solution: Solution) -> tuple[Model, Columns]:
+    """Returns the estimator and the columns of a `Fit` from its solution; raises ValueError for another solution."""
     if "table" not in solution.info:
         raise ValueError("it is not a model of a table, as kernelfield fit writes them")
     columns = Columns(**solution.info["table"])
@@ -168,60 +151,53 @@ def restored(solution: Solution) -> tuple[Model, Columns]:
     return model, columns
 
 
-def predicted(solution: Solution, table: DataFrame) -> DataFrame:
-    """A table with predictions in further columns: of numbers with the solver's error, of classes with probabilities.
+def predict(solution: Solution, table: DataFrame) -> DataFrame:
+    """Returns a table with more columns: predictions with the solver's error, or classes with their probabilities.
 
     Args:
-        solution: of `Fitted`.
+        solution: of a `Fit`.
         table: pandas.DataFrame with the columns of inputs.
-
-    Returns:
-        pandas.DataFrame.
 
     Raises:
         ValueError: the solution is not of a table, or naming what is wrong with this one.
     """
-    model, columns = restored(solution)
+    model, columns = restore(solution)
     X, name = columns.matrix(table), f"{columns.target}_predicted"
     if isinstance(model, InfiniteWidthRegressor):
         mean, error = model.predict(X, return_std=True)
         return table.assign(**{name: mean, f"{columns.target}_solver_error": error})
     chances = model.predict_proba(X)
-    probabilities = {f"probability_{label}": each for label, each in zip(columns.classes or (), chances.T, strict=True)}
+    probabilities = {f"probability_{label}": chances[:, place] for place, label in enumerate(columns.classes or ())}
     return table.assign(**{name: model.classes_[chances.argmax(axis=1)], **probabilities})
 
 
-def _kernel_ridge(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, classes: bool) -> np.ndarray:
-    """Kernel ridge regression with a Gaussian kernel, its ridge and width by cross-validation."""
+def _predict_by_kernel_ridge(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, classes: bool) -> np.ndarray:
+    """Returns predictions (n,) of kernel ridge regression, with ridge and width of a Gaussian by cross-validation."""
     labels, numbers = np.unique(y, return_inverse=True) if classes else (None, None)
     targets = y if labels is None else np.eye(len(labels))[numbers]
-    mean = targets.mean(axis=0)
-    widths = [each / X.shape[1] for each in RIDGES["gamma"]]
-    search = GridSearchCV(
-        KernelRidge(kernel="rbf"), {**RIDGES, "gamma": widths}, cv=3, scoring="neg_mean_squared_error"
-    )
-    found = search.fit(X, targets - mean).predict(X_test) + mean
-    return found if labels is None else labels[found.argmax(axis=1)]
+    mean, choices = targets.mean(axis=0), {**RIDGES, "gamma": [width / X.shape[1] for width in RIDGES["gamma"]]}
+    search = GridSearchCV(KernelRidge(kernel="rbf"), choices, cv=3, scoring="neg_mean_squared_error")
+    predictions = search.fit(X, targets - mean).predict(X_test) + mean
+    return predictions if labels is None else labels[predictions.argmax(axis=1)]
 
 
-def _finite(model: Model, width: int, seed: int) -> Solution:
-    """One network of finite width, trained by the rule of the model."""
+def _train_finite(model: Model, width: int, seed: int) -> Solution:
+    """Returns the solution of one network of finite width, trained by the rule of the model."""
     solution = model.solution_
-    network = solution.network
-    if not model.gamma0_:
-        network = network.model_copy(update={"gamma0": NEARLY_LAZY})
+    network = solution.network if model.gamma0_ else solution.network.model_copy(update={"gamma0": NEARLY_LAZY})
     method = FiniteWidth(width=width, seeds=1, seed=seed, kernels="none")
     return solve(network, solution.problem, solution.training, method, fields_at=(-1,))
 
 
-def _r2(y: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """R^2, and its standard error by resampling the points."""
-    drawn = np.random.default_rng(0).integers(len(y), size=(RESAMPLED, len(y)))
-    return float(r2_score(y, found)), float(np.std([r2_score(y[rows], found[rows]) for rows in drawn]))
+def _r2(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
+    """Returns R^2, and its standard error by resampling the points."""
+    draws = np.random.default_rng(0).integers(len(y), size=(RESAMPLED, len(y)))
+    error = np.std([r2_score(y[rows], predictions[rows]) for rows in draws])
+    return float(r2_score(y, predictions)), float(error)
 
 
-def _accuracy(y: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """The share of right classes, and its standard error with one more right and one more wrong."""
-    right = np.sum(y == found)
+def _accuracy(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
+    """Returns the share of right classes, and its standard error with one more right and one more wrong."""
+    right = np.sum(y == predictions)
     share = (right + 1) / (len(y) + 2)
     return float(right / len(y)), float(np.sqrt(share * (1 - share) / (len(y) + 2)))

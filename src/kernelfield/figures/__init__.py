@@ -6,14 +6,15 @@ kernelfield figures NAME --out FOLDER
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kernelfield.figures import depth, figure1, figure2, figure3, figure4, two_layer_relu, whitened
 from kernelfield.figures.common import Say, Settings
 
-Draw = Callable[[Settings, Say], Iterator[tuple[str, Any]]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-FIGURES: dict[str, Draw] = {
+FIGURES: dict[str, Callable[[Settings, Say], Iterator[tuple[str, Figure]]]] = {
     "1": figure1.draw,
     "2": figure2.draw,
     "3": figure3.draw,

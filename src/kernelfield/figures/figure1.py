@@ -8,42 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernelfield import observables
+from kernelfield import observables, plotting
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import (
-    HEADING,
+    INFINITE,
+    KERNELS,
     Say,
     Settings,
-    caption,
-    heading,
-    losses,
+    draw_densities,
+    draw_losses,
+    draw_sample_kernels,
+    draw_time_kernels,
     new_figure,
-    sample_rows,
     say_kernels,
     say_loss,
+    solve_and_say,
     symbols,
-    time_rows,
-    timed,
+    write_caption,
+    write_heading,
 )
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.method import March
+from kernelfield.observables import Symbol
 from kernelfield.solution.solution import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 DEPTH, POINTS = 3, 10
 LAZY, RICH = 0.2, 1.0  # gamma0
 RATE = 0.1  # of the mean loss, which shows all of training in 100 steps; the paper's 0.1 is of the sum, ten times that
-INFINITE = "infinite width"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run.
+    """The sizes of all runs.
 
     Args:
         steps: of gradient descent.
@@ -62,7 +68,6 @@ class Plan:
     lazy_seeds: int = 4
 
 
-FULL = Plan()
 QUICK = Plan(steps=30, particles=512, width=256, smaller=(4, 32), seeds=4)
 
 
@@ -71,7 +76,7 @@ class Runs:
     """Everything the figure shows.
 
     Args:
-        plan: what was run.
+        plan: the sizes.
         names: of the two classes.
         data: what the images are.
         lazy, rich: infinite width.
@@ -88,60 +93,37 @@ class Runs:
     rich_finite: Solution
     growing: dict[int, Solution]
 
+    @property
+    def rich_pair(self) -> dict[str, Solution]:
+        """Infinite and finite width after rich training, by name."""
+        return {INFINITE: self.rich, f"N = {self.plan.width}": self.rich_finite}
 
-def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Any]]:
-    """Solve and draw everything.
 
-    Args:
-        settings: quick or not, and which images.
-        say: called with a line about each run and about how well they agree.
-
-    Yields:
-        A file name and a matplotlib Figure.
-    """
-    plan = QUICK if settings.quick else FULL
-    problem, names, data = settings.images(POINTS)
-    yield "figure1", drawn(run(plan, problem, names, data, say), say)
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Figure]]:
+    """Yields the figure with its file name, and says a line about each run and about how well they agree."""
+    plan = QUICK if settings.quick else Plan()
+    yield "figure1", draw_figure(run(plan, *settings.images(POINTS), say), say)
 
 
 def run(plan: Plan, problem: Problem, names: tuple[str, str], data: str, say: Say) -> Runs:
-    """Solve everything.
-
-    Args:
-        plan: what to run.
-        problem: images of two classes.
-        names: of the classes.
-        data: what the images are.
-        say: called with a line about each run.
-
-    Returns:
-        Runs.
-    """
+    """Returns all Solutions, for images of two classes with their names and that of the data."""
     training = GradientDescent(learning_rate=RATE, steps=plan.steps)
 
-    def solved(gamma0: float, method: March | FiniteWidth) -> Solution:
-        many = f"{method.seeds} networks, N = {method.width}" if isinstance(method, FiniteWidth) else INFINITE
+    def solve(gamma0: float, method: March | FiniteWidth) -> Solution:
+        name = f"{method.seeds} networks, N = {method.width}" if isinstance(method, FiniteWidth) else INFINITE
         network = MLP(depth=DEPTH, activation="tanh", gamma0=gamma0)
-        return timed(f"gamma0 = {gamma0:g}, {many}", say, network, problem, training, method)
+        return solve_and_say(f"gamma0 = {gamma0:g}, {name}", say, network, problem, training, method)
 
     march = March(particles=plan.particles)
-    lazy, rich = solved(LAZY, march), solved(RICH, march)
-    lazy_finite = solved(LAZY, FiniteWidth(width=plan.width, seeds=plan.lazy_seeds, kernels="none"))
-    rich_finite = solved(RICH, FiniteWidth(width=plan.width, seeds=plan.seeds))
-    growing = {width: solved(RICH, FiniteWidth(width=width, seeds=plan.seeds)) for width in plan.smaller}
+    lazy, rich = solve(LAZY, march), solve(RICH, march)
+    lazy_finite = solve(LAZY, FiniteWidth(width=plan.width, seeds=plan.lazy_seeds, kernels="none"))
+    rich_finite = solve(RICH, FiniteWidth(width=plan.width, seeds=plan.seeds))
+    growing = {width: solve(RICH, FiniteWidth(width=width, seeds=plan.seeds)) for width in plan.smaller}
     return Runs(plan, names, data, lazy, rich, lazy_finite, rich_finite, {**growing, plan.width: rich_finite})
 
 
-def drawn(runs: Runs, say: Say) -> Any:
-    """The figure.
-
-    Args:
-        runs: from `run`.
-        say: called with lines about how well infinite and finite width agree.
-
-    Returns:
-        matplotlib Figure.
-    """
+def draw_figure(runs: Runs, say: Say) -> Figure:
+    """Returns the figure, and says how well infinite and finite width agree."""
     say_loss("lazy", runs.lazy_finite, runs.lazy, say)
     say_loss("rich", runs.rich_finite, runs.rich, say)
     say_kernels("rich", runs.rich_finite, runs.rich, say)
@@ -150,7 +132,7 @@ def drawn(runs: Runs, say: Say) -> Any:
     loss, *densities = above.subplots(1, 1 + DEPTH, width_ratios=[1.35, *[1] * DEPTH])
     _draw_loss(loss, runs)
     _draw_densities(densities, runs)
-    for part, kernel, letters in zip(below, ("Phi", "G"), ("egi", "fhi"), strict=True):
+    for part, kernel, letters in zip(below, KERNELS, ("egi", "fhi"), strict=True):
         samples, times, growing = part.subfigures(1, 3, width_ratios=[1.05, 1.15, 0.8])
         _draw_final(samples, runs, kernel, letters[0])
         _draw_times(times, runs, kernel, letters[1])
@@ -160,7 +142,7 @@ def drawn(runs: Runs, say: Say) -> Any:
         f"networks of width {runs.plan.width}",
         fontsize=14,
     )
-    caption(
+    write_caption(
         figure,
         f"tanh, L = {DEPTH}, P = {POINTS}, D = {runs.rich.problem.dimensions}, $\\gamma_0$ = {RICH:g} "
         f"(lazy: {LAZY:g}), $\\eta$ = {RATE:g}, {runs.plan.steps} steps; b to i: $\\gamma_0$ = {RICH:g}",
@@ -168,85 +150,63 @@ def drawn(runs: Runs, say: Say) -> Any:
     return figure
 
 
-def _draw_loss(axes: Any, runs: Runs) -> None:
-    from kernelfield import plotting
-
+def _draw_loss(axes: Axes, runs: Runs) -> None:
     plan = runs.plan
     for name, gamma0, infinite, finite, seeds, colour in (
         ("lazy", LAZY, runs.lazy, runs.lazy_finite, plan.lazy_seeds, plotting.LAZY),
         ("rich", RICH, runs.rich, runs.rich_finite, plan.seeds, plotting.RICH),
     ):
         label = f"{name}, $\\gamma_0$ = {gamma0:g}: {INFINITE}"
-        losses(axes, infinite, finite, colour, label, f"{seeds} networks, N = {plan.width}, 95 % interval")
-    heading(axes, "a", "Loss")
+        draw_losses(axes, infinite, finite, colour, label, f"{seeds} networks, N = {plan.width}, 95 % interval")
+    write_heading(axes, "a", "Loss")
     axes.legend(frameon=False, fontsize=9)
     plotting.plain(axes)
 
 
-def _draw_densities(places: list[Any], runs: Runs) -> None:
-    from kernelfield import plotting
-
-    for layer, (axes, letter) in enumerate(zip(places, "bcd", strict=True), start=1):
+def _draw_densities(panels: list[Axes], runs: Runs) -> None:
+    for layer, (axes, letter) in enumerate(zip(panels, "bcd", strict=True), start=1):
         edges = observables.activation_density(runs.rich, layer, edges=40).edges
-        for t, when, colour in ((0, "before", plotting.NEUTRAL), (-1, "after", plotting.RICH)):
-            finite, infinite = (
-                observables.activation_density(solution, layer, t=t, edges=edges).density
-                for solution in (runs.rich_finite, runs.rich)
-            )
-            plotting.density_bars(axes, edges, finite, colour, f"{when}, N = {runs.plan.width}")
-            plotting.density_line(axes, edges, infinite, colour, f"{when}, {INFINITE}")
+        draw_densities(axes, runs.rich_pair, layer, "h", edges)
         axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
-        heading(axes, letter, f"Preactivations, layer {layer}")
+        write_heading(axes, letter, f"Preactivations, layer {layer}")
         axes.set_xlabel(f"$h^{layer}$")
-        plotting.plain(axes)
-    places[0].set_ylabel("density over neurons")
-    places[0].legend(frameon=False, fontsize=8.5, ncols=2, loc="upper center")
+    panels[0].set_ylabel("density over neurons")
+    panels[0].legend(frameon=False, fontsize=8.5, ncols=2, loc="upper center")
 
 
-def _draw_final(part: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
-    from kernelfield import plotting
-
-    name = "feature_kernel" if kernel == "Phi" else "gradient_kernel"
+def _draw_final(part: SubFigure, runs: Runs, kernel: Symbol, letter: str) -> None:
     rows = {
-        row: [solution.estimate(name, layer).mean for layer in range(1, DEPTH + 1)]
-        for row, solution in ((INFINITE, runs.rich), (f"N = {runs.plan.width}", runs.rich_finite))
+        name: [solution.kernel_estimate(kernel, layer).mean for layer in range(1, DEPTH + 1)]
+        for name, solution in runs.rich_pair.items()
     }
-    axes = sample_rows(part, rows, symbols(kernel, DEPTH), "kernel entry", runs.rich.problem)
-    for place in axes[:, 0]:
-        plotting.class_labels(place, runs.names, [POINTS // 2, POINTS // 2])
-    heading(part, letter, f"{'Feature' if kernel == 'Phi' else 'Gradient'} kernels after training")
+    draw_sample_kernels(part, rows, symbols(kernel, DEPTH), "kernel entry", runs.rich.problem, runs.names)
+    write_heading(part, letter, f"{KERNELS[kernel]} after training")
 
 
-def _draw_times(part: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
+def _draw_times(part: SubFigure, runs: Runs, kernel: Symbol, letter: str) -> None:
     rows = {
-        row: [observables.two_time_kernel(solution, kernel, layer).mean for layer in range(1, DEPTH + 1)]
-        for row, solution in ((INFINITE, runs.rich), (f"N = {runs.plan.width}", runs.rich_finite))
+        name: [observables.two_time_kernel(solution, kernel, layer).mean for layer in range(1, DEPTH + 1)]
+        for name, solution in runs.rich_pair.items()
     }
-    time_rows(part, rows, symbols(kernel, DEPTH), "mean over samples")
-    heading(part, letter, f"{'Feature' if kernel == 'Phi' else 'Gradient'} kernels between steps")
+    draw_time_kernels(part, rows, symbols(kernel, DEPTH), "mean over samples")
+    write_heading(part, letter, f"{KERNELS[kernel]} between steps")
 
 
-def _draw_growing(axes: Any, runs: Runs, kernel: observables.Symbol, letter: str) -> None:
-    from kernelfield import plotting
-
+def _draw_growing(axes: Axes, runs: Runs, kernel: Symbol, letter: str) -> None:
+    """Draws the alignment of networks of growing width with infinite width, a line for each layer."""
     widths, lowest, highest = list(runs.growing), 1.0, 1 - 1e-4
     for layer, colour in enumerate(plotting.shades(DEPTH), start=1):
-        found = [observables.cosine_alignment(each, runs.rich, kernel, layer, t=-1) for each in runs.growing.values()]
-        means = np.array([float(each.mean) for each in found])
+        estimates = [
+            observables.cosine_alignment(solution, runs.rich, kernel, layer, t=-1) for solution in runs.growing.values()
+        ]
+        means, errors = np.array([(estimate.mean, estimate.se) for estimate in estimates], dtype=float).T
         lowest, highest = min(lowest, means.min()), max(highest, (1 + means.max()) / 2)
-        plotting.alignments(
-            axes,
-            np.array(widths) * 1.07 ** (layer - 2),
-            means,
-            np.array([float(each.se) for each in found]),
-            colour,
-            symbols(kernel, DEPTH)[layer - 1],
-            "-",
-        )
+        places = np.array(widths) * 1.07 ** (layer - 2)  # beside each other
+        plotting.alignments(axes, places, means, errors, colour, symbols(kernel, DEPTH)[layer - 1], "-")
     plotting.width_axis(axes, widths)
     plotting.width_guide(axes, widths, 2 * (1 - lowest), -1.0, "$N^{-1}$")
     plotting.alignment_scale(axes, lowest - 0.3, highest)
     axes.set_ylabel(f"cosine with {INFINITE}, {runs.plan.seeds} networks")
     axes.legend(frameon=False, fontsize=10)
-    axes.set_title(f"{letter}   {'Feature' if kernel == 'Phi' else 'Gradient'} kernels against width", **HEADING)
+    write_heading(axes, letter, f"{KERNELS[kernel]} against width")
     plotting.plain(axes)

@@ -8,42 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernelfield import observables
+from kernelfield import observables, plotting
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.training import GradientDescent
 from kernelfield.figures.common import (
+    INFINITE,
+    KERNELS,
     Say,
     Settings,
-    caption,
-    heading,
-    losses,
+    draw_losses,
+    draw_sample_kernels,
+    draw_time_kernels,
     new_figure,
-    sample_rows,
     say_kernels,
     say_loss,
+    solve_and_say,
     symbols,
-    time_rows,
-    timed,
+    teacher,
+    write_caption,
+    write_heading,
 )
-from kernelfield.figures.figure3 import problem
 from kernelfield.finite.method import FiniteWidth
+from kernelfield.observables import Symbol
 from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.theories.deep_linear import DeepLinear
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
 GAMMA0 = 1.5
 RATE = 0.1  # of the mean loss; the paper's 0.025 is of the sum, twenty times that, and unstable on these data
-INFINITE = "infinite width"
 SHOWN = 30  # steps between which kernels are shown: they hardly move later
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run.
+    """The sizes of all runs.
 
     Args:
         points: P; inputs have twice as many dimensions.
@@ -60,7 +67,6 @@ class Plan:
     seeds: int = 8
 
 
-FULL = Plan()
 QUICK = Plan(points=10, steps=30, depths=(2, 3), width=256, seeds=4)
 
 
@@ -69,7 +75,7 @@ class Runs:
     """Everything the figure shows.
 
     Args:
-        plan: what was run.
+        plan: the sizes.
         infinite: by depth, exact.
         finite: by depth, networks of width `plan.width`.
     """
@@ -81,160 +87,106 @@ class Runs:
     @property
     def deepest(self) -> dict[str, Solution]:
         """Infinite and finite width at the largest depth, by name."""
-        return {
-            INFINITE: self.infinite[self.plan.depths[-1]],
-            f"N = {self.plan.width}": self.finite[self.plan.depths[-1]],
-        }
+        depth = self.plan.depths[-1]
+        return {INFINITE: self.infinite[depth], f"N = {self.plan.width}": self.finite[depth]}
 
 
-def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Any]]:
-    """Solve and draw everything.
-
-    Args:
-        settings: quick or not.
-        say: called with a line about each run and about how well they agree.
-
-    Yields:
-        A file name and a matplotlib Figure.
-    """
-    yield "figure2", drawn(run(QUICK if settings.quick else FULL, say), say)
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Figure]]:
+    """Yields the figure with its file name, and says a line about each run and about how well they agree."""
+    yield "figure2", draw_figure(run(QUICK if settings.quick else Plan(), say), say)
 
 
 def run(plan: Plan, say: Say) -> Runs:
-    """Solve everything.
+    """Returns all Solutions, and says a line about each."""
+    training, problem = GradientDescent(learning_rate=RATE, steps=plan.steps), teacher(plan.points, 2 * plan.points)
 
-    Args:
-        plan: what to run.
-        say: called with a line about each run.
-
-    Returns:
-        Runs.
-    """
-    training, data = GradientDescent(learning_rate=RATE, steps=plan.steps), problem(plan.points)
-    networks = {depth: MLP(depth=depth, activation="linear", gamma0=GAMMA0) for depth in plan.depths}
-    method, many = FiniteWidth(width=plan.width, seeds=plan.seeds), f"{plan.seeds} networks, N = {plan.width}"
-    return Runs(
-        plan,
-        {
-            depth: timed(f"L = {depth}, {INFINITE}", say, network, data, training, DeepLinear())
+    def solve(method: Method, name: str) -> dict[int, Solution]:
+        networks = {depth: MLP(depth=depth, activation="linear", gamma0=GAMMA0) for depth in plan.depths}
+        return {
+            depth: solve_and_say(f"L = {depth}, {name}", say, network, problem, training, method)
             for depth, network in networks.items()
-        },
-        {
-            depth: timed(f"L = {depth}, {many}", say, network, data, training, method)
-            for depth, network in networks.items()
-        },
-    )
+        }
+
+    networks = FiniteWidth(width=plan.width, seeds=plan.seeds)
+    return Runs(plan, solve(DeepLinear(), INFINITE), solve(networks, f"{plan.seeds} networks, N = {plan.width}"))
 
 
-def growth(solution: Solution, kernel: observables.Symbol, layer: int, t: int) -> Estimate:
-    """Size of a kernel along the targets over that of the inputs, y^T K y / (y^T K_x y).
+def growth(solution: Solution, kernel: Symbol, layer: int, t: int) -> Estimate:
+    """Returns the size of a kernel along the targets over that of the inputs, y^T K y / (y^T K_x y).
 
-    Linear in K: of networks of finite width, it is not raised by the noise of entries, as a norm |K - K_x| is.
-
-    Args:
-        solution: what to measure.
-        kernel: "Phi" or "G".
-        layer: of the kernel.
-        t: step.
-
-    Returns:
-        Estimate of a number.
+    It is linear in K: the noise of entries at finite width does not raise it, as it raises a norm |K - K_x|.
     """
-    name, y = "feature_kernel" if kernel == "Phi" else "gradient_kernel", solution.problem.y
-    found = solution.estimate(name, layer, t)
-    return Estimate(y @ found.replicates @ y / (y @ solution.problem.input_kernel @ y), found.exact)
+    y, estimate = solution.problem.y, solution.kernel_estimate(kernel, layer, t)
+    return Estimate(y @ estimate.replicates @ y / (y @ solution.problem.input_kernel @ y), estimate.exact)
 
 
-def drawn(runs: Runs, say: Say) -> Any:
-    """The figure.
-
-    Args:
-        runs: from `run`.
-        say: called with lines about how well infinite and finite width agree.
-
-    Returns:
-        matplotlib Figure.
-    """
-    plan = runs.plan
+def draw_figure(runs: Runs, say: Say) -> Figure:
+    """Returns the figure, and says how well infinite and finite width agree."""
+    plan, deepest = runs.plan, runs.plan.depths[-1]
     for depth in plan.depths:
         say_loss(f"L = {depth}", runs.finite[depth], runs.infinite[depth], say)
-    say_kernels(f"L = {plan.depths[-1]}", runs.finite[plan.depths[-1]], runs.infinite[plan.depths[-1]], say)
+    say_kernels(f"L = {deepest}", runs.finite[deepest], runs.infinite[deepest], say)
     figure = new_figure(17.5, 12.4)
-    (loss, samples), (features, gradients), (alignment, movement) = figure.subfigures(3, 2, height_ratios=[4, 3.7, 3.8])
+    (loss, samples), times, (alignment, movement) = figure.subfigures(3, 2, height_ratios=[4, 3.7, 3.8])
     _draw_loss(loss.subplots(), runs)
     _draw_samples(samples, runs)
-    _draw_times(features, runs, "Phi", f"c   Feature kernels between the first {SHOWN} steps")
-    _draw_times(gradients, runs, "G", f"c   Gradient kernels between the first {SHOWN} steps")
-    _draw_over_layers(
-        alignment.subplots(), runs, observables.kernel_alignment, "Alignment with the targets", r"$A(H^l, y y^\top)$"
-    )
-    _draw_over_layers(
-        movement.subplots(), runs, growth, "Growth along the targets", r"$y^\top H^l y \, / \, y^\top K_x y$"
-    )
+    for part, kernel in zip(times, KERNELS, strict=True):
+        _draw_times(part, runs, kernel)
+    measure, label = observables.kernel_alignment, r"$A(H^l, y y^\top)$"
+    _draw_over_layers(alignment.subplots(), runs, measure, "Alignment with the targets", label)
+    label = r"$y^\top H^l y \, / \, y^\top K_x y$"
+    _draw_over_layers(movement.subplots(), runs, growth, "Growth along the targets", label)
     figure.suptitle(
         f"Deep linear networks: the algebraic theory beside {plan.seeds} networks of width {plan.width}", fontsize=14
     )
-    caption(
+    write_caption(
         figure,
         f"linear, P = {plan.points}, D = {2 * plan.points}, $\\gamma_0$ = {GAMMA0:g}, $\\eta$ = {RATE:g}, "
-        f"{plan.steps} steps; panels b and c: L = {plan.depths[-1]}",
+        f"{plan.steps} steps; panels b and c: L = {deepest}",
     )
     return figure
 
 
-def _draw_loss(axes: Any, runs: Runs) -> None:
-    from kernelfield import plotting
-
+def _draw_loss(axes: Axes, runs: Runs) -> None:
     for depth, colour in zip(runs.plan.depths, plotting.shades(len(runs.plan.depths)), strict=True):
-        losses(axes, runs.infinite[depth], runs.finite[depth], colour, f"L = {depth}")
-    heading(axes, "a", f"Loss (lines: {INFINITE}; dots: N = {runs.plan.width}, 95 % intervals)")
+        draw_losses(axes, runs.infinite[depth], runs.finite[depth], colour, f"L = {depth}")
+    write_heading(axes, "a", f"Loss (lines: {INFINITE}; dots: N = {runs.plan.width}, 95 % intervals)")
     axes.legend(frameon=False)
     plotting.plain(axes)
 
 
-def _draw_samples(part: Any, runs: Runs) -> None:
-    from kernelfield import plotting
-
-    depth = runs.plan.depths[-1]
-    rows = {name: [each.feature_kernel(layer) for layer in range(1, depth + 1)] for name, each in runs.deepest.items()}
-    data = runs.infinite[depth].problem
-    axes = sample_rows(part, rows, symbols("Phi", depth), r"$H^l = \Phi^l$", data)
-    groups = np.unique(-data.y, return_counts=True)[1].tolist()
-    for place in axes[:, 0]:
-        plotting.class_labels(place, ["+", "\N{MINUS SIGN}"], groups)
-    heading(part, "b", "Kernels after training, samples ordered by target")
+def _draw_samples(part: SubFigure, runs: Runs) -> None:
+    depth, pair = runs.plan.depths[-1], runs.deepest
+    rows = {name: [side.feature_kernel(layer) for layer in range(1, depth + 1)] for name, side in pair.items()}
+    draw_sample_kernels(part, rows, symbols("Phi", depth), r"$H^l = \Phi^l$", pair[INFINITE].problem)
+    write_heading(part, "b", "Kernels after training, samples ordered by target")
 
 
-def _draw_times(part: Any, runs: Runs, kernel: observables.Symbol, text: str) -> None:
-    depth = runs.plan.depths[-1]
+def _draw_times(part: SubFigure, runs: Runs, kernel: Symbol) -> None:
+    layers, first = range(1, runs.plan.depths[-1] + 1), slice(SHOWN + 1)
     rows = {
-        name: [
-            observables.two_time_kernel(each, kernel, layer).mean[: SHOWN + 1, : SHOWN + 1]
-            for layer in range(1, depth + 1)
-        ]
-        for name, each in runs.deepest.items()
+        name: [observables.two_time_kernel(side, kernel, layer).mean[first, first] for layer in layers]
+        for name, side in runs.deepest.items()
     }
-    time_rows(part, rows, symbols(kernel, depth), "mean over samples", logarithmic=kernel == "G")
-    heading(part, *text.split("   "))
+    draw_time_kernels(part, rows, symbols(kernel, len(layers)), "mean over samples", logarithmic=kernel == "G")
+    write_heading(part, "c", f"{KERNELS[kernel]} between the first {SHOWN} steps")
 
 
-def _draw_over_layers(axes: Any, runs: Runs, measure: Callable[..., Estimate], text: str, label: str) -> None:
-    """A property of the final kernels against layer, a line for each depth at infinite width and dots at finite."""
-    from kernelfield import plotting
-
+def _draw_over_layers(axes: Axes, runs: Runs, measure: Callable[..., Estimate], text: str, label: str) -> None:
+    """Draws a property of the final kernels against layer, a line for each depth at infinite width, dots at finite."""
     for depth, colour in zip(runs.plan.depths, plotting.shades(len(runs.plan.depths)), strict=True):
         layers = np.arange(depth + 1)
-        infinite, finite = (_of_layers(each[depth], measure) for each in (runs.infinite, runs.finite))
-        plotting.curve(axes, layers, infinite, colour, f"L = {depth}")
-        plotting.dots(axes, layers, finite, colour, count=depth + 1)
+        plotting.curve(axes, layers, measure_layers(runs.infinite[depth], measure), colour, f"L = {depth}")
+        plotting.dots(axes, layers, measure_layers(runs.finite[depth], measure), colour, count=depth + 1)
     axes.set(xlabel="layer $l$ (0: inputs)", ylabel=label, xticks=range(runs.plan.depths[-1] + 1))
-    heading(axes, "d", text)
+    write_heading(axes, "d", text)
     axes.legend(frameon=False)
     plotting.plain(axes)
 
 
-def _of_layers(solution: Solution, measure: Callable[..., Estimate]) -> Estimate:
-    """A property of the final feature kernels of layers 0..L, (R, L + 1)."""
-    found = [measure(solution, "Phi", layer, t=-1) for layer in solution.layers("Phi")]
+def measure_layers(solution: Solution, measure: Callable[..., Estimate]) -> Estimate:
+    """Returns a property of the final feature kernels of layers 0..L, an Estimate (L + 1,)."""
+    estimates = [measure(solution, "Phi", layer, t=-1) for layer in solution.layers("Phi")]
     count = len(solution.replicate_predictions)
-    return Estimate(np.stack([np.broadcast_to(each.replicates, count) for each in found], axis=1), solution.exact)
+    values = [np.broadcast_to(estimate.replicates, count) for estimate in estimates]
+    return Estimate(np.stack(values, axis=1), solution.exact)

@@ -10,7 +10,8 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kernelfield.files.storage import FIELDS, INPUT_DIMS, OUTPUT_DIMS, about_steps, attributes
+from kernelfield.files.attributes import about_steps, attributes
+from kernelfield.files.dataset import FIELDS, problem_variables, variable
 from kernelfield.solution.kernel import RecordedKernel, Symbol
 from kernelfield.solution.solution import Solution
 
@@ -27,7 +28,7 @@ PAIRS_OF_OUTPUTS = ("time", "sample", "output", "time_prime", "sample_prime", "o
 
 
 def labelled(solution: Solution) -> xarray.Dataset:
-    """Predictions, losses, kernels of all pairs of times and recorded fields, as labelled arrays.
+    """Returns predictions, losses, kernels of all pairs of times and recorded fields as labelled arrays.
 
     Kernels between all pairs of times and samples rarely fit in memory: choose from them first, and only what was
     chosen is computed. Use `Solution.save` to write a file; this Dataset's own `to_netcdf` would expand everything.
@@ -66,7 +67,9 @@ def labelled(solution: Solution) -> xarray.Dataset:
     if len(kept) < len(solution.times):
         about_kept = {"long_name": "training time of kernels", "units": "1"}
         coordinates |= {name: (name, kept, about_kept) for name in KEPT.values()}
-    variables = {**_plain(solution), **_kernels(solution), **_fields(solution)}
+    K_x = variable(("sample", "sample_prime"), solution.problem.input_kernel, "input kernel X X^T / D")
+    loss = variable(("replicate", "time"), solution.estimate("loss").replicates, "training loss")
+    variables = {**problem_variables(solution), "K_x": K_x, "loss": loss, **_kernels(solution), **_fields(solution)}
     if solution.field_samples:
         steps = sorted({step for _, step in solution.field_samples})
         coordinates["recorded_step"] = ("recorded_step", steps, {**counts, "long_name": "step of recorded fields"})
@@ -74,24 +77,11 @@ def labelled(solution: Solution) -> xarray.Dataset:
     return xarray.Dataset(variables, coordinates, about)
 
 
-def _plain(solution: Solution) -> dict[str, xarray.Variable]:
-    problem, outputs = solution.problem, OUTPUT_DIMS[solution.problem.y.ndim]
-    predicted = ("replicate", "time", "sample", *outputs)
-    return {
-        "X": _variable(INPUT_DIMS[problem.X.ndim], problem.X, "inputs"),
-        "y": _variable(("sample", *outputs), problem.y, "targets"),
-        "weights": _variable(("sample",), problem.weights, "weights of samples in the loss"),
-        "K_x": _variable(("sample", "sample_prime"), problem.input_kernel, "input kernel X X^T / D"),
-        "predictions": _variable(predicted, solution.replicate_predictions, "network output f"),
-        "loss": _variable(("replicate", "time"), solution.estimate("loss").replicates, "training loss"),
-    }
-
-
-def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
-    """Lazy kernels of the hidden layers, and the NTK."""
+def _kernels(solution: Solution) -> dict[str, tuple]:
+    """Kernels of the hidden layers, and the NTK, which are computed when they are read."""
     problem, replicates = solution.problem, len(solution.replicate_predictions)
     of_outputs = (problem.points,) if problem.outputs is None else (problem.points, problem.outputs)
-    found = {}
+    variables = {}
     for symbol, about in ABOUT.items():
         if not solution.keeps(symbol) or (symbol != "NTK" and not solution.hidden(symbol)):
             continue
@@ -101,7 +91,7 @@ def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
         pair = PAIRS_OF_OUTPUTS if len(rows) > 1 else PAIRS
         if isinstance(kernel, RecordedKernel):
             kernels = kernel.values.reshape(*kernel.values.shape[:2], *rows, *rows)
-            dims = ("replicate", *(each for each in pair if each != "time_prime"))
+            dims = ("replicate", *(dim for dim in pair if dim != "time_prime"))
             values: Any = np.broadcast_to(kernels, (replicates, times, *rows, *rows))
         else:
             shape, dims = (replicates, times, *rows, times, *rows), ("replicate", *pair)
@@ -109,24 +99,20 @@ def _kernels(solution: Solution) -> dict[str, xarray.Variable]:
                 shape, dims = (replicates, len(layers), *shape[1:]), ("replicate", "layer", *pair)
             values = indexing.LazilyIndexedArray(LazyKernel(shape, _reader(solution, symbol)))
         if times < len(solution.times):
-            dims = tuple(KEPT.get(each, each) for each in dims)
-        found[symbol] = _variable(dims, values, about)
-    return found
+            dims = tuple(KEPT.get(dim, dim) for dim in dims)
+        variables[symbol] = variable(dims, values, about)
+    return variables
 
 
-def _fields(solution: Solution) -> dict[str, xarray.Variable]:
+def _fields(solution: Solution) -> dict[str, tuple]:
     samples = solution.field_samples
     layers, steps = (sorted({key[place] for key in samples}) for place in (0, 1))
-    found = {}
+    variables = {}
     for name in next(iter(samples.values()), {}):
         stacked = np.stack([np.stack([samples[layer, step][name] for step in steps], axis=1) for layer in layers], 1)
         dims = ("replicate" if len(stacked) == len(solution.replicate_predictions) else "any_replicate", "layer")
-        found[name] = _variable((*dims, "recorded_step", "sample", "neuron"), stacked, f"samples of {FIELDS[name]}")
-    return found
-
-
-def _variable(dims: tuple[str, ...], values: Any, long_name: str) -> xarray.Variable:
-    return xarray.Variable(dims, values, {"long_name": long_name, "units": "1"})
+        variables[name] = variable((*dims, "recorded_step", "sample", "neuron"), stacked, f"samples of {FIELDS[name]}")
+    return variables
 
 
 class LazyKernel(BackendArray):
@@ -134,26 +120,26 @@ class LazyKernel(BackendArray):
 
     Args:
         shape: of the whole array.
-        read: called with one array of indices for each axis, returns the entries at their outer product.
+        read: returns the entries at the outer product of one array of indices for each axis.
     """
 
     def __init__(self, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> None:
         self.shape, self.dtype, self.read = shape, np.dtype(np.float64), read
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Entries at basic or outer indices."""
+        """Returns entries at basic or outer indices."""
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> np.ndarray:
-        chosen = [np.arange(size)[each] for size, each in zip(self.shape, key, strict=True)]
+        chosen = [np.arange(size)[index] for size, index in zip(self.shape, key, strict=True)]
         values = self.read(*map(np.atleast_1d, chosen))
-        return values[tuple(0 if each.ndim == 0 else slice(None) for each in chosen)]
+        return values[tuple(0 if index.ndim == 0 else slice(None) for index in chosen)]
 
 
 def _reader(solution: Solution, symbol: Symbol) -> Callable[..., np.ndarray]:
-    """What `LazyKernel` reads: (replicates, layers unless the NTK, times, samples, times', samples').
+    """A reader for `LazyKernel`, with axes replicate, layer (unless the NTK), time, sample, time', sample'.
 
-    Kernels of several outputs have an axis of them after each of samples.
+    Kernels of several outputs have an axis of outputs after each axis of samples.
     """
     steps = solution.kernel_steps(symbol)
 

@@ -11,64 +11,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernelfield.finite.network import Finite
+from kernelfield.finite.network import FiniteNetwork
 
-TOGETHER = 512  # new points that pass a network at once
+POINTS_AT_ONCE = 512  # new points that pass a network at once
 
 
 @dataclass(frozen=True, eq=False)
 class FinitePredictor:
-    """Networks at the steps that were kept.
+    """Trained networks at the steps that were kept; see `kernelfield.solution.solution.Predictor`."""
 
-    Args:
-        finite: the network of width N.
-        gamma0: feature-learning strength.
-        seeds: of the networks, which know their initialization.
-        params: their parameters by step, as NumPy arrays (R, ...).
-        precision: of the parameters.
-    """
-
-    finite: Finite
+    network: FiniteNetwork
     gamma0: float
-    seeds: tuple[int, ...]
-    params: dict[int, Any]
+    seeds: tuple[int, ...]  # of the networks, which give their initialization
+    params: dict[int, Any]  # parameters by step, NumPy arrays (R, ...)
     precision: str
 
     @property
     def steps(self) -> list[int]:
-        """At which parameters were kept."""
+        """The steps whose parameters were kept."""
         return sorted(self.params)
 
     def of_replicates(self, chosen: Any) -> FinitePredictor:
-        """Some of the networks."""
+        """Returns the predictor of some of the networks."""
         params = jax.tree.map(lambda values: values[chosen], self.params)
         return replace(self, seeds=tuple(np.array(self.seeds)[chosen].tolist()), params=params)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """f (R, n) or (R, n, C), minus that at initialization."""
+        """Returns f (R, n) or (R, n, C), minus its value at initialization."""
 
-        def centred(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-            return (self.finite.apply(params, x)[0] - self.finite.apply(self.finite.init(seed), x)[0]) / self.gamma0
+        def change(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+            start = self.network.init(seed)
+            return (self.network.apply(params, x)[0] - self.network.apply(start, x)[0]) / self.gamma0
 
-        return self._mapped(centred, inputs, t)
+        return self._map(change, inputs, t)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Of neurons (R, n, m), or the tangent kernel (R, n C, m C)."""
+        """Returns the feature kernel of a layer (R, n, m), or the tangent kernel (R, n C, m C)."""
+
+        def tangent(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+            return self.network.tangent(params, x, jnp.asarray(b, x.dtype))
+
+        def features(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+            values = self.network.apply(params, x)[1]["in"][layer]
+            return values.reshape(len(x), -1) / math.sqrt(values[0].size)
+
         if layer is None:
-
-            def tangents(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-                return self.finite.tangent(params, x, jnp.asarray(b, x.dtype))
-
-            return self._mapped(tangents, a, t)
-
-        def neurons(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-            features = [each.values for each in self.finite.apply(params, x)[1] if each.kind == "in"][layer]
-            return features.reshape(len(x), -1) / math.sqrt(features[0].size)
-
-        return self._mapped(neurons, a, t) @ self._mapped(neurons, b, t).swapaxes(1, 2)
+            return self._map(tangent, a, t)
+        return self._map(features, a, t) @ self._map(features, b, t).swapaxes(1, 2)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Seeds, steps, and every array of the parameters by step and place."""
+        """Returns seeds, steps, and every array of the parameters by its step and place."""
         return {"seeds": np.array(self.seeds), "steps": np.array(self.steps)} | {
             f"step{t}_{place}": leaf
             for t, params in self.params.items()
@@ -77,26 +69,23 @@ class FinitePredictor:
 
     @classmethod
     def restored(
-        cls, finite: Finite, gamma0: float, precision: str, arrays: Mapping[str, np.ndarray]
+        cls, network: FiniteNetwork, gamma0: float, precision: str, arrays: Mapping[str, np.ndarray]
     ) -> FinitePredictor:
-        """The predictor with `arrays`."""
-        tree = jax.tree.structure(jax.eval_shape(finite.init, jnp.uint32(0)))
+        """Returns the predictor whose `arrays` were stored."""
+        tree = jax.tree.structure(jax.eval_shape(network.init, jnp.uint32(0)))
+        params = {
+            int(t): tree.unflatten([arrays[f"step{t}_{place}"] for place in range(tree.num_leaves)])
+            for t in arrays["steps"]
+        }
+        return cls(network, gamma0, tuple(arrays["seeds"].tolist()), params, precision)
 
-        def params(t: int) -> Any:
-            return tree.unflatten([arrays[f"step{t}_{place}"] for place in range(tree.num_leaves)])
-
-        steps = {int(t): params(t) for t in arrays["steps"]}
-        return cls(finite, gamma0, tuple(arrays["seeds"].tolist()), steps, precision)
-
-    def _mapped(self, function: Callable[..., jax.Array], inputs: np.ndarray, t: int) -> np.ndarray:
-        """The function of all networks, one after the other, and of all inputs, a few at once: (R, n, ...)."""
+    def _map(self, function: Callable[..., jax.Array], inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns a function of the networks, one after the other, and of inputs, a few at once: (R, n, ...)."""
         with jax.enable_x64(self.precision == "float64"):
-            program = jax.jit(function)
-            starts = range(0, len(inputs), TOGETHER)
-            batches = [jnp.asarray(inputs[start : start + TOGETHER], self.precision) for start in starts]
-
-            def every(number: int, seed: int) -> np.ndarray:
-                params = jax.tree.map(lambda values: values[number], self.params[t])
-                return np.concatenate([program(params, jnp.uint32(seed), batch) for batch in batches])
-
-            return np.stack([every(*each) for each in enumerate(self.seeds)]).astype(float)
+            program, starts = jax.jit(function), range(0, len(inputs), POINTS_AT_ONCE)
+            batches = [jnp.asarray(inputs[start : start + POINTS_AT_ONCE], self.precision) for start in starts]
+            results = []
+            for number, seed in enumerate(self.seeds):
+                params = jax.tree.map(lambda values, number=number: values[number], self.params[t])
+                results.append(np.concatenate([program(params, jnp.uint32(seed), batch) for batch in batches]))
+            return np.stack(results).astype(float)

@@ -11,7 +11,7 @@ from kernelfield.activations.functions import Activation as Nonlinearity
 from kernelfield.activations.functions import activation, elementwise_derivative
 from kernelfield.activations.gaussian_averages import kernel_map
 from kernelfield.engine.series import Fields, lift
-from kernelfield.layers.base import FieldTrace, Setup, Space, Stateless, Tape
+from kernelfield.layers.base import FieldTrace, Mass, Stateless, Tape
 from kernelfield.layers.lazy import LazyField
 
 
@@ -28,33 +28,27 @@ class Activation(Stateless):
     def __post_init__(self) -> None:
         object.__setattr__(self, "nonlinearity", activation(self.nonlinearity))
 
-    def init(self, setup: Setup, below: Space) -> tuple[None, Space]:
-        """No state, the same population."""
-        return None, below
-
-    def forward(self, state: None, x: Fields, mass: Array | None) -> tuple[None, Fields, FieldTrace]:
-        """phi(h)."""
+    def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, FieldTrace]:
+        """Returns phi(h)."""
         phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)(x)
         return None, phi, FieldTrace(h=x, phi=phi)
 
-    def backward(
-        self, state: None, chi: Fields, trace: FieldTrace, mass: Array | None
-    ) -> tuple[None, Fields, FieldTrace]:
-        """g = phi'(h) z."""
+    def backward(self, state: None, chi: Fields, trace: FieldTrace, mass: Mass) -> tuple[None, Fields, FieldTrace]:
+        """Returns g = phi'(h) z."""
         dphi = self.nonlinearity.dphi
         g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi
         return None, g, trace._replace(z=chi, g=g)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyField]:
-        """<phi(h) phi(h)> and <phi'(h) phi'(h)> for Gaussian h."""
+        """Returns <phi(h) phi(h)>, and <phi'(h) phi'(h)> in the trace, for Gaussian h."""
         phi, rows = self.nonlinearity, kernel.reshape(int(np.sqrt(kernel.size)), -1)
         slope = kernel_map(rows, phi.dphi, phi.derivative_map).reshape(kernel.shape)
         return kernel_map(rows, phi.phi, phi.feature_map).reshape(kernel.shape), LazyField(kernel, slope)
 
     def lazy_backward(self, kernel: np.ndarray, trace: LazyField) -> tuple[np.ndarray, float, LazyField]:
-        """<g g> = <phi'(h) phi'(h)> <z z>."""
+        """Returns <g g> = <phi'(h) phi'(h)> <z z>."""
         return kernel * trace.slope, 0.0, trace._replace(z=kernel)
 
     def finite_apply(self, params: None, x: Array, tape: Tape) -> Array:
-        """phi(x)."""
+        """Returns phi(x)."""
         return tape("phi", self.nonlinearity.phi(tape("h", x)))

@@ -1,20 +1,8 @@
 """What a layer is: how it acts on particles, its lazy limit, and its finite-width twin.
 
-A layer object holds only settings. On particles its state is a pytree of arrays, and it answers
-
-    init(setup, below)                  state at initialization, and the space it feeds
-    forward(state, x, mass)             what goes up
-    backward(state, chi, trace, mass)   what goes down: chi is the pregradient that reached the layer
-    update(state, trace, rate)          one step of gradient descent
-    tangent(one, other)                 its part of the tangent kernel (layers with weights)
-
-Forward and backward return the state, because meeting a new direction extends it, and a trace of what passed; `mass`
-are the weights of the points in the choice of directions, None to leave the state as it is. Fields are arrays
-(P, *sites, S): samples, then the sites of an image if there are any, then particles. All particles of a population see
-all sites; a layer that knows no sites acts on each of them.
-
-In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The finite-width twin (`finite_init`,
-`finite_apply`) is a plain function whose gradients come from automatic differentiation.
+A layer object holds only settings. On particles its state is a pytree of arrays. Fields are arrays (P, *sites, S):
+samples, then the sites of an image if there are any, then particles. All particles of a population see all sites; a
+layer that knows no sites acts on each of them.
 """
 
 from __future__ import annotations
@@ -24,24 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.directions import no_directions
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, all_images, change_images
-from kernelfield.engine.points import PointSet, Population
-from kernelfield.engine.series import Fields, Series, leading, linear
+from kernelfield.engine.directions import make_empty_basis
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect, learn
+from kernelfield.engine.points import Lane, PointSet, Population, child_seed
+from kernelfield.engine.series import Fields, Series, apply_linear
 from kernelfield.engine.tail import make_tail
 
 State = Any
 Sites = tuple[int, ...]
+Mass = Array | None  # weights (P,) of the points in the choice of leading directions; None leaves the state as it is
 Tape = Callable[[str, Array], Array]
 
 
 class WeightTrace(NamedTuple):
-    """What passed weights: features phi that came in and gradients g of what went out, (P, *sites, S).
+    """The fields at weights: features phi that came in and gradients g of the fields that went out, (P, *sites, S).
 
     F and G are their coordinates in the leading directions of the weights.
     """
@@ -53,7 +41,7 @@ class WeightTrace(NamedTuple):
 
 
 class FieldTrace(NamedTuple):
-    """At an activation: preactivation h, phi(h), pregradient z and gradient g = phi'(h) z, (P, *sites, S) each."""
+    """The fields at an activation: preactivation h, phi(h), pregradient z, gradient g = phi'(h) z, (P, *sites, S)."""
 
     h: Any
     phi: Any
@@ -83,148 +71,124 @@ class Space(NamedTuple):
 
 @dataclass
 class Setup:
-    """How a network is laid out on particles.
+    """The layout of a network on particles: what layers need to make their states."""
 
-    Attributes:
-        gamma0: feature-learning strength, a number or the formal `Variable`.
-        points: makes Gaussian coordinates.
-        particles: S.
-        seed: of the coordinates and the tails.
-        rows: points that train together.
-        capacity: the most leading directions of a field.
-        block: particles of a block of the tails; None for no tails.
-        tol: energy above which a direction is leading, in units of the mean square.
-        coupled: False for gradient independence.
-        dtype: of fields on particles.
-        outputs: of the network.
-        momentum: whether what is learned has a velocity.
-        orders: of power series in gamma0; 1 for numbers.
-        populations: what the layers asked for; coordinates are dealt once all have asked.
-    """
-
-    gamma0: Any
-    points: PointSet
-    particles: int
-    seed: np.random.SeedSequence
-    rows: int
-    capacity: int
-    block: int | None
-    tol: float
-    coupled: bool
-    dtype: Any
-    outputs: int = 1
-    momentum: bool = False
-    orders: int = 1
-    populations: list[Population] = field(default_factory=list)
+    gamma0: Any  #: feature-learning strength, a number or the formal `Variable`
+    points: PointSet  #: makes Gaussian coordinates
+    particles: int  #: S
+    seed: np.random.SeedSequence  #: of the coordinates and the tails
+    rows: int  #: points that train together
+    capacity: int  #: the most leading directions of a field
+    block: int | None  #: particles in a block of the tails; None for no tails
+    tol: float  #: energy above which a direction is leading, in units of the mean square
+    coupled: bool  #: False for gradient independence
+    dtype: Any  #: of fields on particles
+    outputs: int = 1  #: of the network
+    momentum: bool = False  #: whether the learned parts have a velocity
+    orders: int = 1  #: of power series in gamma0; 1 for numbers
+    populations: list[Population] = field(default_factory=list)  #: of the layers, in the order in which they are made
 
     @property
     def is_exact(self) -> bool:
         """Whether averages are exact, and fields known on all of their directions."""
         return self.block is None
 
-    def population(self) -> Population:
-        """A new population of particles with its own point set."""
-        self.populations.append(Population(self.points, self.particles, self._seed(len(self.populations))))
+    def add_population(self) -> Population:
+        """Returns a new population of particles with its own point set."""
+        self.populations.append(Population(self.points, self.particles, child_seed(self.seed, len(self.populations))))
         return self.populations[-1]
 
-    def _seed(self, *number: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, *number))
+    def make_images(self, lane: Lane, sigma: float, gain: float = 1.0, rows: int | None = None) -> Images:
+        """Returns images of `rows` directions or coordinates, the first of which have the lane's Gaussian coordinates.
 
-    def images(
-        self,
-        population: Population,
-        rows: int,
-        fresh: int | None = None,
-        matrices: int = 1,
-        grows: bool = False,
-        sigma: float = 1.0,
-        gain: float = 1.0,
-    ) -> Images:
-        """Images of `rows` directions or coordinates, the first of which, all by default, are Gaussian.
-
-        K holds the number of rows and a `Lane` until `dealt` puts its coordinates there.
+        K is the lane and the number of rows, by default the lane's, until `deal` replaces them by coordinates.
         """
-        lane: Any = population.itself.lane(matrices, rows if fresh is None else fresh, grows)
+        K: Any = lane, lane.rows if rows is None else rows
         numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, 1.0, gain))
-        return Images((lane, rows), None, *numbers)  # type: ignore[arg-type]
+        return Images(K, None, *numbers)
 
-    def matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
-        """An infinite matrix between hidden layers."""
-        ratio = above.width / below.width
-        lower = upper = self.capacity
+    def make_matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
+        """Returns an infinite matrix between hidden layers."""
+        ratio, capacity = above.width / below.width, self.capacity
 
-        def fresh(rows: int, space: Space) -> int:
-            return min(rows, self.orders * self.rows * math.prod(space.sites)) if self.block else rows
+        def fresh(space: Space) -> int:
+            return min(capacity, self.orders * self.rows * math.prod(space.sites)) if self.block else capacity
 
-        up = self.images(above.population, lower, fresh(lower, below), matrices, self.is_exact, sigma=sigma, gain=gain)
-        root = math.sqrt(ratio)
-        down = self.images(
-            below.population, upper, fresh(upper, above), matrices, sigma=sigma * root, gain=gain * ratio
-        )
+        lane = above.population.add_lane(matrices, fresh(below), grows=self.is_exact)
+        up = self.make_images(lane, sigma, gain, capacity)
+        lane = below.population.add_lane(matrices, fresh(above))
+        down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio, capacity)
         tail = None
         if self.block:
-            seed = self._seed(len(self.populations), sum(len(each.lanes) for each in self.populations))
+            lanes = sum(len(population.lanes) for population in self.populations)
+            seed = child_seed(self.seed, len(self.populations), lanes)
             tail = make_tail(matrices, self.particles, self.block, seed, self.dtype)
-        features, gradients = (no_directions(rows, self.particles, self.dtype, self.orders) for rows in (lower, upper))
+        features, gradients = (make_empty_basis(capacity, self.particles, self.dtype, self.orders) for _ in range(2))
         return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
 
-    def dealt(self, state: State) -> State:
-        """`state` with the coordinates of every lane in its place, as NumPy arrays."""
-        coordinates = {lane: rows for each in self.populations for lane, rows in each.coordinates().items()}
-        outside = {each.K[0]: self.populations[0].itself for each in all_images(state)[:1]}  # of data
+    def deal(self, state: State) -> State:
+        """Returns the state with the coordinates of every lane in its place, as NumPy arrays."""
+        coordinates = {lane: rows for population in self.populations for lane, rows in population.coordinates().items()}
+        first = [images.K[0] for images in collect(state, Images)[:1]]  # the lane of the data
 
-        def filled(images: Images) -> Images:
+        def fill(images: Images) -> Images:
             lane, rows = images.K  # type: ignore[misc]
             K = np.zeros((lane.matrices, rows, self.particles), self.dtype)
             K[:, : lane.rows] = coordinates[lane]
-            if lane in outside and rows > lane.rows:
-                K[:, lane.rows :] = outside[lane].further(lane, rows - lane.rows)
+            if lane in first and rows > lane.rows:  # inputs outside the span of the data
+                K[:, lane.rows :] = self.populations[0].root.draw_more(lane, rows - lane.rows)
             M: Any = np.zeros(K.shape, self.dtype)
             if self.orders > 1:
                 M = Series(jnp.zeros((self.orders, *K.shape), self.dtype))
             return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None)
 
-        return change_images(filled, state)
+        return change_images(fill, state)
 
 
 class Layer(Protocol):
-    """The contract of every layer; see the module's docstring."""
+    """The contract of every layer.
+
+    On particles `forward` sends features up, `backward` sends gradients down, and `update` is one step of gradient
+    descent. New leading directions extend the state. Layers with weights have also `tangent(one, other)`, their part of
+    the tangent kernel between two Pairs. In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The
+    finite-width twin (`finite_init`, `finite_apply`) is a plain function, differentiated automatically.
+    """
 
     @property
     def parts(self) -> tuple[Layer, ...]:
-        """Layers that this one is made of, in the order in which they act; none for most."""
+        """The layers that this one is made of, in the order in which they act; none for most."""
         ...
 
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
-        """The state at initialization and the space that the layer feeds."""
+        """Returns the state at initialization and the space that the layer feeds."""
         ...
 
-    def forward(self, state: State, x: Fields, mass: Array | None) -> tuple[State, Fields, Any]:
-        """The state, what goes up and a trace."""
+    def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, Any]:
+        """Returns the state, the fields that go up, and a trace."""
         ...
 
-    def backward(self, state: State, chi: Fields, trace: Any, mass: Array | None) -> tuple[State, Fields, Any]:
-        """The state, what goes down and the completed trace."""
+    def backward(self, state: State, chi: Fields, trace: Any, mass: Mass) -> tuple[State, Fields, Any]:
+        """Returns the state, the fields that go down, given the pregradient chi, and the completed trace."""
         ...
 
     def update(self, state: State, trace: Any, rate: Fields) -> State:
-        """The state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
+        """Returns the state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
         ...
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
-        """The kernel of what goes up, given that of what comes in, (P, *sites, P, *sites) both, and a trace."""
+        """Returns the kernel of the fields that go up, (P, *sites, P, *sites) like that of those below, and a trace."""
         ...
 
     def lazy_backward(self, kernel: np.ndarray, trace: Any) -> tuple[np.ndarray, Any, Any]:
-        """The kernel of what goes down, the layer's part of the tangent kernel (P, P), and the completed trace."""
+        """Returns the kernel of the fields that go down, a part of the tangent kernel (P, P), and the full trace."""
         ...
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Any, tuple[int, ...]]:
-        """Parameters at finite width for inputs of shape (*sites, channels), and the shape of the outputs."""
+        """Returns parameters at finite width for inputs of shape (*sites, channels), and the shape of the outputs."""
         ...
 
     def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
-        """The layer at finite width on x (P, *sites, channels); `tape(kind, x)` listens to what passes.
+        """Returns the output at finite width for x (P, *sites, channels); `tape(kind, x)` sees the arrays that pass.
 
         Kinds are "in" and "out" of weights, and "h" and "phi" before and after an activation.
         """
@@ -240,41 +204,28 @@ class Simple:
 class Stateless(Simple):
     """A layer without weights."""
 
+    def init(self, setup: Setup, below: Space) -> tuple[None, Space]:
+        """Returns no state, and the same space."""
+        return None, below
+
     def update(self, state: None, trace: Any, rate: Fields) -> None:
-        """Nothing to learn."""
+        """Returns None: there is nothing to learn."""
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[None, tuple[int, ...]]:
-        """No parameters."""
+        """Returns no parameters, and the same shape."""
         return None, shape
 
 
 def uses(layer: Layer) -> list[Layer]:
-    """The simple layers that a layer is made of, in the order in which they act."""
+    """Returns the simple layers of which a layer is made, in the order in which they act, one for each use."""
     return [use for part in layer.parts for use in uses(part)] if layer.parts else [layer]
 
 
-def traces(tree: Any, kind: type | tuple[type, ...]) -> list:
-    """The traces of one kind in a tree of traces, in the order in which layers act."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+def descend(images: Images, rate: Fields, coordinates: Fields, x: Fields) -> Images:
+    """Returns images after gradient descent at rates (P,), for coordinates (P A, n k) of samples and sites.
 
-
-def sites_of(x: Fields) -> Sites:
-    """Sites of a field (P, *sites, S)."""
-    return leading(x).shape[1:-1]
-
-
-def flat(x: Fields) -> Fields:
-    """A field (P, *sites, n) as rows (P A, n)."""
-    return linear(lambda values: values.reshape(-1, values.shape[-1]), x)
-
-
-def in_rows(rate: Fields, rows: int) -> Fields:
-    """What belongs to samples (P,) as a column for rows (P A, 1)."""
-    return linear(lambda values: jnp.repeat(values, rows // len(values))[:, None], rate)
-
-
-def products(F: Fields, G: Fields, F2: Fields, G2: Fields, samples: int) -> Fields:
-    """sum over sites a, b of (F_a . F2_b) (G_a . G2_b), sample by sample (P, P'); rows are (sample, site)."""
-    both = (F @ F2.T) * (G @ G2.T)
-    return both.reshape(samples, -1, len(F2) * samples // len(F), len(F) // samples).sum((1, 3))
+    x (P, *sites, S) are the fields whose coordinates are not used: gradients for images of features, or features.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    column = apply_linear(lambda values: jnp.repeat(values, rows.shape[0] // len(values))[:, None], rate)
+    return learn(images, column, coordinates, rows)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.infinite_matrix import Images, learn
-from kernelfield.engine.series import Fields, leading, linear
+from kernelfield.engine.infinite_matrix import Images
+from kernelfield.engine.series import Fields
 from kernelfield.layers import lazy
-from kernelfield.layers.base import Pair, Setup, Space, Tape, WeightTrace, in_rows, products, sites_of
+from kernelfield.layers.base import Mass, Pair, Setup, Space, Tape, WeightTrace, descend
 from kernelfield.layers.lazy import LazyWeights
-from kernelfield.layers.scaled import Scaled
-from kernelfield.layers.wiring import all_to_one, gathered, spread
+from kernelfield.layers.weights import Scaled
+from kernelfield.layers.wiring import sum_products, wire_all
 
 
 @dataclass(frozen=True)
@@ -28,79 +28,62 @@ class Readout(Scaled):
     """
 
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
-        """One Gaussian coordinate r for every site and output: (C, n, S)."""
+        """Returns one Gaussian coordinate r for every site and output: (C, n, S)."""
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
-        images = setup.images(
-            below.population, math.prod(below.sites), matrices=setup.outputs, sigma=self.scale, gain=self.gain
-        )
-        return images, Space(None)
+        lane = below.population.add_lane(setup.outputs, math.prod(below.sites))
+        return setup.make_images(lane, self.scale, self.gain), Space(None)
 
     def outputs(self, state: Images, phi: Fields, initial: Array) -> Fields:
-        """gamma0 f = <r (phi - phi(0))> + <m phi>, (P, C).
+        """Returns gamma0 f = <r (phi - phi(0))> + <m phi> (P, C), of features phi and `initial` phi(0) (P, *sites, S).
 
         The control variate <r phi(0)>, the output of the initial network, has mean zero. The difference is taken before
         the average: there rounding matters least.
-
-        Args:
-            state: of the readout.
-            phi: features (P, *sites, S).
-            initial: what they were at initialization.
         """
         C, sites, particles = state.K.shape
-        learned = linear(lambda values: values.reshape(C, -1), state.M)
-        phi, change = (linear(lambda values: values.reshape(len(values), -1), each) for each in (phi, phi - initial))
+        learned = state.M.reshape(C, -1)
+        phi, change = (features.reshape(features.shape[0], -1) for features in (phi, phi - initial))
         f = phi @ learned.T + change @ (state.scale * state.K.reshape(C, -1)).T
         return f * (1 / (particles * math.sqrt(sites)))
 
-    def forward(self, state: Images, x: Fields, mass: Array | None) -> tuple[Images, Fields, WeightTrace]:
-        """What `outputs` are of."""
+    def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, WeightTrace]:
+        """Returns the features, from which `outputs` makes f."""
         return state, x, WeightTrace(phi=x)
 
     def backward(
-        self, state: Images, chi: Fields, trace: WeightTrace, mass: Array | None
+        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
     ) -> tuple[Images, Fields, WeightTrace]:
-        """z = sum_c chi_c w_c: chi (P, C) is Delta for gradients that carry the error signal, else of one output."""
-        G = linear(lambda values: values.astype(state.K.dtype), chi)
-        sites = sites_of(trace.phi)
-        w = linear(lambda values: values.reshape(len(state.K), -1), state.D)
-        z = spread((G * self._scale(sites)) @ w, len(leading(chi)), sites)
-        return state, z, trace._replace(G=G)
+        """Returns z = sum_c chi_c w_c; chi (P, C) is Delta for gradients that carry it, else one for one output."""
+        G, (C, n, _) = chi.astype(state.K.dtype), state.K.shape
+        z = (G * (1 / math.sqrt(n))) @ state.D.reshape(C, -1)
+        return state, z.reshape(chi.shape[0], *trace.phi.shape[1:]), trace._replace(G=G)
 
     def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
-        """w_c += sum_mu rate_mu chi_{mu c} phi_mu."""
-        phi = linear(lambda values: values.reshape(len(values), -1), trace.phi)
-        column, G = in_rows(rate, len(leading(phi))), trace.G * self._scale(sites_of(trace.phi))
-        return learn(state, column, G, phi)
+        """Returns w_c += sum_mu rate_mu chi_{mu c} phi_mu."""
+        phi = trace.phi.reshape(trace.phi.shape[0], -1)
+        return descend(state, rate, trace.G * (1 / math.sqrt(state.K.shape[1])), phi)
 
     def tangent(self, one: Pair, other: Pair) -> Array:
-        """Phi^L of every output, with sites their mean."""
-        up = all_to_one(sites_of(one.F)).up
-        ours, theirs = ((gathered(each.F, up), each.G) for each in (one, other))
-        return products(*ours, *theirs, len(one.F)) * self.gain
+        """Returns Phi^L of every output, with sites their mean."""
+        return sum_products(one, other, wire_all(one.F.shape[1:-1]).up) * self.gain
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
-        """The mean over sites, without the scale of w, which no field knows."""
-        h = lazy.over_sites(kernel) / math.prod(lazy.sites_of(kernel))
+        """Returns the mean over sites, without the scale of w, which no field knows."""
+        h = lazy.sum_equal_sites(kernel) / math.prod(lazy.sites_of(kernel))
         return h, LazyWeights(phi=kernel, h=h)
 
     def lazy_backward(self, kernel: np.ndarray, trace: LazyWeights) -> tuple[np.ndarray, np.ndarray, LazyWeights]:
-        """Every site's r is independent of the others'."""
-        sites = lazy.sites_of(trace.phi)
-        n = math.prod(sites)
+        """Returns the kernel of z = chi w: the r of every site is independent of the others'."""
+        n = math.prod(lazy.sites_of(trace.phi))
         z = np.reshape(self.scale**2 * kernel[:, None, :, None] * np.eye(n)[:, None] / n, trace.phi.shape)
         return z, self.gain * kernel * trace.h, trace._replace(g=kernel)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """w (sites N,); for C outputs `Finite` makes it (C, sites N)."""
-        return self.drawn(key, (math.prod(shape),)), ()
+        """Returns w (sites N,); for C outputs `Finite` makes it (C, sites N)."""
+        return self.draw(key, (math.prod(shape),)), ()
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
-        """w . x / (sqrt(sites) N) of every w, (P,) or (P, outputs); the division by gamma0 belongs to the network."""
+        """Returns w . x / (sqrt(sites) N), (P,) or (P, outputs); the division by gamma0 belongs to the network."""
         x = tape("in", x)
         f = x.reshape(len(x), -1) @ params.T / (math.sqrt(math.prod(x.shape[1:-1])) * x.shape[-1])
-        return tape("out", self.multiplied(f))
-
-    @staticmethod
-    def _scale(sites: tuple[int, ...]) -> float:
-        return 1 / math.sqrt(math.prod(sites))
+        return tape("out", self.multiply(f))

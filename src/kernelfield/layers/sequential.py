@@ -10,9 +10,13 @@ import jax
 import numpy as np
 from jax import Array
 
+from kernelfield.engine.directions import project
+from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
-from kernelfield.layers.base import Layer, Setup, Space, Stateless, Tape, uses
-from kernelfield.layers.weights import Weights
+from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
+
+MISUSE = "a layer that is used twice must act on a hidden layer of the same sites each time"
+NO_LIMIT = "weights that are used more than once have no lazy limit here: use March with a small gamma0"
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,9 @@ class Sequential:
     state_of: tuple[int, ...] = field(init=False)  # the use of a layer -> number of its state
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        given: dict[int, int] = {}
-        object.__setattr__(self, "layers", tuple(layers))
-        object.__setattr__(self, "state_of", tuple(given.setdefault(id(each), len(given)) for each in self.layers))
+        layers, numbers = tuple(layers), dict[int, int]()
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "state_of", tuple(numbers.setdefault(id(layer), len(numbers)) for layer in layers))
 
     @property
     def parts(self) -> tuple[Layer, ...]:
@@ -42,54 +46,59 @@ class Sequential:
     def shares(self) -> bool:
         """Whether weights are used more than once."""
         return any(
-            self.state_of.count(place) > 1 and not all(isinstance(each, Stateless) for each in uses(layer))
-            for place, layer in zip(self.state_of, self.layers, strict=True)
+            self.state_of.count(place) > 1 and not all(isinstance(use, Stateless) for use in uses(layer))
+            for place, layer in self._places
         )
 
+    @property
+    def _places(self) -> list[tuple[int, Layer]]:
+        """The number of the state of every use, and the layer."""
+        return list(zip(self.state_of, self.layers, strict=True))
+
     def init(self, setup: Setup, below: Space) -> tuple[tuple, Space]:
-        """The states of all layers and the last space."""
+        """Returns the states of all layers and the last space."""
         states, spaces = {}, {}
-        for place, layer in zip(self.state_of, self.layers, strict=True):
+        for place, layer in self._places:
             if jax.tree.leaves(states.get(place)):  # weights used again act on the same population as before
                 first, above = spaces[place]
-                _reused(first, below)
-                below = above
+                if first.population is None or below.population is None or first[1:] != below[1:]:
+                    raise ValueError(MISUSE)
+                first.population.join(below.population)
             else:
-                spaces[place] = below, (made := layer.init(setup, below))[1]
-                states[place], below = made
+                states[place], above = layer.init(setup, below)
+                spaces[place] = below, above
+            below = above
         return tuple(states.values()), below
 
-    def forward(self, state: tuple, x: Fields, mass: Array | None) -> tuple[tuple, Fields, tuple]:
-        """Bottom to top."""
+    def forward(self, state: tuple, x: Fields, mass: Mass) -> tuple[tuple, Fields, tuple]:
+        """Returns the states, the fields that go up, and the traces, bottom to top."""
         states, traces = list(state), []
-        for place, layer in zip(self.state_of, self.layers, strict=True):
+        for place, layer in self._places:
             states[place], x, trace = layer.forward(states[place], x, mass)
             traces.append(trace)
         return tuple(states), x, tuple(traces)
 
-    def backward(self, state: tuple, chi: Fields, trace: tuple, mass: Array | None) -> tuple[tuple, Fields, tuple]:
-        """Top to bottom."""
-        states, traces = list(state), []
-        for place, layer, passed in reversed(list(zip(self.state_of, self.layers, trace, strict=True))):
-            states[place], chi, passed = layer.backward(states[place], chi, passed, mass)
-            traces.append(passed)
-        return tuple(states), chi, tuple(traces[::-1])
+    def backward(self, state: tuple, chi: Fields, trace: tuple, mass: Mass) -> tuple[tuple, Fields, tuple]:
+        """Returns the states, the fields that go down, and the completed traces; the last layer comes first."""
+        states, traces = list(state), list(trace)
+        for use, (place, layer) in reversed(list(enumerate(self._places))):
+            states[place], chi, traces[use] = layer.backward(states[place], chi, traces[use], mass)
+        return tuple(states), chi, tuple(traces)
 
     def update(self, state: tuple, trace: tuple, rate: Fields) -> tuple:
-        """Each layer by itself, once for every use; of weights used again, in the directions that all uses have met."""
+        """Returns the states after an update for every use."""
         states = list(state)
-        for place, layer, passed in zip(self.state_of, self.layers, trace, strict=True):
-            if self.state_of.count(place) > 1 and isinstance(layer, Weights):
-                passed = layer.measured(states[place], passed)
-            states[place] = layer.update(states[place], passed, rate)
+        for (place, layer), part in zip(self._places, trace, strict=True):
+            matrix = states[place]
+            if self.state_of.count(place) > 1 and isinstance(matrix, InfiniteMatrix):  # later uses added directions
+                part = part._replace(F=project(matrix.below, part.phi), G=project(matrix.above, part.g))
+            states[place] = layer.update(states[place], part, rate)
         return tuple(states)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
-        """Bottom to top."""
+        """Returns the kernel of the fields that go up, and the traces, bottom to top."""
         if self.shares:
-            raise ValueError(
-                "weights that are used more than once have no lazy limit here: use March with a small gamma0"
-            )
+            raise ValueError(NO_LIMIT)
         traces = []
         for layer in self.layers:
             kernel, trace = layer.lazy_forward(kernel)
@@ -97,32 +106,24 @@ class Sequential:
         return kernel, tuple(traces)
 
     def lazy_backward(self, kernel: np.ndarray, trace: tuple) -> tuple[np.ndarray, Any, tuple]:
-        """Top to bottom."""
-        tangent, traces = 0.0, []
-        for layer, passed in reversed(list(zip(self.layers, trace, strict=True))):
-            kernel, part, passed = layer.lazy_backward(kernel, passed)
+        """Returns the kernel of the fields that go down, the sum of the tangent kernels, and the completed traces."""
+        tangent, traces = 0.0, list(trace)
+        for use, layer in reversed(list(enumerate(self.layers))):
+            kernel, part, traces[use] = layer.lazy_backward(kernel, traces[use])
             tangent = tangent + part
-            traces.append(passed)
-        return kernel, tangent, tuple(traces[::-1])
+        return kernel, tangent, tuple(traces)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[tuple, tuple[int, ...]]:
-        """Parameters of all layers."""
+        """Returns the parameters of all layers, and the shape of the outputs."""
         params, keys = {}, jax.random.split(key, len(self.layers))
-        for place, layer, layer_key in zip(self.state_of, self.layers, keys, strict=True):
+        for (place, layer), layer_key in zip(self._places, keys, strict=True):
             values, shape = layer.finite_init(layer_key, shape, width)
             if jax.tree.map(np.shape, params.setdefault(place, values)) != jax.tree.map(np.shape, values):
-                raise ValueError("a layer that is used twice must act on a hidden layer of the same sites each time")
+                raise ValueError(MISUSE)
         return tuple(params.values()), shape
 
     def finite_apply(self, params: tuple, x: Array, tape: Tape) -> Array:
-        """Bottom to top."""
-        for place, layer in zip(self.state_of, self.layers, strict=True):
+        """Returns the output of the last layer."""
+        for place, layer in self._places:
             x = layer.finite_apply(params[place], x, tape)
         return x
-
-
-def _reused(first: Space, again: Space) -> None:
-    """Weights used again: what they act on is the population that they act on already."""
-    if first.population is None or again.population is None or first[1:] != again[1:]:
-        raise ValueError("a layer that is used twice must act on a hidden layer of the same sites each time")
-    first.population.join(again.population)

@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield.engine.directions import coordinates
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, Way, beyond, learn, meet, way
-from kernelfield.engine.series import Fields, leading, linear
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions
+from kernelfield.engine.series import Fields
 from kernelfield.layers import lazy
-from kernelfield.layers.base import (
-    Pair,
-    Setup,
-    Sites,
-    Space,
-    Tape,
-    WeightTrace,
-    flat,
-    in_rows,
-    products,
-    sites_of,
-)
+from kernelfield.layers.base import Mass, Pair, Setup, Simple, Sites, Space, Tape, WeightTrace, descend
 from kernelfield.layers.lazy import LazyWeights
-from kernelfield.layers.scaled import Scaled
-from kernelfield.layers.wiring import Padding, Wiring, added, all_to_one, convolution, gathered, spread, through
+from kernelfield.layers.wiring import Padding, Wiring, combine, gather, send, sum_products, wire_all, wire_windows
 
 State = InfiniteMatrix | Images
+Multiplies = Literal["initialization", "weight"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(Simple):
+    """Weights with a scale.
+
+    Args:
+        scale: sigma_w, by default of the initialization N(0, sigma_w^2).
+        multiplies: what `scale` multiplies: the "initialization", or the "weight" in use, which starts as N(0, 1); what
+            is learned then moves fields sigma_w^2 times as far.
+    """
+
+    scale: float = 1.0
+    multiplies: Multiplies = "initialization"
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale must be above 0, got {self.scale}")
+        if self.multiplies not in ("initialization", "weight"):
+            raise ValueError(f"multiplies must be 'initialization' or 'weight', got {self.multiplies!r}")
+
+    @property
+    def gain(self) -> float:
+        """The factor of the learned part."""
+        return self.scale**2 if self.multiplies == "weight" else 1.0
+
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Returns weights of finite width at initialization."""
+        weights = jax.random.normal(key, shape)
+        return weights if self.multiplies == "weight" or self.scale == 1 else self.scale * weights
+
+    def multiply(self, h: Array) -> Array:
+        """Returns the product h of weights of finite width, times the scale if it multiplies them in use."""
+        return self.scale * h if self.multiplies == "weight" and self.scale != 1 else h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,92 +73,65 @@ class Weights(Scaled):
             raise ValueError(f"width must be above 0, got {self.width}")
 
     def wiring(self, sites: Sites) -> Wiring:
-        """How sites below are wired to sites above."""
+        """Returns how sites below are wired to sites above."""
         raise NotImplementedError
 
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
-        """Infinite matrices from `below` to a new population; from data, what they make of its coordinates."""
+        """Returns infinite matrices from `below` to a new population; from data, the images of their coordinates."""
         wiring = self.wiring(below.sites)
-        above = Space(setup.population(), wiring.above, width=self.width)
-        numbers = {"sigma": self.scale, "gain": self.gain}
-        if below.population is None:  # inputs outside the span of the data may come later
-            places, fresh = wiring.places, below.channels - below.outside
-            return setup.images(above.population, below.channels, fresh, places, True, **numbers), above
-        return setup.matrix(below, above, wiring.places, **numbers), above
+        above = Space(setup.add_population(), wiring.above, width=self.width)
+        if below.population is not None:
+            return setup.make_matrix(below, above, wiring.places, self.scale, self.gain), above
+        # inputs outside the span of the data may come later
+        lane = above.population.add_lane(wiring.places, below.channels - below.outside, grows=True)
+        return setup.make_images(lane, self.scale, self.gain, below.channels), above
 
-    def forward(self, state: State, x: Fields, mass: Array | None) -> tuple[State, Fields, WeightTrace]:
-        """h, what every site sees through every matrix."""
-        wiring = self.wiring(sites_of(x))
+    def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, WeightTrace]:
+        """Returns h of every site above."""
+        wiring = self.wiring(x.shape[1:-1])
         if isinstance(state, Images):  # data are their own coordinates
-            F, h = x, _combined(gathered(x, wiring.up), state)
+            F, h = x, combine(x, state, wiring.up)
         else:
-            state, F = meet(state, x, mass, upward=True)
-            h = _sent(way(state, upward=True), x, F, wiring.up)
-        return state, spread(h, len(leading(x)), wiring.above), WeightTrace(phi=x, F=F)
+            state, F = add_directions(state, x, mass)
+            h = send(state, x, F, wiring.up)
+        return state, h.reshape(x.shape[0], *wiring.above, -1), WeightTrace(phi=x, F=F)
 
-    def backward(
-        self, state: State, chi: Fields, trace: WeightTrace, mass: Array | None
-    ) -> tuple[State, Fields, WeightTrace]:
-        """z of every site below; nothing goes down to data."""
+    def backward(self, state: State, chi: Fields, trace: WeightTrace, mass: Mass) -> tuple[State, Fields, WeightTrace]:
+        """Returns z of every site below; nothing goes down to data."""
         if isinstance(state, Images):
             return state, None, trace._replace(g=chi)
-        wiring = self.wiring(sites_of(trace.phi))
-        state, G = meet(state, chi, mass, upward=False)
-        z = _sent(way(state, upward=False), chi, G, wiring.down)
-        return state, spread(z, len(leading(chi)), wiring.below), trace._replace(g=chi, G=G)
+        wiring = self.wiring(trace.phi.shape[1:-1])
+        transpose, G = add_directions(state.T, chi, mass)
+        z = send(transpose, chi, G, wiring.down)
+        return transpose.T, z.reshape(chi.shape[0], *wiring.below, -1), trace._replace(g=chi, G=G)
 
     def update(self, state: State, trace: WeightTrace, rate: Fields) -> State:
-        """M_a += sum_mu rate_mu F_mu^T g_mu and M_b += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
-        wiring = self.wiring(sites_of(trace.F))
-
-        def learned(images: Images, coordinates: Fields, table: np.ndarray, x: Fields) -> Images:
-            rows = flat(x)
-            return learn(images, in_rows(rate, len(leading(rows))), gathered(coordinates, table), rows)
-
+        """Returns M_a += sum_mu rate_mu F_mu^T g_mu and M_b += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
+        wiring = self.wiring(trace.F.shape[1:-1])
         if isinstance(state, Images):
-            return learned(state, trace.F, wiring.up, trace.g)
-        up, down = learned(state.up, trace.F, wiring.up, trace.g), learned(state.down, trace.G, wiring.down, trace.phi)
+            return descend(state, rate, gather(trace.F, wiring.up), trace.g)
+        up = descend(state.up, rate, gather(trace.F, wiring.up), trace.g)
+        down = descend(state.down, rate, gather(trace.G, wiring.down), trace.phi)
         return replace(state, up=up, down=down)
 
-    def measured(self, state: State, trace: WeightTrace) -> WeightTrace:
-        """The trace with coordinates in all directions that are known by now."""
-        if isinstance(state, Images):
-            return trace
-        return trace._replace(F=coordinates(state.below, trace.phi), G=coordinates(state.above, trace.g))
-
     def tangent(self, one: Pair, other: Pair) -> Array:
-        """G^{l+1} Phi^l, summed over pairs of sites above."""
-        up = self.wiring(sites_of(one.F)).up
-        ours, theirs = ((gathered(each.F, up), flat(each.G)) for each in (one, other))
-        return products(*ours, *theirs, len(one.F)) * (self.gain * self.width)
+        """Returns G^{l+1} Phi^l, summed over pairs of sites above."""
+        return sum_products(one, other, self.wiring(one.F.shape[1:-1]).up) * (self.gain * self.width)
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
-        """<h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
+        """Returns <h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
         wiring = self.wiring(lazy.sites_of(kernel))
-        h = lazy.mean_over_places(kernel, wiring.up, wiring.above)
+        h = lazy.average_places(kernel, wiring.up, wiring.above)
         return self.scale**2 * h, LazyWeights(phi=kernel, h=h)
 
     def lazy_backward(self, kernel: np.ndarray, trace: LazyWeights) -> tuple[np.ndarray, np.ndarray, LazyWeights]:
-        """<z_a z_b> = scale^2 n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b>.
+        """Returns <z_a z_b> = scale^2 n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b>.
 
         Kernels that go down are sums over neurons, which widths do not change, not means.
         """
         wiring = self.wiring(lazy.sites_of(trace.phi))
-        z = self.scale**2 * lazy.mean_over_places(kernel, wiring.down, wiring.below)
-        return z, self.gain * lazy.summed(kernel * trace.h), trace._replace(g=kernel / self.width)
-
-
-def _combined(F: Fields, images: Images) -> Fields:
-    """F D of coordinates F (rows, n k)."""
-    return F @ linear(lambda values: values.reshape(-1, values.shape[-1]), images.D)
-
-
-def _sent(sent: Way, x: Fields, F: Fields, table: np.ndarray) -> Fields:
-    """W x of a field x (P, *sites, S) with coordinates F, through the table's wiring: (P B, S)."""
-    h = _combined(gathered(F, table), sent.images) + added(beyond(sent, x, F), table) @ sent.receiver.q
-    if sent.tail is None:
-        return h
-    return h + through(sent.act, sent.tail, x, table) * sent.images.scale
+        z = self.scale**2 * lazy.average_places(kernel, wiring.down, wiring.below)
+        return z, self.gain * lazy.sum_sites(kernel * trace.h), trace._replace(g=kernel / self.width)
 
 
 @dataclass(frozen=True)
@@ -146,18 +143,18 @@ class Dense(Weights):
     """
 
     def wiring(self, sites: Sites) -> Wiring:
-        """Every site has its own weights."""
-        return all_to_one(sites)
+        """Returns weights of its own for every site."""
+        return wire_all(sites)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """W (neurons, inputs)."""
-        weights = self.drawn(key, (neurons := round(self.width * width), math.prod(shape)))
+        """Returns W (neurons, inputs)."""
+        weights = self.draw(key, (neurons := round(self.width * width), math.prod(shape)))
         return weights, (neurons,)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
-        """W x / sqrt(inputs)."""
+        """Returns W x / sqrt(inputs)."""
         x = tape("in", x).reshape(len(x), -1)
-        return tape("out", self.multiplied(x @ params.T / jnp.sqrt(x.shape[1])))
+        return tape("out", self.multiply(x @ params.T / jnp.sqrt(x.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -183,19 +180,19 @@ class Conv(Weights):
             raise ValueError(f"padding must be 'zero' or 'circular', got {self.padding!r}")
 
     def wiring(self, sites: Sites) -> Wiring:
-        """A window around every stride-th site."""
+        """Returns a window around every stride-th site."""
         if not sites:
             raise ValueError("Conv needs inputs with sites: X of shape (P, positions, C) or (P, rows, columns, C)")
-        return convolution(sites, (self.kernel,) * len(sites), self.stride, self.padding)
+        return wire_windows(sites, (self.kernel,) * len(sites), self.stride, self.padding)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """W (places channels, neurons)."""
+        """Returns W (places channels, neurons)."""
         *sites, channels = shape
-        weights = self.drawn(key, (self.kernel ** len(sites) * channels, neurons := round(self.width * width)))
+        weights = self.draw(key, (self.kernel ** len(sites) * channels, neurons := round(self.width * width)))
         return weights, (*self.wiring(tuple(sites)).above, neurons)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
-        """The convolution / sqrt(n channels)."""
+        """Returns the convolution / sqrt(n channels)."""
         before, axes = (self.kernel - 1) // 2, range(1, x.ndim - 1)
         x = tape("in", x)
         edges = [(0, 0), *[(before, self.kernel - 1 - before)] * len(axes), (0, 0)]
@@ -204,4 +201,4 @@ class Conv(Weights):
             last = x.shape[axis] - self.kernel + 1
             shifted = [lax.slice_in_dim(x, j, j + last, self.stride, axis) for j in range(self.kernel)]
             x = jnp.concatenate(shifted, axis=-1)
-        return tape("out", self.multiplied(x @ params / math.sqrt(len(params))))
+        return tape("out", self.multiply(x @ params / math.sqrt(len(params))))

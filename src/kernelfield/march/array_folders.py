@@ -20,7 +20,7 @@ SETTLED = 0.5  # seconds after which threads of a write that failed make no more
 
 
 class ArrayFolders:
-    """Reads and writes them.
+    """Reads and writes folders of arrays.
 
     Raises:
         ImportError: orbax is not installed.
@@ -36,12 +36,7 @@ class ArrayFolders:
             self._files = orbax.Checkpointer(orbax.CompositeCheckpointHandler())
 
     def save(self, folder: Path, document: dict[str, Any], **trees: Any) -> None:
-        """Write a folder.
-
-        Args:
-            folder: that does not exist yet.
-            document: as JSON can hold it.
-            trees: lists and dictionaries of NumPy arrays, by name.
+        """Write a new folder: a document as JSON can hold it, and by name lists and dictionaries of NumPy arrays.
 
         Raises:
             CannotWrite: nothing was written; the message is the reason.
@@ -58,17 +53,17 @@ class ArrayFolders:
             raise CannotWrite(reason(error if code is None else OSError(code, os.strerror(code)))) from error
 
     def document(self, folder: Path) -> dict[str, Any]:
-        """The document of a folder."""
+        """Returns the document of a folder."""
         return self._read(folder, document=self._args.JsonRestore()).document
 
     def tree(self, folder: Path, name: str) -> Any:
-        """One of its trees."""
+        """Returns one of the trees of a folder."""
         return self._read(folder, **{name: self._args.PyTreeRestore()})[name]
 
     def clean(self, folder: Path) -> None:
-        """Remove what is not whole from the folder of folders."""
-        for each in folder.glob(f"*{self._unfinished}*"):
-            shutil.rmtree(each, ignore_errors=True)
+        """Remove what was left unfinished in a folder of such folders."""
+        for path in folder.glob(f"*{self._unfinished}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _read(self, folder: Path, **items: Any) -> Any:
         with _quiet():
@@ -77,12 +72,12 @@ class ArrayFolders:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what orbax and its threads print besides raising it; threads of a write that failed may print later."""
+    """Silence what orbax and its threads print besides raising it; threads of a failed write may print later."""
     log, hook = logging.getLogger("absl"), sys.unraisablehook
-    for each in (log, logging.getLogger("asyncio")):
-        each.addFilter(_not_of_a_thread)
-    if getattr(hook, "func", None) is not _heard:
-        sys.unraisablehook = functools.partial(_heard, hook)
+    for logger in (log, logging.getLogger("asyncio")):
+        logger.addFilter(_is_not_of_a_thread)
+    if getattr(hook, "func", None) is not _report_unless_closed:
+        sys.unraisablehook = functools.partial(_report_unless_closed, hook)
     disabled, log.disabled = log.disabled, True
     try:
         yield
@@ -90,10 +85,10 @@ def _quiet() -> Iterator[None]:
         log.disabled = disabled
 
 
-def _not_of_a_thread(record: logging.LogRecord) -> bool:
+def _is_not_of_a_thread(record: logging.LogRecord) -> bool:
     return not re.search("_SignalingThread|orbax.checkpoint", str(record.msg))
 
 
-def _heard(hook: Any, found: Any) -> None:
-    if str(found.exc_value) != "Event loop is closed":
-        hook(found)
+def _report_unless_closed(hook: Any, error: Any) -> None:
+    if str(error.exc_value) != "Event loop is closed":
+        hook(error)

@@ -1,7 +1,7 @@
 """Checkpoints of long runs at infinite width, from which they go on bit for bit.
 
-A checkpoint is a folder of parts, each of them written whole or not at all. A part has what the run recorded since
-the part before it: that is written once. The newest one has also the state from which the run goes on.
+A checkpoint is a folder of parts, each of which appears whole or not at all. A part holds what the run recorded since
+the part before it. The newest part also holds the state from which the run goes on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kernelfield.engine.infinite_matrix import change_images
 from kernelfield.march.array_folders import ArrayFolders
 from kernelfield.march.programs import look
 from kernelfield.march.replicate import Replicate
-from kernelfield.march.step import at
+from kernelfield.march.step import entry
 
 FORMAT = 2
 EVERY = 300.0  # seconds between two parts
@@ -39,10 +39,10 @@ PART = re.compile(r"part\d{6}")
 
 
 class Checkpoint:
-    """Where a run keeps what it has done.
+    """The folder in which a run keeps what it has done.
 
     Args:
-        folder: of the checkpoint; made if missing.
+        folder: it is made if it is missing.
         every: seconds between two writes.
         resume: go on from what is in the folder, if there is something.
 
@@ -61,19 +61,19 @@ class Checkpoint:
         self.files = ArrayFolders()
         self._forget(0)
 
-    def open(self, described: dict[str, Any]) -> int | None:
+    def open(self, fingerprint: dict[str, Any]) -> int | None:
         """Look for a checkpoint of a run; nothing is changed on disk.
 
         Args:
-            described: the run, see `kernelfield.describe.fingerprint.describe`.
+            fingerprint: of the run.
 
         Returns:
-            The room for directions that it goes on with; None if it starts from the beginning.
+            The room for directions with which the run goes on; None if it starts from the beginning.
 
         Raises:
-            ValueError: there is one that is not to be resumed, of another run, or damaged.
+            ValueError: there is a checkpoint that must not be resumed, or of another run, or a damaged one.
         """
-        self.description = json.loads(json.dumps(described))
+        self.description = json.loads(json.dumps(fingerprint))
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"checkpoint must be a folder, {self.folder} is a file")
         parts = self._on_disk()
@@ -92,13 +92,10 @@ class Checkpoint:
         return found["directions"]
 
     def begin(self, replicates: Sequence[Replicate]) -> float:
-        """Make sure that there can be checkpoints, and put what `open` found into the replicates.
-
-        Args:
-            replicates: at initialization.
+        """Make sure that checkpoints can be written, and put what `open` found into replicates at initialization.
 
         Returns:
-            Seconds that it took to get there.
+            The seconds that it took to compute what was found.
 
         Raises:
             ValueError: the folder cannot be written to, or what is in it is damaged.
@@ -123,8 +120,8 @@ class Checkpoint:
             for number, replicate in enumerate(replicates):
                 rows = [part[str(number)] for part in parts]
                 _restore(replicate, trees, rows, states[str(number)], found["replicates"][number])
-        self.parts, self.written = found["parts"], [_written(each) for each in replicates]
-        self.latest = [_counters(each) for each in replicates]
+        self.parts, self.written = found["parts"], [_written(replicate) for replicate in replicates]
+        self.latest = [_counters(replicate) for replicate in replicates]
         return found["seconds"]
 
     @property
@@ -133,13 +130,8 @@ class Checkpoint:
         return time.monotonic() - self.last >= self.every
 
     def write(self, replicates: Sequence[Replicate], seconds: float) -> None:
-        """Write what is new; where that fails, warn once: the run is worth more than its checkpoint.
-
-        Args:
-            replicates: between two strides.
-            seconds: since the beginning of the run.
-        """
-        counters = [_counters(each) for each in replicates]
+        """Write what is new, `seconds` after the run began; a failure warns once, and the run goes on."""
+        counters = [_counters(replicate) for replicate in replicates]
         if counters == self.latest:
             return
         try:
@@ -158,7 +150,7 @@ class Checkpoint:
         here = self._on_disk()
         if not set(self.parts) <= set(here):  # somebody removed them
             self._forget(len(replicates))
-        name = f"part{1 + max((int(each[4:]) for each in [*self.parts, *here]), default=0):06d}"
+        name = f"part{1 + max((int(part[4:]) for part in [*self.parts, *here]), default=0):06d}"
         run = {
             "format": FORMAT,
             "described": self.description,
@@ -166,36 +158,37 @@ class Checkpoint:
             "seconds": seconds,
             "replicates": counters,
         }
-        states = [each.snapshot() for each in replicates]
-        fresh = [_rows(*each) for each in zip(replicates, self.written, strict=True)]
-        rows, state = (
-            {str(number): each for number, each in enumerate(trees)}
-            for trees in (fresh, [jax.tree.leaves(each) for each in states])
-        )
+        pairs = enumerate(zip(replicates, self.written, strict=True))
+        rows = {str(number): _rows(replicate, written) for number, (replicate, written) in pairs}
+        state = {str(number): jax.tree.leaves(replicate.snapshot()) for number, replicate in enumerate(replicates)}
         run |= {"parts": {**self.parts, name: _checksum(rows)}, "state": _checksum(state)}
         self.files.save(self.folder / name, run, rows=rows, state=state)
-        self.parts, self.written, self.latest = run["parts"], [_written(each) for each in replicates], counters
+        self.parts, self.written, self.latest = (
+            run["parts"],
+            [_written(replicate) for replicate in replicates],
+            counters,
+        )
         for old in self._on_disk():
             if old != name:
                 shutil.rmtree(self.folder / old / ("state" if old in self.parts else ""), ignore_errors=True)
 
     def _forget(self, replicates: int) -> None:
-        """Nothing is written yet."""
+        """Begin with nothing written."""
         self.parts: dict[str, int] = {}  # and their checksums
         self.written = [_Written()] * replicates
         self.latest: list[dict[str, Any]] = []  # counters of the replicates
         self.last = time.monotonic()
 
     def _on_disk(self) -> list[str]:
-        """Names of the parts that are whole, in their order."""
+        """The names of the parts that are whole, in order."""
         try:
-            return sorted(each.name for each in self.folder.iterdir() if PART.fullmatch(each.name))
+            return sorted(path.name for path in self.folder.iterdir() if PART.fullmatch(path.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     @contextlib.contextmanager
     def _intact(self) -> Iterator[None]:
-        """Whatever goes wrong when something is read is one sentence."""
+        """Turn whatever goes wrong while reading into one sentence."""
         try:
             yield
         except Exception as error:  # every layer below has its own exceptions for a file it cannot read
@@ -207,7 +200,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-    """What of a replicate is in the parts: so many of its outputs, and steps."""
+    """What of a replicate the parts hold: a number of its outputs, and the steps of everything else."""
 
     outputs: int = 0
     rows: frozenset[int] = frozenset()
@@ -220,7 +213,6 @@ BY_STEP = ("rows", "fields", "states", "starts")
 
 
 def _written(replicate: Replicate) -> _Written:
-    """All of it."""
     return _Written(len(replicate.outputs), *(frozenset(getattr(replicate, name)) for name in BY_STEP))
 
 
@@ -229,7 +221,7 @@ def _counters(replicate: Replicate) -> dict[str, Any]:
 
 
 def _checksum(tree: Any) -> int:
-    """Of arrays: files of orbax have checksums of what describes the arrays, not of their entries."""
+    """A checksum of the entries of arrays: files of orbax have checksums of what describes the arrays alone."""
     return functools.reduce(
         lambda so_far, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, so_far), jax.tree.leaves(tree), 0
     )
@@ -243,8 +235,8 @@ def _rows(replicate: Replicate, written: _Written) -> dict[str, Any]:
         replicate.outputs[written.outputs :] = fresh
     by_step = {
         name: {
-            str(t): jax.tree.leaves(each)
-            for t, each in getattr(replicate, name).items()
+            str(t): jax.tree.leaves(record)
+            for t, record in getattr(replicate, name).items()
             if t not in getattr(written, name)
         }
         for name in BY_STEP
@@ -253,9 +245,9 @@ def _rows(replicate: Replicate, written: _Written) -> dict[str, Any]:
 
 
 def _trees(replicate: Replicate) -> dict[str, Any]:
-    """What the arrays are leaves of: the same in all replicates."""
+    """The trees whose leaves the arrays are: the same in all replicates."""
     constants, state = replicate.constants, replicate.state
-    pace = at(replicate.schedule.paces(0), 0)
+    pace = entry(replicate.schedule.paces(0), 0)
     looked = functools.partial(look, replicate.step, replicate.recorder, False)
     row = jax.eval_shape(looked, state.layers, replicate.bases, constants.data)
     outputs: Any = 0
@@ -274,15 +266,12 @@ def _restore(
     state: list[Any],
     counters: dict[str, Any],
 ) -> None:
-    """Put what `_rows` has taken into a replicate at initialization."""
-    replicate.outputs = [trees["outputs"].unflatten(part) for each in rows for part in each["outputs"]]
+    """Put what `_rows` took into a replicate at initialization."""
+    replicate.outputs = [trees["outputs"].unflatten(leaves) for part in rows for leaves in part["outputs"]]
     for name in BY_STEP:
-        setattr(
-            replicate,
-            name,
-            {int(t): trees[name].unflatten(part) for each in rows for t, part in each[name].items()},
-        )
-    replicate.starts = {t: replicate.placed(start) for t, start in replicate.starts.items()}
+        records = {int(t): trees[name].unflatten(leaves) for part in rows for t, leaves in part[name].items()}
+        setattr(replicate, name, records)
+    replicate.starts = {t: replicate.to_devices(start) for t, start in replicate.starts.items()}
     replicate.restore(*trees["state"].unflatten(state))
     for name, value in counters.items():
         setattr(replicate, name, value)

@@ -1,155 +1,86 @@
-"""What a solve will take, before it runs: time and memory, by counting, and a short measurement of this machine.
-
-Most of a step are products of all points with the leading directions of their fields and with the tails, on all
-particles. Their number follows from the network; how fast this machine does them, and passes over fields, is measured.
-"""
+"""What a run does and holds, counted before it runs: products, fields, bytes."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import psutil
 
-from kernelfield.describe.networks import Architecture
-from kernelfield.describe.problem import Problem
-from kernelfield.describe.run import Run
-from kernelfield.describe.training import GradientDescent, GradientFlow, Training
+from kernelfield.layers import Activation, Readout, Space
 from kernelfield.layers.base import uses
-from kernelfield.march import memory
-from kernelfield.march.method import March, OnParticles
-from kernelfield.march.particle_run import BLOCK, ParticleRun
-from kernelfield.march.work import bytes_of, count
+from kernelfield.layers.weights import Weights
+from kernelfield.march.layout import Layout
+from kernelfield.march.replicate import PASS_ROWS
 
-PROCESS = memory.GIB // 2  # what a process holds besides arrays
-PASSES = 12  # over such a field in a step, besides products
-COMPILE = 1.0, 0.5  # seconds to compile a step, and more for every use of weights, about
-REPEATS = 5  # of a measurement
+WORKING = 6  # fields of a layer that a step has at once: h, phi, z, g, and what products make
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a solve will take.
+@dataclass
+class Work:
+    """What one step of a replicate does, for each particle.
 
     Args:
-        seconds: to run, without compilation.
-        seconds_compile: to compile what no earlier run has.
-        memory: bytes at the peak, of the whole process.
-        available: bytes that this machine has for it.
-        directions: room for leading directions of a field.
-        gflops: 10^9 operations in a second that this machine does.
-        advice: the setting that would make it fit into memory, if it does not.
+        products: multiplications for points that train.
+        passed: multiplications for points that only pass.
+        recorded: multiplications for kernels.
+        fields: numbers in the fields of all layers, of points that train.
+        state: numbers in the state.
     """
 
-    seconds: float
-    seconds_compile: float
-    memory: int
-    available: int
-    directions: int
-    gflops: float
-    advice: str | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is enough memory."""
-        return self.memory <= self.available
+    products: int = 0
+    passed: int = 0
+    recorded: int = 0
+    fields: int = 0
+    state: int = 0
 
 
-def estimate(network: Architecture, problem: Problem, training: Training, method: OnParticles | None = None) -> Cost:
-    """Time and memory that `kernelfield.solve` will take.
-
-    Args:
-        network: what learns.
-        problem: what is learned.
-        training: how it learns.
-        method: March() by default, or another one on particles.
-
-    Returns:
-        Cost.
-
-    Raises:
-        ValueError: for input that cannot be solved, a method that is not on particles, or gradient flow, whose steps
-            are known only when it runs.
-
-    Example:
-        >>> import numpy as np, kernelfield as kf
-        >>> problem = kf.Problem(np.random.default_rng(0).standard_normal((16, 4)), np.tile([1.0, -1.0], 8))
-        >>> training = kf.GradientDescent(learning_rate=0.2, steps=3)
-        >>> kf.estimate(kf.MLP(depth=1), problem, training, kf.March(particles=64)).fits
-        True
-    """
-    method = method or March()
-    if not isinstance(method, OnParticles):
-        raise ValueError(f"estimate is for methods on particles, March for instance, not {type(method).__name__}")
-    run = Run(network, problem, training, method, fields_at=(0, training.steps))
-    method.supports(run)
-    if isinstance(training, GradientFlow):
-        raise ValueError("estimate knows what rules in discrete time take, not GradientFlow, which chooses its steps")
-    particle_run = ParticleRun(run)
-    work, particles = count(particle_run), particle_run.particles
-    rate, bandwidth = _rates(particle_run)
-    item = np.dtype(particle_run.setup(0).dtype).itemsize
-
-    def seconds(products: float, fields: float) -> float:
-        return 2 * products * particles / rate + PASSES * fields * particles * item / bandwidth
-
-    rows, per_row = training.steps + 1, training.updates_per_step(problem)
-    points = problem.points / particle_run.rows
-    spent = (
-        rows * per_row * seconds(work.products, work.fields)
-        if isinstance(training, GradientDescent)
-        else (
-            rows
-            * (per_row * seconds(work.products, work.fields) + seconds(work.passed * points, work.fields * points / 4))
-        )
-    )
-    looks = len(particle_run.kernels_at)
-    if looks:
-        spent += looks * seconds(1.5 * work.passed * points + work.recorded * points, work.fields * points)
-    own = psutil.Process().memory_info().rss + PROCESS
-    needed, most = own + bytes_of(particle_run), own + memory.available()
-    return Cost(
-        seconds=spent * particle_run.count,
-        seconds_compile=COMPILE[0] + COMPILE[1] * len(uses(particle_run.step.layers)) / 2,
-        memory=needed,
-        available=most,
-        directions=particle_run.directions,
-        gflops=rate / 1e9,
-        advice=None if needed <= most else memory.smaller(particles, particle_run.count, 256, most / needed),
-    )
+def count(layout: Layout) -> Work:
+    """Returns what a step of a run does, from the widths of all its products."""
+    work, space = Work(), layout.space
+    rows, k, block, C = layout.rows, layout.directions, layout.setup(0).block or 0, layout.run.outputs
+    copies = 3 if layout.step.momentum else 2
+    recorded = 2 * rows * layout.recorder.capacity if layout.kernels_at else 0
+    for layer in uses(layout.step.layers):
+        below = math.prod(space.sites)
+        if isinstance(layer, Weights):
+            wiring = layer.wiring(space.sites)
+            above, n = math.prod(wiring.above), wiring.places
+            if space.population is None:
+                forward = above * n * space.channels
+                work.products += rows * 2 * forward
+                work.state += copies * n * space.channels
+            else:
+                forward = k * (1 + n) * (below + above) + block * n * above
+                backward = k * (1 + n) * (below + above) + block * n * below
+                work.products += rows * (forward + backward + k * n * (above + below))
+                work.state += 2 * k * (1 + copies * n) + 2 * n
+                work.recorded += recorded * below
+            work.passed += 2 * rows * forward
+            work.recorded += recorded * above
+            space = Space(True, wiring.above, width=layer.width)
+        elif isinstance(layer, Readout):
+            work.products += 4 * rows * below * C
+            work.passed += 2 * rows * below * C
+            work.recorded += recorded * below
+            work.state += copies * below * C
+        elif isinstance(layer, Activation):
+            work.fields += rows * below
+        else:
+            space = space._replace(sites=getattr(layer, "sites_above", lambda sites: sites)(space.sites))
+    return work
 
 
-def _rates(run: ParticleRun) -> tuple[float, float]:
-    """Operations in a second of products like those of a step, and bytes in a second of passes over a field."""
-    rows = min(run.rows * math.prod(run.data.shape[1:-1]), 1024)
-    S, k, dtype = run.particles, run.directions, run.setup(0).dtype
-    with jax.enable_x64(True):
-        x, q, core = (jnp.ones(shape, dtype) for shape in ((rows, S), (k, S), (BLOCK, BLOCK)))
-
-        def products(x: Any, q: Any) -> Any:
-            F = x @ q.T
-            return F @ q + jnp.einsum("rbi,ij->rbj", x.reshape(rows, -1, BLOCK), core).reshape(x.shape)
-
-        blocks = S % BLOCK == 0
-        done = 2 * rows * S * (2 * k + BLOCK)
-        rate = done / _time(products, x, q) if blocks else 2 * rows * S * k / _time(lambda x, q: x @ q.T, x, q)
-        bandwidth = rows * S * np.dtype(dtype).itemsize / _time(jnp.tanh, x)
-    return rate, bandwidth
-
-
-def _time(function: Callable[..., Any], *arguments: Any) -> float:
-    """Seconds of a compiled call, the shortest of some."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
-    found = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        found.append(time.perf_counter() - began)
-    return min(found)
+def bytes_of(layout: Layout) -> int:
+    """Returns the size of the arrays of a run at its peak, about."""
+    work, problem, recorder = count(layout), layout.problem, layout.recorder
+    S, item = layout.particles, np.dtype(layout.setup(0).dtype).itemsize
+    points = problem.points / layout.rows
+    passing = min(points, max(1.0, PASS_ROWS / layout.rows)) if layout.batched else 1
+    busy = layout.side_by_side * WORKING * work.fields * S * item * passing
+    kept = layout.initial_bytes + 3 * len(layout.run.fields_at) * work.fields * points * S * item
+    state = work.state * S * item * (len(layout.states_at) + 2)
+    rows = len(layout.kernels_at) * problem.points * 2 * len(uses(layout.step.layers)) // 2
+    kernels = recorder.capacity * item * (rows + 2 * S) if rows else 0
+    data = layout.data.size * (8 + item) + problem.X.nbytes
+    return int(layout.count * (kept + state + kernels) + busy + data)

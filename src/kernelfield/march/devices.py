@@ -25,10 +25,10 @@ ON_PARTICLES = frozenset({"q", "K", "M", "velocity", "below", "above", "h", "phi
 
 @dataclass(frozen=True)
 class Placement:
-    """Where arrays are: their particles split over the devices of a mesh, and what has none on every device.
+    """Where arrays are: arrays with particles are split over the devices of a mesh, others are on every device.
 
     Args:
-        mesh: with an axis "particles"; None for JAX's default device alone.
+        mesh: it has an axis "particles"; None for JAX's default device alone.
         particles: S.
 
     Raises:
@@ -50,7 +50,7 @@ class Placement:
         return self.mesh is not None and self.mesh.size > 1
 
     def shardings(self, tree: Any) -> Any:
-        """That of every leaf of a tree of arrays."""
+        """Returns the sharding of every leaf of a tree of arrays."""
 
         def sharding(path: tuple, leaf: Any) -> NamedSharding:
             assert self.mesh is not None
@@ -61,38 +61,35 @@ class Placement:
 
         return tree_map_with_path(sharding, tree)
 
-    def made(self, make: Callable[[], Any]) -> Any:
-        """A tree of arrays that every process makes alike, on the devices, of which none needs room for all of it."""
+    def make(self, make: Callable[[], Any]) -> Any:
+        """Returns a tree of arrays on the devices; every process makes the same one, and no device holds all of it."""
         if self.mesh is None:
             return make()
         with _host():
             tree = make()
         return jax.tree.map(_shared, tree, self.shardings(tree))
 
-    def compiled(self, function: Callable[..., Any], given: tuple, **options: Any) -> Any:
-        """A function, compiled for arguments of these shapes, which are where `made` puts them, as are its results."""
+    def compiled(self, function: Callable[..., Any], arguments: tuple, **options: Any) -> Any:
+        """Returns a function compiled for arguments of these shapes, placed as `make` does, and so are its results."""
         if self.mesh is not None:
-            results = jax.eval_shape(function, *given)
-            options |= {"in_shardings": self.shardings(given), "out_shardings": self.shardings(results)}
-        return jax.jit(function, **options).lower(*given).compile()
+            results = jax.eval_shape(function, *arguments)
+            options |= {"in_shardings": self.shardings(arguments), "out_shardings": self.shardings(results)}
+        return jax.jit(function, **options).lower(*arguments).compile()
 
 
 ONE_DEVICE = Placement()
 
 
 def particle_mesh() -> Mesh | None:
-    """The mesh that is set, if it has an axis "particles"; else one of all devices, None if there is a single one."""
-    given = jax.sharding.get_mesh()
-    if AXIS in given.axis_names:
-        return Mesh(given.devices, given.axis_names)
+    """Returns the mesh that is set, if it has an axis "particles"; else one of all devices, None for a single one."""
+    mesh = jax.sharding.get_mesh()
+    if AXIS in mesh.axis_names:
+        return Mesh(mesh.devices, mesh.axis_names)
     return Mesh(np.array(jax.devices()), (AXIS,)) if jax.device_count() > 1 else None
 
 
 def placement(particles: int) -> Placement:
-    """Of so many particles: on all devices of the mesh, or on one where nobody asked for several and they do not fit.
-
-    Args:
-        particles: S.
+    """Returns where S particles go: on all devices, or on one where they do not fit and nobody asked for several.
 
     Raises:
         ValueError: a mesh that was set, or the devices of several processes, cannot have equally many particles.
@@ -104,14 +101,14 @@ def placement(particles: int) -> Placement:
 
 
 def multiple(particles: int) -> int:
-    """The least number of particles from there on that the devices can have equal shares of."""
+    """Returns the next larger number of particles of which the devices can have equal shares."""
     mesh = particle_mesh()
     count = 1 if mesh is None else mesh.shape[AXIS]
     return -(-particles // count) * count
 
 
 def gathered(tree: Any) -> Any:
-    """A tree of arrays with those of a mesh as NumPy arrays, whole and in every process; others stay as they are."""
+    """Returns a tree whose arrays on a mesh are whole NumPy arrays in every process; others stay as they are."""
 
     def whole(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
@@ -154,11 +151,11 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
 
 @contextmanager
 def together() -> Iterator[Callable[[int], int]]:
-    """All processes do the same steps, and stop together.
+    """Let all processes do the same steps, and stop together; one process alone is left as it is.
 
     Yields:
-        A function of the number of steps that this process would take next; it returns those of process 0, and raises
-        KeyboardInterrupt in every process once one of them had Ctrl-C. One process alone is left as it is.
+        A function of the number of steps that this process would take next. It returns the number of process 0, and
+        raises KeyboardInterrupt in every process once one of them had Ctrl-C.
     """
     if jax.process_count() == 1:
         yield lambda steps: steps
@@ -186,13 +183,13 @@ def together() -> Iterator[Callable[[int], int]]:
 
 
 def _host() -> AbstractContextManager:
-    """Arrays in the memory of the host, unless JAX was told to leave it alone."""
+    """A context in which arrays are in the memory of the host, unless JAX was told to leave it alone."""
     with suppress(RuntimeError):
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     return nullcontext()
 
 
 def _shared(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """Each device's share of an array."""
+    """An array, of which each device has its share."""
     values = np.asarray(leaf)
     return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)

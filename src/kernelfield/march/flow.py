@@ -22,7 +22,7 @@ from jax import Array
 from jax.scipy.linalg import expm
 
 from kernelfield.describe.training import GradientFlow
-from kernelfield.engine.infinite_matrix import change_images, moved, slowed
+from kernelfield.engine.infinite_matrix import change_images, damp, move
 from kernelfield.march.recorder import field_pairs, tangent_kernel
 from kernelfield.march.replicate import Replicate
 from kernelfield.march.step import Constants, Marched, Passed, Step
@@ -31,7 +31,7 @@ SAFETY, SHORTEST, LONGEST = 0.8, 0.2, 4.0  # factors of the length of the next s
 
 
 class Flowed(NamedTuple):
-    """The state after a step of length h, f at its start, and the error of f, rms, with what it counts against."""
+    """The state after a step, f at its start, the rms error of f, and the size that the error counts against."""
 
     state: Marched
     f: Array
@@ -39,18 +39,10 @@ class Flowed(NamedTuple):
     size: Array
 
 
-def flowed(step: Step, constants: Constants, state: Marched, h: Array, first: Array) -> Flowed:
-    """One step of length h.
+def flow(step: Step, constants: Constants, state: Marched, h: Array, first: Array) -> Flowed:
+    """Returns the state after a step of length h in training time, from a state that has velocities.
 
-    Args:
-        step: has velocities.
-        constants: of the run.
-        state: at the start.
-        h: training time.
-        first: whether the start is that of training.
-
-    Returns:
-        Flowed; `size` is the rms of f and y, against which the error counts.
+    `first` says whether the step starts where training does. The size of the result is the rms of f and y.
     """
     layers, passed = step.forward(state.layers, constants.data, constants.weights)
     start = jnp.where(first, passed.readout.phi, state.initial)
@@ -68,15 +60,15 @@ def flowed(step: Step, constants: Constants, state: Marched, h: Array, first: Ar
     euler = h * K @ (weights * mean_signal(K, h))
     layers, passed = _sent_down(step, constants, layers, passed, mean_signal(K, h / 2))
     layers = _along(step, constants, layers, passed)
-    layers = change_images(lambda images: moved(images, h / 2), layers)
+    layers = change_images(lambda images: move(images, h / 2), layers)
     layers, passed = step.forward(layers, constants.data, constants.weights)
     K = _tangent(step, layers, passed)
     signal = mean_signal(K, h)
     midpoint = h * K @ (weights * signal)
     layers, passed = _sent_down(step, constants, layers, passed, signal)
-    layers = change_images(lambda images: moved(images, -h / 2), layers)
+    layers = change_images(lambda images: move(images, -h / 2), layers)
     layers = _along(step, constants, layers, passed)
-    layers = change_images(lambda images: moved(images, h), layers)
+    layers = change_images(lambda images: move(images, h), layers)
     error, size = (jnp.sqrt(jnp.sum(weights * each**2)) for each in (midpoint - euler, jnp.ravel(constants.y)))
     size = jnp.maximum(size, jnp.sqrt(jnp.sum(weights * jnp.ravel(f) ** 2)))
     return Flowed(Marched(layers, start), f, error, size)
@@ -89,13 +81,13 @@ def _tangent(step: Step, layers: tuple, passed: Passed) -> Array:
 
 
 def _sent_down(step: Step, constants: Constants, layers: tuple, passed: Passed, signal: Array) -> tuple[tuple, Passed]:
-    """The states and what passed, after an error signal (P C,) was sent down."""
+    """The states and the pass, after an error signal (P C,) went down."""
     return step.backward(layers, passed, signal.reshape(len(constants.y), -1), constants.weights)
 
 
 def _along(step: Step, constants: Constants, layers: tuple, passed: Passed) -> tuple:
     """The states with the velocity of gradient descent."""
-    layers = change_images(lambda images: slowed(images, jnp.zeros(())), layers)
+    layers = change_images(lambda images: damp(images, jnp.zeros(())), layers)
     return step.update(layers, passed, step.paced(constants, constants.weights))
 
 
@@ -105,7 +97,7 @@ class FlowReplicate(Replicate):
     counters: ClassVar[tuple[str, ...]] = (*Replicate.counters, "time", "h", "accepted", "rejected")
 
     def start(self, training: GradientFlow) -> FlowReplicate:
-        """Itself, at time zero."""
+        """Returns the replicate itself, at time zero."""
         self.between, self.last, self.rtol = training.learning_rate, training.steps, training.rtol
         self.time, self.h, self.accepted, self.rejected = 0.0, self.between, 0, 0
         return self
@@ -120,13 +112,13 @@ class FlowReplicate(Replicate):
 
     def _flow(self, h: float) -> Any:
         first = jnp.asarray(self.time == 0.0)
-        return self._run(flowed, (self.step,), self.constants, self.state, jnp.asarray(h), first)
+        return self._run(flow, (self.step,), self.constants, self.state, jnp.asarray(h), first)
 
     def _prime(self) -> None:
         self.state, self.primed = self._flow(0.0).state, True
 
     def _advance(self, stop: int) -> None:
-        """One step towards the next row, from a row that is recorded unless it was before."""
+        """Take one step towards the next row; a row that is reached is recorded first."""
         due = self._at_row
         left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
         h = left / math.ceil(left / self.h) if left > self._rounding else 0.0

@@ -1,4 +1,4 @@
-"""Memory that this machine has."""
+"""The memory of this machine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ GIB = 2**30
 
 
 def available() -> int:
-    """Bytes that programs can still have on this machine."""
+    """Returns the bytes that programs can still have on this machine."""
     return psutil.virtual_memory().available
 
 
 def smaller(particles: int, replicates: int, least: int, share: float) -> str | None:
-    """The settings that take no more than a share of the memory of so many particles and replicates.
+    """Returns the setting that takes no more than a share of the memory of so many particles and replicates, as text.
 
-    Args:
-        particles: S.
-        replicates: R.
-        least: number of particles.
-        share: below one.
-
-    Returns:
-        The first setting that suffices, as text; None if there is none.
+    There are at least `least` particles, or two replicates; None if nothing suffices.
     """
     fewer = 2 ** math.floor(math.log2(max(1.0, particles * share)))
     if fewer >= least:

@@ -15,7 +15,8 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.march.checkpoint import Checkpoint
-from kernelfield.march.particle_run import TOL, ParticleRun
+from kernelfield.march.layout import Layout
+from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.predictor import MarchPredictor
 from kernelfield.march.step import Step
 from kernelfield.solution.method import Method
@@ -43,7 +44,7 @@ class OnParticles(Method):
     particles: int = Field(default=4096, ge=16)
     replicates: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
-    tol: float = Field(default=TOL, gt=0, lt=1)
+    tol: float = Field(default=5e-3, gt=0, lt=1)
     directions: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "single", "double"] = "auto"
 
@@ -65,11 +66,11 @@ class OnParticles(Method):
         particles = ParticleRun(run, checkpoint)
         particles.check_memory()
         if checkpoint is not None:
-            particles.directions = checkpoint.open(run.fingerprint()) or particles.directions
-        return particles.solution(particles.march_with_enough(progress))
+            particles.layout.directions = checkpoint.open(run.fingerprint()) or particles.layout.directions
+        return particles.solution(particles.march(progress))
 
     def records(self, problem: Problem) -> tuple[bool, bool]:
-        """Whether feature kernels are recorded, and gradient kernels."""
+        """Returns whether feature kernels are recorded, and gradient kernels."""
         return True, True
 
     def step(self, run: Run) -> Step:
@@ -137,7 +138,7 @@ class March(OnParticles):
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
     def records(self, problem: Problem) -> tuple[bool, bool]:
-        """Whether feature kernels are recorded, and gradient kernels."""
+        """Returns whether feature kernels are recorded, and gradient kernels."""
         kernels = self.kernels
         if kernels == "auto":
             kernels = "all" if problem.points <= RECORDED else "none"
@@ -149,7 +150,7 @@ class March(OnParticles):
         """Returns the predictor of a solved run; None of a file whose states are of bases that dropped directions."""
         if "directions" not in info:
             return None
-        particles = ParticleRun(run)
-        particles.directions = info["directions"]
-        setups = [particles.setup(int(number)) for number in arrays["replicates"]]
-        return MarchPredictor.restored(particles.step, setups, particles.space, arrays)
+        layout = Layout(run)
+        layout.directions = info["directions"]
+        setups = [layout.setup(int(number)) for number in arrays["replicates"]]
+        return MarchPredictor.restored(layout.step, setups, layout.space, arrays)

@@ -1,6 +1,6 @@
-"""New points at infinite width: the forward pass of points that train, at any state that was kept.
+"""Predictions at new points: the forward pass of the points that train, at any state that was kept.
 
-A trained network is an operator, and a new point is sent through it as all others are: it needs nothing of its own.
+A trained network is an operator, and a new point goes through it as all others do: it needs nothing of its own.
 Only inputs outside the span of the training inputs see coordinates of the first weights that no training point saw.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 
 from kernelfield.describe.problem import InputAxes
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, all_images, change_images
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect
 from kernelfield.layers import Setup, Space, WeightTrace
-from kernelfield.layers.base import Pair, traces
+from kernelfield.layers.base import Pair
 from kernelfield.march.programs import predict
 from kernelfield.march.recorder import field_pairs, tangent_kernel
 from kernelfield.march.replicate import blocks, initial_state
@@ -60,34 +60,34 @@ predictions = jax.jit(predict, static_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def features(step: Step, layer: int, layers: tuple, data: Array, mass: Array | None) -> Array:
-    """Features of a hidden layer 1..L, (n, everything), so scaled that products are kernels."""
+    """Returns features of a hidden layer 1..L, one row a point, so scaled that products are kernels."""
     passed = step.forward(layers, data, mass)[1]
-    phi = [*traces(passed.body, WeightTrace), passed.readout][layer].phi
+    phi = [*collect(passed.body, WeightTrace), passed.readout][layer].phi
     return phi.reshape(len(phi), -1) / math.sqrt(phi[0].size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def pairs(step: Step, layers: tuple, data: Array, mass: Array | None) -> list[Pair]:
-    """Features and gradients of every output at every use of weights."""
+    """Returns features and gradients of every output at every use of weights."""
     _, passed = step.every_output(*step.forward(layers, data, mass), mass)
     return field_pairs(step.layers, passed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def tangent(step: Step, one: list[Pair], other: list[Pair]) -> Array:
-    """The tangent kernel between two passes."""
+    """Returns the tangent kernel between two passes."""
     return tangent_kernel(step.layers, one, other)
 
 
 @dataclass(frozen=True, eq=False)
 class MarchPredictor:
-    """The states of all replicates of a march.
+    """The states of all replicates of a march, which predict.
 
     Args:
-        step: of training.
-        setups: of the initial state of every replicate.
+        step: one step of training.
+        setups: how every replicate lays out the network.
         axes: (k, D) principal axes of the data: coordinates of inputs are inputs @ axes^T / sqrt(D).
-        states: of the layers of every replicate, as NumPy arrays, at the steps that were kept.
+        states: by step, the states of the layers of every replicate, as NumPy arrays.
     """
 
     step: Step
@@ -97,26 +97,26 @@ class MarchPredictor:
 
     @property
     def steps(self) -> list[int]:
-        """At which states were kept."""
+        """The steps whose states were kept."""
         return sorted(self.states)
 
     def of_replicates(self, chosen: Any) -> MarchPredictor:
-        """That of some replicates."""
+        """Returns the predictor of some replicates."""
         numbers = np.arange(len(self.setups))[chosen]
-        states = {t: [each[number] for number in numbers] for t, each in self.states.items()}
+        states = {t: [layers[number] for number in numbers] for t, layers in self.states.items()}
         return replace(self, setups=[self.setups[number] for number in numbers], states=states)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """f (R, n) or (R, n, C)."""
+        """Returns f (R, n) or (R, n, C)."""
         with jax.enable_x64(True):
-            found = [
+            f = [
                 blocks(functools.partial(predictions, self.step, jnp.asarray(setup.gamma0), layers), data)
                 for setup, layers, data in self._ready(inputs, t)
             ]
-            return np.stack(found).astype(float)
+            return np.stack(f).astype(float)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Averages of products of fields, of some points at a time."""
+        """Returns a kernel, from averages of products of fields, some points at a time."""
         with jax.enable_x64(True):
             ready = self._ready(np.concatenate([a, b]), t)
             kernels = [self._kernel(setup.is_exact, layers, data, len(a), layer) for setup, layers, data in ready]
@@ -138,20 +138,20 @@ class MarchPredictor:
         return np.concatenate(rows)[: count * C, count * C :]
 
     def _ready(self, inputs: np.ndarray, t: int) -> Any:
-        """Setup, states of the layers and coordinates of inputs, of every replicate."""
+        """Yields for every replicate its setup, the states of its layers, and the coordinates of inputs."""
         data, outside = InputAxes(self.axes).coordinates(inputs)
         for setup, layers in zip(self.setups, self.states[t], strict=True):
             wider = self._with_further(setup, layers, data, outside) if outside else layers
             yield setup, jax.tree.map(jnp.asarray, wider), jnp.asarray(data, setup.dtype)
 
     def _with_further(self, setup: Setup, layers: tuple, data: np.ndarray, outside: int) -> tuple:
-        """The states, with what the first weights make of inputs outside the span of the data.
+        """Returns the states with coordinates of the first weights for inputs outside the span of the data.
 
-        Without tails all matrices have coordinates for what comes of them.
+        Without tails all other matrices have coordinates for them too.
         """
         fresh = replace(setup, populations=[])
         laid_out, _ = self.step.layers.init(fresh, Space(None, data.shape[1:-1], len(self.axes)))
-        lanes: list[Any] = [images.K[0] for images in all_images(laid_out)]  # type: ignore[index]
+        lanes: list[Any] = [images.K[0] for images in collect(laid_out, Images)]  # type: ignore[index]
         population = {lane: each for each in fresh.populations for lane in each.lanes}
         grows = [lane.grows and (setup.is_exact or number == 0) for number, lane in enumerate(lanes)]
         which = iter(zip(lanes, grows, strict=True))
@@ -160,7 +160,7 @@ class MarchPredictor:
             lane, wider = next(which)
             if not wider or (lane is lanes[0] and images.K.shape[1] == data.shape[-1]):  # known in training
                 return images
-            more = population[lane].further(lane, outside).astype(setup.dtype)
+            more = population[lane].draw_more(lane, outside).astype(setup.dtype)
             M = np.pad(images.M, [(0, 0), (0, outside), (0, 0)])
             return images._replace(K=np.concatenate([images.K, more], axis=1), M=M)
 
@@ -177,7 +177,7 @@ class MarchPredictor:
         return jax.tree.map(roomier, wider, is_leaf=lambda leaf: isinstance(leaf, InfiniteMatrix))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Axes, numbers of steps and replicates, and every array of the states by them and its place."""
+        """Returns axes, numbers of steps and replicates, and every array of the states by step, replicate and place."""
         numbers = np.array([setup.seed.spawn_key[0] for setup in self.setups])
         return {"axes": self.axes, "replicates": numbers, "steps": np.array(self.steps)} | {
             f"step{t}_replicate{replicate}_{place}": leaf
@@ -190,7 +190,7 @@ class MarchPredictor:
     def restored(
         cls, step: Step, setups: Sequence[Setup], space: Space, arrays: Mapping[str, np.ndarray]
     ) -> MarchPredictor:
-        """The predictor with `arrays`; a small initial state tells what they are."""
+        """Returns the predictor with `arrays`, whose tree is that of a small initial state."""
         small = replace(setups[0], particles=16, block=setups[0].block and 16, momentum=False)
         with jax.enable_x64(True):
             leaves, tree = jax.tree.flatten(initial_state(step.layers, small, space))

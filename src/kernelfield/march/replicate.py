@@ -30,14 +30,14 @@ class Replicate:
     """One scramble: its state on the device, and what its steps have recorded.
 
     Args:
-        step: of training.
-        constants: of the points that rows are of.
-        setup: of the initial state.
-        space: of the data.
-        schedule: of the updates.
-        recorder: of kernels.
-        drawn_from: constants of the points that batches are of, if these are others.
-        placement: of arrays on devices.
+        step: one step of training.
+        constants: those of the points that are observed.
+        setup: how the network is laid out on particles.
+        space: the space of the data.
+        schedule: the updates.
+        recorder: what is recorded of kernels.
+        source: the constants of the points that batches choose from, if those are others.
+        placement: where arrays are on devices.
     """
 
     counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "primed", "seconds_compile")
@@ -50,11 +50,11 @@ class Replicate:
         space: Space,
         schedule: Schedule,
         recorder: Recorder,
-        drawn_from: Constants | None = None,
+        source: Constants | None = None,
         placement: Placement = ONE_DEVICE,
     ) -> None:
         self.step, self.constants, self.setup, self.space, self.schedule = step, constants, setup, space, schedule
-        self.recorder, self.drawn_from, self.placement = recorder, drawn_from or constants, placement
+        self.recorder, self.source, self.placement = recorder, source or constants, placement
         self.t, self.updates, self.alive, self.primed = 0, 0, True, False
         self.outputs: list[np.ndarray] = []  # f of rows in a row
         self.rows: dict[int, RecordedRow] = {}  # by step
@@ -62,10 +62,10 @@ class Replicate:
         self.states: dict[int, Any] = {}
         self.starts: dict[int, Any] = {}  # at 0, phi of all points at initialization, which batches are gathered from
         self.seconds_compile = 0.0
-        self.state, self.bases = self.placed(self._initial_state()), self.placed(recorder.bases(setup))
+        self.state, self.bases = self.to_devices(self._initial_state()), self.to_devices(recorder.bases(setup))
 
     def march(self, stop: int, kernels_at: Sequence[int], fields_at: Sequence[int], states_at: Sequence[int]) -> None:
-        """Advance to row `stop` unless the run diverges; `alive` tells. Some rows keep kernels, fields or states."""
+        """Advance to row `stop`, or until the run diverges, and keep kernels, fields and states of the rows given."""
         with jax.enable_x64(True):
             if not self.primed:
                 self._prime()
@@ -83,25 +83,25 @@ class Replicate:
 
     @property
     def all_state(self) -> tuple[Any, Any]:
-        """What it goes on from: the state, and the bases of the recorder."""
+        """All that a checkpoint needs to go on: the state, and the bases of the recorder."""
         return self.state, self.bases
 
     def snapshot(self) -> tuple[Any, Any]:
-        """`all_state` as NumPy arrays, which are valid until it advances."""
+        """Returns `all_state` as NumPy arrays, which are valid until the replicate advances."""
         return jax.device_get(gathered(self.all_state))
 
     def known(self) -> tuple:
-        """The states of the layers, for a forward pass: without velocities, as copies."""
+        """Returns copies of the layers' states, without velocities: what a forward pass needs."""
         layers = change_images(lambda images: images._replace(velocity=None), self.state.layers)
         return jax.tree.map(np.array, jax.device_get(gathered(layers)))
 
     def restore(self, state: Any, bases: Any) -> None:
-        """Go on from such a state."""
-        self.state, self.bases = self.placed(state), self.placed(bases)
+        """Go on from the state of a `snapshot`."""
+        self.state, self.bases = self.to_devices(state), self.to_devices(bases)
 
-    def placed(self, tree: Any) -> Any:
-        """A tree of NumPy arrays on the devices."""
-        return self.placement.made(lambda: jax.tree.map(jnp.asarray, tree))
+    def to_devices(self, tree: Any) -> Any:
+        """Returns a tree of NumPy arrays on the devices."""
+        return self.placement.make(lambda: jax.tree.map(jnp.asarray, tree))
 
     @property
     def batched(self) -> bool:
@@ -110,7 +110,7 @@ class Replicate:
 
     @property
     def _behind(self) -> bool:
-        """Whether the next row has updates before it that are not done."""
+        """Whether updates before the next row are not done yet."""
         return self.batched and self.updates < self.t * self.schedule.per_row
 
     @property
@@ -128,8 +128,8 @@ class Replicate:
         self.primed = True
 
     def _advance(self, stop: int) -> None:
-        """The rows up to `stop`, or as many as one compiled call does."""
-        if self.batched:  # a row for itself
+        """March to row `stop`, or as far as one compiled call does."""
+        if self.batched:  # one row, by a forward pass of all points
             self.outputs.append(self._predicted()[None])
             self.t += 1
             return
@@ -148,36 +148,36 @@ class Replicate:
         return now
 
     def _descend(self, primes: bool = False) -> None:
-        """One compiled call for updates on the next batches, before row t."""
-        if not self.starts and not primes and self._keeps_starts:
-            self.starts[0] = self._blocks(at_start, self.drawn_from.data)
+        """Do updates on the next batches, before row t, in one compiled call."""
+        if not self.starts and not primes and self._keeps_initial_features:
+            self.starts[0] = self._blocks(at_start, self.source.data)
         start = self.updates
         count = 1 if primes else min(CHUNK, self.t * self.schedule.per_row - self.updates)
-        paces, batches = self.schedule.paces(start, learns=not primes), self.schedule.drawn(start)
+        paces, batches = self.schedule.paces(start, learns=not primes), self.schedule.batches_from(start)
         numbers = jnp.asarray(0), jnp.asarray(count)
-        arguments = self.drawn_from, self.state, self.starts.get(0), batches, paces, *numbers
+        arguments = self.source, self.state, self.starts.get(0), batches, paces, *numbers
         now = self._run(descend, (self.step,), *arguments, donated=1)
         self.state = now.state
         if not primes:
             self.alive, self.updates = bool(now.alive), self.updates + int(now.done)
 
     @property
-    def _keeps_starts(self) -> bool:
-        """Whether the initial fields of all points fit where they are kept."""
-        data = self.drawn_from.data
+    def _keeps_initial_features(self) -> bool:
+        """Whether the initial features of all points fit into memory, so that batches need not pass again."""
+        data = self.source.data
         sites = math.prod(data.shape[1:-1])
         return not self.step.decays and len(data) * sites * self.setup.particles * data.dtype.itemsize <= KEPT
 
     def _predicted(self) -> np.ndarray:
-        """f of all points, in the state as it is."""
+        """f of all points in the present state."""
         return np.asarray(self._blocks(predict, self.constants.data, self.constants.gamma0))
 
     def _blocks(self, function: Callable[..., Any], data: Array, *more: Any) -> Array:
-        """What a function makes of all points, as many at a time as PASS_ROWS has."""
+        """The results of a program for all points, a block at a time."""
         return blocks(lambda block: self._run(function, (self.step,), *more, self.state.layers, block), data)
 
     def _look(self, keep_fields: bool) -> None:
-        """Record kernels of the state as it is, and its fields."""
+        """Record kernels and fields of the present state."""
         settings = self.step, self.recorder, self.setup.is_exact
         now = self._run(look, settings, self.state.layers, self.bases, self.constants.data)
         self.bases = now.bases
@@ -188,7 +188,7 @@ class Replicate:
             self.fields[self.t] = gathered(now.fields)
 
     def _run(self, function: Callable[..., Any], settings: tuple, *arguments: Any, donated: int | None = None) -> Any:
-        """A compiled call; compilation takes turns, and its time is counted."""
+        """The result of a compiled call; threads compile in turns, and the time is counted."""
         with COMPILING:
             began = time.perf_counter()
             program = compiled(Program(function, settings), self.placement, donated, signature(arguments))
@@ -205,13 +205,13 @@ class Replicate:
 
 
 def initial_state(layers: Sequential, setup: Setup, space: Space) -> tuple:
-    """The states of all layers at initialization, in NumPy, for data in a space."""
+    """Returns the states of all layers at initialization, in NumPy, for data in a space."""
     setup = dataclasses.replace(setup, populations=[])
-    return setup.dealt(layers.init(setup, space)[0])
+    return setup.deal(layers.init(setup, space)[0])
 
 
 def blocks(function: Callable[[Array], Any], data: Any) -> Array:
-    """What a function makes of all points, as many at a time as PASS_ROWS has; the last block is filled up."""
+    """Returns the results of a function for all points, PASS_ROWS at a time; the last block is filled up."""
     size = min(len(data), max(1, PASS_ROWS // math.prod(data.shape[1:-1])))
     parts = []
     for start in range(0, len(data), size):

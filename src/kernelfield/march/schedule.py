@@ -17,9 +17,12 @@ CHUNK = 64  # updates between two looks of the host, at most
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every update (T,), and the batches that they learn from, so many between two rows.
+    """The updates of training.
 
-    Without batches an update learns from all points, and every one has a row.
+    Args:
+        rates: the learning rate of every update (T,).
+        batches: the points of every update; None if each takes all points.
+        per_row: the number of updates between two rows of a Solution.
     """
 
     rates: np.ndarray
@@ -28,7 +31,7 @@ class Schedule:
 
     @classmethod
     def of(cls, training: Descent, problem: Problem) -> Schedule:
-        """Returns that of a rule of gradient descent on a problem.
+        """Returns the schedule of a training rule on a problem.
 
         Raises:
             ValueError: the rule does not fit the problem.
@@ -36,15 +39,15 @@ class Schedule:
         return cls(training.rates(problem), training.batches(problem), training.updates_per_step(problem))
 
     def paces(self, start: int, learns: bool = True) -> Pace:
-        """Of CHUNK updates; those beyond the last one do not learn."""
+        """Returns those of CHUNK updates from one on; updates beyond the last one do not learn."""
         eta = self.rates[start : start + CHUNK]
         left_over = (0, CHUNK - len(eta))
         learn = np.pad(np.full(len(eta), learns), left_over)
         first = learn & (self.batches is None) & (start + np.arange(CHUNK) == 0)
         return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)))
 
-    def drawn(self, start: int) -> Batches:
-        """Of CHUNK updates."""
+    def batches_from(self, start: int) -> Batches:
+        """Returns the batches of CHUNK updates from one on."""
         assert self.batches is not None
         several = (values[start : start + CHUNK] for values in self.batches)
         rows, weights = (np.pad(values, [(0, CHUNK - len(values)), (0, 0)]) for values in several)

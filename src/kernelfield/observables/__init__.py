@@ -4,17 +4,12 @@ Every function measures each replicate (an independent scramble, or a network's 
 its `mean`, standard error `se`, and `interval(0.95)` are over replicates, and zero where a solution is exact.
 
 Kernels are named as in the theory: "Phi" with a layer 0..L, "G" with a layer 1..L+1, and "NTK" without. Times `t` are
-a step, or several (slice, list), all by default; several times make the first axis of the result. Points are "train"
-(those with a weight in the loss; the default), "test" (those of weight zero, see `kernelfield.Problem`) or "all".
+a step, or several (slice, list), by default all whose kernels were kept (`save_at` of `kernelfield.solve`); several
+times make the first axis of the result. Points are "train" (those with a weight in the loss; the default), "test"
+(those of weight zero, see `kernelfield.Problem`) or "all".
 """
 
-from kernelfield.observables.distributions import (
-    Density,
-    Field,
-    activation_density,
-    excess_kurtosis,
-    field_samples,
-)
+from kernelfield.observables.distributions import Density, Field, activation_density, excess_kurtosis, field_samples
 from kernelfield.observables.kernels import (
     centred_alignment,
     cosine_alignment,

@@ -1,4 +1,4 @@
-"""How h, z and g are distributed over neurons."""
+"""The distributions of h, z and g over neurons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kernelfield.solution.solution import Solution
 
 Field = Literal["h", "z", "g"]
 BINS = 60
-TAIL = 1e-3  # of samples that lie beyond either end of the bins, at most
+TAIL = 1e-3  # share of samples that lie beyond either end of the bins, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """Density of a field over neurons.
+    """The density of a field over neurons.
 
     Args:
         edges: of the bins (bins + 1,).
-        density: Estimate (bins,), its integral is one.
+        density: Estimate (bins,); its integral is one.
     """
 
     edges: np.ndarray
@@ -30,7 +30,7 @@ class Density:
 
     @property
     def centres(self) -> np.ndarray:
-        """Middles of the bins (bins,)."""
+        """The middles of the bins (bins,)."""
         return (self.edges[1:] + self.edges[:-1]) / 2
 
 
@@ -42,13 +42,13 @@ def activation_density(
     t: int = -1,
     edges: np.ndarray | int = BINS,
 ) -> Density:
-    """Distribution of h, z or g over the neurons of a hidden layer, at a step whose fields were recorded.
+    """Returns the density of h, z or g over the neurons of a hidden layer, at a step whose fields were recorded.
 
     Args:
         solution: what to measure.
         layer: 1..L.
         field: "h" preactivation, "z" pregradient or "g" = phi'(h) z.
-        sample: which point; all points together if None.
+        sample: number of the point; all points together if None.
         t: a recorded step (`fields_at` of `kernelfield.solve`).
         edges: of the bins (bins + 1,), increasing; or how many bins, equal ones on the range without its far tails.
 
@@ -74,7 +74,7 @@ def activation_density(
 
 
 def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int = -1) -> Estimate:
-    """How far a field is from Gaussian, for every point: <x^4> / <x^2>^2 - 3 of x = field - mean; Gaussian: 0.
+    """Returns how far a field is from Gaussian, for every point: <x^4> / <x^2>^2 - 3 of x = field - mean.
 
     Args:
         solution: what to measure.
@@ -83,7 +83,7 @@ def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int =
         t: a recorded step (`fields_at` of `kernelfield.solve`).
 
     Returns:
-        Estimate (P,): sampled also where the solution is exact.
+        Estimate (P,), 0 for a Gaussian: sampled also where the solution is exact.
 
     Raises:
         ValueError: for a field, layer or step that was not recorded.
@@ -92,10 +92,10 @@ def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int =
 
 
 def field_samples(solution: Solution, layer: int, field: Field = "h", t: int = -1) -> np.ndarray:
-    """Samples of a field, replicate by replicate; `Solution.fields` has them in one.
+    """Returns the samples of a field, replicate by replicate; `Solution.fields` has them in one array.
 
     Args:
-        solution: what recorded them.
+        solution: the run that recorded them.
         layer: 1..L.
         field: "h" preactivation, "z" pregradient or "g" = phi'(h) z.
         t: a recorded step (`fields_at` of `kernelfield.solve`).
@@ -106,7 +106,7 @@ def field_samples(solution: Solution, layer: int, field: Field = "h", t: int = -
     Raises:
         ValueError: for a field, layer or step that was not recorded.
     """
-    known = solution.fields(layer, t)  # raises
-    if field not in known:
-        raise ValueError(f"field must be one of {', '.join(known)}, which were recorded, got {field!r}")
+    recorded = solution.fields(layer, t)  # raises
+    if field not in recorded:
+        raise ValueError(f"field must be one of {', '.join(recorded)}, which were recorded, got {field!r}")
     return solution.field_samples[layer, t % (solution.steps_done + 1)][field]

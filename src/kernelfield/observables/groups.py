@@ -11,7 +11,7 @@ from kernelfield.describe.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Samples ordered by target, largest first; of several outputs by class, in the order of the outputs.
+    """Samples ordered by target, largest first; with several outputs by class, in the order of the outputs.
 
     Args:
         order: numbers of the samples (P,).
@@ -26,18 +26,12 @@ class Groups:
     of_sample: np.ndarray
 
     def most(self, count: int) -> tuple[int, ...]:
-        """`counts`, or all samples together if there are more groups than `count`."""
+        """Returns `counts`, or all samples together if there are more groups than `count`."""
         return self.counts if len(self.counts) <= count else (len(self.order),)
 
 
 def by_target(problem: Problem) -> Groups:
-    """Samples of a problem in groups of equal targets.
-
-    Args:
-        problem: whose samples.
-
-    Returns:
-        Groups.
+    """Returns the samples of a problem in groups of equal targets.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -47,11 +41,11 @@ def by_target(problem: Problem) -> Groups:
         ([1, 0, 2], ('y = 1', 'y = −1'), (1, 2))
     """
     y = problem.y.reshape(problem.points, -1)
-    targets, place, counts = np.unique(-y, axis=0, return_inverse=True, return_counts=True)
-    place, targets = place.reshape(-1), 0.0 - targets
+    targets, group, counts = np.unique(-y, axis=0, return_inverse=True, return_counts=True)
+    group, targets = group.reshape(-1), 0.0 - targets
     classes = y.shape[1] > 1 and bool((np.sort(y, axis=1) == np.eye(y.shape[1])[-1]).all())
-    names = [f"class {row.argmax()}" if classes else f"y = {_target(row)}" for row in targets]
-    return Groups(np.argsort(place, kind="stable"), tuple(names), tuple(counts.tolist()), place)
+    names = tuple(f"class {row.argmax()}" if classes else f"y = {_target(row)}" for row in targets)
+    return Groups(np.argsort(group, kind="stable"), names, tuple(counts.tolist()), group)
 
 
 def _target(row: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""How well the targets are met."""
+"""How well a network meets the targets: loss and accuracy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kernelfield.solution.solution import Solution
 
 
 def loss(solution: Solution, points: Points = "train") -> Estimate:
-    """The loss against step: its weighted mean over points (equal weights on test points).
+    """Returns the problem's own loss against step: its weighted mean over points (equal weights on test points).
 
-    Of the problem's own loss; for the mean squared error of |Delta_mu|^2 / 2.
+    The mean squared error is the mean of |Delta_mu|^2 / 2.
 
     Args:
         solution: what to measure.
@@ -33,21 +33,19 @@ def loss(solution: Solution, points: Points = "train") -> Estimate:
         >>> bool(observables.loss(solution, "test").mean[-1] < 0.5)  # what it was before training
         True
     """
-    rows, weights = samples(solution, points), solution.problem.weights
-    weights = weights[rows] if weights[rows].any() and points != "all" else np.ones(rows.sum())
-    problem, f = solution.problem, solution.replicate_predictions[:, :, rows]
-    return Estimate(problem.loss.measured(f, problem.y[rows]) @ (weights / weights.sum()), solution.exact)
+    rows, problem, f = samples(solution, points), solution.problem, solution.replicate_predictions
+    weights = problem.weights[rows] if points == "train" else np.ones(rows.sum())
+    return Estimate(problem.loss.measured(f[:, :, rows], problem.y[rows]) @ (weights / weights.sum()), solution.exact)
 
 
 def accuracy(solution: Solution, points: Points = "train") -> Estimate:
-    """Share of points whose class is predicted, against step.
+    """Returns the share of points whose class is predicted, against step.
 
-    The class is the sign of a single output, and the largest one of several outputs. Ties count in part: an output of
-    zero is half right, and C equal outputs are right by 1 / C.
+    The class is the sign of a single output, or the largest of several outputs. Ties count in part: an output of zero
+    is half right, and C equal outputs are right by 1 / C.
 
     Args:
-        solution: of a problem with two classes, targets of one sign each, or rows of targets whose largest entry is the
-            class.
+        solution: of a problem whose targets have the sign of their class, or are rows whose largest entry is the class.
         points: "train", "test" or "all".
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which of the points are measured."""
+"""The points of a problem that are measured: those that train, those that test, or all."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ Points = Literal["train", "test", "all"]
 
 
 def samples(solution: Solution, points: Points) -> np.ndarray:
-    """Which samples are meant.
-
-    Args:
-        solution: of a problem.
-        points: "train" (a weight in the loss), "test" (weight zero) or "all".
-
-    Returns:
-        Mask (P,).
+    """Returns a mask (P,) of the points: "train" (a weight in the loss), "test" (weight zero) or "all".
 
     Raises:
         ValueError: there are no such points.
@@ -33,18 +26,7 @@ def samples(solution: Solution, points: Points) -> np.ndarray:
     return masks[points]
 
 
-def on(solution: Solution, points: Points) -> Solution:
-    """The solution, looked at on some points.
-
-    Args:
-        solution: of a problem.
-        points: "train", "test" or "all".
-
-    Returns:
-        Solution of those points.
-
-    Raises:
-        ValueError: there are no such points.
-    """
+def restrict(solution: Solution, points: Points) -> Solution:
+    """Returns the Solution of some of its points alone; raises as `samples`."""
     rows = samples(solution, points)
     return solution if rows.all() else solution.restricted(np.flatnonzero(rows))

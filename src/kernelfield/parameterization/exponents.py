@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Regime = Literal["feature learning", "kernel", "trivial", "unstable"]
-ROUNDING = 1e-9  # of an exponent
+ROUNDING = 1e-9  # error of an exponent
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Exponents:
     """A tensor multiplied by N^-a in use, that starts as N(0, N^-2b) and learns by SGD at rate N^-c.
 
     Args:
-        a: of the multiplier.
-        b: of the standard deviation at initialization.
-        c: of the learning rate, on the loss as a function of f.
+        a: exponent of the multiplier.
+        b: exponent of the standard deviation at initialization.
+        c: exponent of the learning rate, on the loss as a function of f.
     """
 
     a: float
@@ -26,20 +26,16 @@ class Exponents:
 
     @property
     def size(self) -> float:
-        """a + b: the product of multiplier and weight starts as N^-(a + b)."""
+        """The exponent a + b: the product of multiplier and weight starts as N^-(a + b)."""
         return self.a + self.b
 
     @property
     def speed(self) -> float:
-        """2 a + c: the product of multiplier and weight learns at rate N^-(2a + c)."""
+        """The exponent 2a + c: the product of multiplier and weight learns at rate N^-(2a + c)."""
         return 2 * self.a + self.c
 
     def shifted(self, theta: float) -> Exponents:
-        """The same function at every step of SGD: a + theta, b - theta, c - 2 theta.
-
-        Args:
-            theta: the weight becomes N^theta times as large.
-        """
+        """Returns a + theta, b - theta, c - 2 theta: SGD makes the same function from weights N^theta times larger."""
         return Exponents(self.a + theta, self.b - theta, self.c - 2 * theta)
 
 
@@ -51,7 +47,7 @@ class Parameterization:
         input: weights from the data, whose number does not grow, to N neurons.
         hidden: weights from N to N neurons.
         output: weights from N neurons to outputs, whose number does not grow.
-        bias: of hidden layers, N numbers.
+        bias: biases of hidden layers, N numbers.
     """
 
     input: Exponents
@@ -61,20 +57,16 @@ class Parameterization:
 
     @property
     def kinds(self) -> tuple[Exponents, Exponents, Exponents, Exponents]:
-        """Input, hidden, output, bias."""
+        """The exponents of input, hidden, output and bias."""
         return self.input, self.hidden, self.output, self.bias
 
     def slowed(self, exponent: float) -> Parameterization:
-        """All learning rates times N^-exponent.
-
-        Args:
-            exponent: what is added to every c.
-        """
-        return Parameterization(*(replace(each, c=each.c + exponent) for each in self.kinds))
+        """Returns the parameterization with all learning rates times N^-exponent, which is added to every c."""
+        return Parameterization(*(replace(kind, c=kind.c + exponent) for kind in self.kinds))
 
 
 def mean_field(gamma0: float = 0.0) -> Parameterization:
-    """The form of this library: N(0, 1), multipliers 1, N^-1/2 and 1 / (gamma0 N), learning rate gamma0^2 N.
+    """Returns the form of this library: N(0, 1), multipliers 1, N^-1/2, 1 / (gamma0 N), learning rate gamma0^2 N.
 
     Args:
         gamma0: exponent s of gamma0 = N^-s: 0 for the theory of infinite width that learns features, 1/2 for the NTK.
@@ -86,19 +78,19 @@ def mean_field(gamma0: float = 0.0) -> Parameterization:
         ('feature learning', 'kernel', True)
     """
     rate = 2 * gamma0 - 1
-    return Parameterization(
-        input=Exponents(0, 0, rate),
-        hidden=Exponents(0.5, 0, rate),
-        output=Exponents(1 - gamma0, 0, rate),
-        bias=Exponents(0, 0, rate),
-    )
+    return _table((0, 0, rate), (0.5, 0, rate), (1 - gamma0, 0, rate), (0, 0, rate))
+
+
+def _table(*kinds: tuple[float, float, float]) -> Parameterization:
+    """Returns the parameterization with (a, b, c) of input, hidden, output and bias."""
+    return Parameterization(*(Exponents(*kind) for kind in kinds))
 
 
 def equivalent(one: Parameterization, other: Parameterization) -> bool:
-    """Whether SGD makes the same functions at every width: `shifted` takes each kind of layer of one into the other's.
+    """Returns whether SGD makes the same functions at every width: `shifted` turns each kind of layer into the other's.
 
     Args:
-        one, other: what is compared; input dimension and all other constants count as one.
+        one, other: parameterizations to compare; input dimension and all other constants count as one.
 
     Source: arXiv:2011.14522, its symmetry of a, b and c; here every kind of layer has a rate and a theta of its own.
 
@@ -111,32 +103,28 @@ def equivalent(one: Parameterization, other: Parameterization) -> bool:
 
 
 def growth(parameterization: Parameterization) -> float:
-    """r: a step of SGD moves every feature by N^-r, that of the layer that moves most.
+    """Returns r: a step of SGD moves the features of the layer that moves most by N^-r.
 
     r = min(a + b, 2a + c of the output) + min(2a + c of input and bias, 2a + c - 1 of hidden weights)
 
     Args:
-        parameterization: of a network with hidden weights and biases.
+        parameterization: exponents of a network with hidden weights and biases.
 
     Source: arXiv:2011.14522, its r; there c is common to all layers, which `Exponents.shifted` can always make it.
     """
-    moved = min(
-        parameterization.input.speed,
-        parameterization.bias.speed,
-        parameterization.hidden.speed - 1,
-    )
-    return min(parameterization.output.size, parameterization.output.speed) + moved
+    first, hidden, output, bias = parameterization.kinds
+    return min(output.size, output.speed) + min(first.speed, bias.speed, hidden.speed - 1)
 
 
 def regime(parameterization: Parameterization) -> Regime:
-    """What becomes of a network as N grows.
+    """Returns the regime that a network approaches as N grows.
 
-    Stable: preactivations start of order one, f at most so, and neither explodes: r >= 0, output 2a + c >= 1 and
-    a + b + r >= 1. A stable network learns features if r = 0. If r > 0 it is in the kernel regime, or, where f does not
-    move either, trivial.
+    A network is stable if preactivations start of order one, f at most so, and neither explodes: r >= 0, and the output
+    has 2a + c >= 1 and a + b + r >= 1. A stable network learns features if r = 0. If r > 0 it is in the kernel regime,
+    or, if f does not move either, trivial.
 
     Args:
-        parameterization: of a network with hidden weights and biases.
+        parameterization: exponents of a network with hidden weights and biases.
 
     Returns:
         "feature learning", "kernel", "trivial" or "unstable".
@@ -158,36 +146,19 @@ def regime(parameterization: Parameterization) -> Regime:
 
 
 def _same(one: float, other: float) -> bool:
+    """Returns whether two exponents are equal up to rounding."""
     return math.isclose(one, other, abs_tol=ROUNDING)
 
 
 def _least(value: float, bound: float) -> bool:
+    """Returns whether an exponent is at least a bound, up to rounding."""
     return value >= bound - ROUNDING
 
 
+# (a, b, c) of input, hidden, output, bias
 MEAN_FIELD = mean_field()
-MUP = Parameterization(  # table 3 of arXiv:2203.03466
-    input=Exponents(0, 0, -1),
-    hidden=Exponents(0, 0.5, 0),
-    output=Exponents(0, 1, 1),
-    bias=Exponents(0, 0, -1),
-)
-MUP_TABLE_8 = replace(MUP, output=Exponents(1, 0, -1))  # of the package mup
-MUP_TABLE_9 = Parameterization(  # one learning rate; that of arXiv:2011.14522
-    input=Exponents(-0.5, 0.5, 0),
-    hidden=Exponents(0, 0.5, 0),
-    output=Exponents(0.5, 0.5, 0),
-    bias=Exponents(-0.5, 0.5, 0),
-)
-NTK = Parameterization(
-    input=Exponents(0, 0, 0),
-    hidden=Exponents(0.5, 0, 0),
-    output=Exponents(0.5, 0, 0),
-    bias=Exponents(0, 0, 0),
-)
-STANDARD = Parameterization(  # one learning rate for all widths
-    input=Exponents(0, 0, 0),
-    hidden=Exponents(0, 0.5, 0),
-    output=Exponents(0, 0.5, 0),
-    bias=Exponents(0, 0, 0),
-)
+MUP = _table((0, 0, -1), (0, 0.5, 0), (0, 1, 1), (0, 0, -1))  # table 3 of arXiv:2203.03466
+MUP_TABLE_8 = _table((0, 0, -1), (0, 0.5, 0), (1, 0, -1), (0, 0, -1))  # of the package mup
+MUP_TABLE_9 = _table((-0.5, 0.5, 0), (0, 0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0))  # one rate; that of arXiv:2011.14522
+NTK = _table((0, 0, 0), (0.5, 0, 0), (0.5, 0, 0), (0, 0, 0))
+STANDARD = _table((0, 0, 0), (0, 0.5, 0), (0, 0.5, 0), (0, 0, 0))  # one learning rate for all widths

@@ -1,4 +1,4 @@
-"""Which gamma0 and eta a network in muP has."""
+"""The gamma0 and eta of a network in muP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kernelfield.parameterization.numbers import Numbers, Row
 
-AGREE = 1e-6  # relative difference between what two tensors say of the same number
+AGREE = 1e-6  # relative difference between two tensors' values of the same number
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MeanField:
         weight_scales: sigma_w of all weights, bottom to top.
         bias_scales: sigma_b of all biases, bottom to top.
         weight_decay: lambda.
-        input_scale: by which to multiply X of the Problem.
+        input_scale: factor of X of the Problem.
     """
 
     gamma0: float
@@ -32,15 +32,15 @@ class MeanField:
 
 
 def from_mup(learning_rate: float, base_width: float = 1.0, output_multiplier: float = 1.0) -> MeanField:
-    """gamma0 and eta of a network in muP, from the numbers that do not change with its width.
+    """Returns gamma0 and eta of a network in muP, from the numbers that do not change with its width.
 
         gamma0 = 1 / (output_multiplier sqrt(base_width))      eta = output_multiplier^2 base_width learning_rate
 
     Args:
-        learning_rate: of SGD for hidden weights, at any width; that given to `MuSGD` of the package mup.
+        learning_rate: learning rate of SGD for hidden weights, at any width; `MuSGD` of the package mup takes it.
         base_width: the width at which the readout has this learning rate too and is multiplied by `output_multiplier`
-            alone: of the package mup, that of the base shapes; 1 for the tables as they are printed.
-        output_multiplier: of the output, without the factors that the tables have: `output_mult` of the package mup.
+            alone: in the package mup, that of the base shapes; 1 for the tables as they are printed.
+        output_multiplier: multiplier of the output without the factors of the tables: `output_mult` of the package mup.
 
     Returns:
         MeanField without scales: sigma_w of the readout is the standard deviation that its weights have at the base
@@ -55,8 +55,8 @@ def from_mup(learning_rate: float, base_width: float = 1.0, output_multiplier: f
         >>> from_mup(learning_rate=0.1, base_width=64).gamma0
         0.125
     """
-    given = {"learning_rate": learning_rate, "base_width": base_width, "output_multiplier": output_multiplier}
-    for name, value in given.items():
+    numbers = {"learning_rate": learning_rate, "base_width": base_width, "output_multiplier": output_multiplier}
+    for name, value in numbers.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be above 0, got {value}")
     strength = output_multiplier**2 * base_width
@@ -64,7 +64,7 @@ def from_mup(learning_rate: float, base_width: float = 1.0, output_multiplier: f
 
 
 def from_numbers(numbers: Numbers) -> MeanField:
-    """The network of this library that a network of given numbers is, at its width and so at all widths.
+    """Returns the network of this library that has these numbers, at their width and so at all widths.
 
     With S = multiplier std and R = multiplier^2 rate of each tensor and r = eta gamma0^2,
 
@@ -76,10 +76,14 @@ def from_numbers(numbers: Numbers) -> MeanField:
     Without hidden weights r is that of a bias, or, with an input scale of one, of the input.
 
     Args:
-        numbers: of one readout, of one input and of any other tensors, in any form.
+        numbers: numbers of one readout, of one input and of any other tensors, in any form.
+
+    Returns:
+        MeanField with the scales of all weights and biases.
 
     Raises:
-        ValueError: no gamma0 and eta give all learning rates, and which tensor needs which; or what is missing.
+        ValueError: no gamma0 and eta give all learning rates (the message names a tensor and the rate that it needs),
+            or the readout or the input is missing.
     """
     rows = {kind: [row for row in numbers if row.kind == kind] for kind in ("input", "hidden", "output", "bias")}
     if len(rows["input"]) != 1 or len(rows["output"]) != 1:
@@ -89,19 +93,17 @@ def from_numbers(numbers: Numbers) -> MeanField:
     moving = rows["hidden"] + rows["bias"]
     r = _strength(moving[0] if moving else first, numbers.width)
     for row in moving:
-        needed = row.learning_rate * r / _strength(row, numbers.width)
-        if not math.isclose(row.learning_rate, needed, rel_tol=AGREE):
+        need = row.learning_rate * r / _strength(row, numbers.width)
+        if not math.isclose(row.learning_rate, need, rel_tol=AGREE):
             raise ValueError(
-                f"the learning rate of {row.name} must be {needed:.6g}, as that of {moving[0].name} has it, "
+                f"the learning rate of {row.name} must be {need:.6g}, as that of {moving[0].name} has it, "
                 f"got {row.learning_rate:.6g}: no gamma0 gives both"
             )
     decay = last.learning_rate * last.weight_decay
     for row in numbers:
-        if not math.isclose(row.learning_rate * row.weight_decay, decay, rel_tol=AGREE):
-            raise ValueError(
-                f"learning rate times weight decay must be the same for all tensors, got {decay:.6g} for "
-                f"{last.name} and {row.learning_rate * row.weight_decay:.6g} for {row.name}"
-            )
+        if not math.isclose(product := row.learning_rate * row.weight_decay, decay, rel_tol=AGREE):
+            pair = f"{decay:.6g} for {last.name} and {product:.6g} for {row.name}"
+            raise ValueError(f"learning rate times weight decay must be the same for all tensors, got {pair}")
     gamma0 = math.sqrt(r / eta)
     input_scale = math.sqrt(_strength(first, numbers.width) / r)
     return MeanField(
@@ -119,15 +121,15 @@ def from_numbers(numbers: Numbers) -> MeanField:
 
 
 def _size(row: Row) -> float:
-    """S, what multiplier times weight starts with."""
+    """Returns S, the standard deviation of multiplier times weight at initialization."""
     return row.multiplier * row.std
 
 
 def _speed(row: Row) -> float:
-    """R, the rate at which multiplier times weight learns."""
+    """Returns R, the rate at which multiplier times weight learns."""
     return row.multiplier**2 * row.learning_rate
 
 
 def _strength(row: Row, width: int) -> float:
-    """eta gamma0^2 by a tensor of hidden neurons."""
+    """Returns eta gamma0^2 of a network whose hidden neurons have such a tensor."""
     return _speed(row) * row.fan_in / width

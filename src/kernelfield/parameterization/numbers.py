@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import astuple, dataclass, replace
+from typing import Literal
 
 import jax
 
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import Descent
+from kernelfield.describe.training import Descent, Training
 from kernelfield.layers.base import Layer, Stateless, uses
 from kernelfield.layers.bias import Bias
 from kernelfield.layers.readout import Readout
-from kernelfield.layers.scaled import Scaled
-from kernelfield.layers.weights import Weights
+from kernelfield.layers.weights import Scaled, Weights
 
 Kind = Literal["input", "hidden", "output", "bias"]
 COLUMNS = ("tensor", "kind", "fan_in", "fan_out", "init std", "multiplier", "learning rate")
@@ -35,14 +34,14 @@ class Row:
     """A tensor that starts as N(0, std^2), is multiplied by `multiplier` in use, and learns at `learning_rate`.
 
     Args:
-        name: "W0", "W1", ... of what makes hidden layer 1, 2, ...; "b1", "b2", ... of their biases; "w" of the readout.
+        name: "W0", "W1", ... for weights of hidden layer 1, 2, ...; "b1", "b2", ... for biases; "w" for the readout.
         kind: "input", "hidden", "output" or "bias".
-        fan_in: numbers that enter each sum: of a convolution, channels times places of its window; 1 of a bias.
-        fan_out: neurons, or outputs, that the tensor makes.
-        std: at initialization.
-        multiplier: in use.
-        learning_rate: of SGD on the mean loss; a schedule multiplies it.
-        weight_decay: of a decoupled optimizer, W <- (1 - learning_rate weight_decay) W; a schedule multiplies both.
+        fan_in: numbers that enter each sum: channels times places of the window of a convolution; 1 for a bias.
+        fan_out: number of neurons, or outputs, that the tensor makes.
+        std: standard deviation at initialization.
+        multiplier: multiplier in use.
+        learning_rate: learning rate of SGD on the mean loss; a schedule multiplies it.
+        weight_decay: decoupled weight decay, W <- (1 - learning_rate weight_decay) W; a schedule multiplies both.
     """
 
     name: str
@@ -55,11 +54,7 @@ class Row:
     weight_decay: float = 0.0
 
     def multiplied_by(self, multiplier: float) -> Row:
-        """The same function with another multiplier.
-
-        Args:
-            multiplier: above 0.
-        """
+        """Returns a row of the same function with another multiplier > 0."""
         ratio = self.multiplier / multiplier
         return replace(
             self,
@@ -75,13 +70,13 @@ class Numbers:
     """A network of one width in one form; iterate over it for its rows, print it for a table.
 
     The network makes f = output - output at initialization, and learns from the mean loss of these f by
-    v <- momentum v + gradient, W <- (1 - learning_rate weight_decay) W - learning_rate v, of each tensor its own.
+    v <- momentum v + gradient, W <- (1 - learning_rate weight_decay) W - learning_rate v, by the row of each tensor.
 
     Args:
-        form: what the form is called.
+        form: name of the form.
         width: N, neurons of the last hidden layer.
-        rows: of all tensors, in the order in which they act.
-        momentum: of SGD.
+        rows: rows of all tensors, in the order in which they act.
+        momentum: momentum of SGD.
     """
 
     form: str
@@ -97,37 +92,39 @@ class Numbers:
 
     def __str__(self) -> str:
         decays = any(row.weight_decay for row in self.rows)
-        cells = [[*COLUMNS, "weight decay"]]
+        cells = [[*COLUMNS, "weight decay"][: len(COLUMNS) + decays]]
         for row in self.rows:
-            shape = [row.name, row.kind, str(row.fan_in), str(row.fan_out)]
-            cells.append([*shape, *(f"{value:.6g}" for value in _values(row))])
-        cells = [row[: len(COLUMNS) + decays] for row in cells]
+            values = astuple(row)[: len(COLUMNS) + decays]
+            cells.append([*map(str, values[:4]), *(f"{value:.6g}" for value in values[4:])])
         sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, sizes)).rstrip() for row in cells]
+        lines = ["  ".join(map(str.ljust, line, sizes)).rstrip() for line in cells]
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
         return "\n".join([f"{self.form}, width {self.width}{momentum}", *lines])
 
 
-def to_mean_field(network: Architecture, problem: Problem, training: Any, width: int) -> Numbers:
-    """The form in which this library trains networks: std sigma_w, one learning rate eta gamma0^2 N for all tensors.
+def to_mean_field(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
+    """Returns the form in which this library trains networks: std sigma_w, and a learning rate of all tensors.
 
-    Multipliers are 1 / sqrt(fan_in), and 1 / (gamma0 N) of the readout; they, not std, have the factor sigma_w where
-    scales multiply weights in use.
+    The learning rate is eta gamma0^2 N. Multipliers are 1 / sqrt(fan_in), and 1 / (gamma0 N) for the readout; they, not
+    std, have the factor sigma_w where scales multiply weights in use.
 
     Args:
-        network: what learns, MLP, CNN, ResNet or Network.
-        problem: for the shape of its inputs and the number of its outputs.
+        network: MLP, CNN, ResNet or Network.
+        problem: the problem, for the shape of its inputs and the number of its outputs.
         training: GradientDescent or SGD.
         width: N >= 1.
 
     Raises:
         ValueError: `training` has no learning rate, `width` is below one, or a layer is not known here.
     """
-    return Numbers("mean-field", width, tuple(_native(network, problem, training, width)), training.momentum)
+    rule = _check_rule(training)
+    return Numbers("mean-field", width, tuple(_mean_field_rows(network, problem, rule, width)), rule.momentum)
 
 
-def to_mup(network: Architecture, problem: Problem, training: Any, width: int, table: Literal[3, 8, 9] = 3) -> Numbers:
-    """muP, in one of the three forms of its tables: only 1 / gamma0 is left over, as a multiplier of the output.
+def to_mup(
+    network: Architecture, problem: Problem, training: Training, width: int, table: Literal[3, 8, 9] = 3
+) -> Numbers:
+    """Returns muP, in one of the three forms of its tables; 1 / gamma0 multiplies the output.
 
     With sigma_w of each layer, r = eta gamma0^2 and D inputs, layers of one width N have (std, multiplier, rate)
 
@@ -143,7 +140,7 @@ def to_mup(network: Architecture, problem: Problem, training: Any, width: int, t
 
     Args:
         network, problem, training, width: see `to_mean_field`.
-        table: 3, no multipliers but 1 / gamma0; 8, that of the package mup; 9, one learning rate for all tensors.
+        table: 3, no multipliers but 1 / gamma0; 8, the form of the package mup; 9, one learning rate for all tensors.
 
     Raises:
         ValueError: see `to_mean_field`; or there is no such table.
@@ -163,7 +160,7 @@ def to_mup(network: Architecture, problem: Problem, training: Any, width: int, t
     """
     if table not in (3, 8, 9):
         raise ValueError(f"table must be 3, 8 or 9, got {table!r}")
-    common = training_rate(training) * network.gamma0**2
+    common = _check_rule(training).learning_rate * network.gamma0**2
 
     def multiplier(row: Row) -> float:
         if table == 9:
@@ -171,15 +168,15 @@ def to_mup(network: Architecture, problem: Problem, training: Any, width: int, t
         output = 1 / network.gamma0 if table == 3 else 1 / (network.gamma0 * row.fan_in)
         return output if row.kind == "output" else 1.0
 
-    return _rewritten(to_mean_field(network, problem, training, width), f"muP (table {table})", multiplier)
+    return _rewrite(to_mean_field(network, problem, training, width), f"muP (table {table})", multiplier)
 
 
-def to_ntk(network: Architecture, problem: Problem, training: Any, width: int) -> Numbers:
-    """The NTK form: std sigma_w, multipliers 1 / sqrt(fan_in), the output times alpha = 1 / (gamma0 sqrt(N)).
+def to_ntk(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
+    """Returns the NTK form: std sigma_w, multipliers 1 / sqrt(fan_in), the output times alpha = 1 / (gamma0 sqrt(N)).
 
     The learning rate is eta / alpha^2 for all tensors. These are the numbers of `to_mean_field`: the two forms are one
-    at any width, and differ in what is held fixed as N grows, gamma0 or alpha. The NTK limit is alpha = 1, which is
-    gamma0 = 1 / sqrt(N).
+    at any width, and differ in the number that is held fixed as N grows, gamma0 or alpha. The NTK limit is alpha = 1,
+    which is gamma0 = 1 / sqrt(N).
 
     Args:
         network, problem, training, width: see `to_mean_field`.
@@ -187,13 +184,13 @@ def to_ntk(network: Architecture, problem: Problem, training: Any, width: int) -
     Raises:
         ValueError: see `to_mean_field`.
 
-    Source: arXiv:1806.07572; of alpha, arXiv:1812.07956.
+    Source: arXiv:1806.07572, and arXiv:1812.07956 for alpha.
     """
     return replace(to_mean_field(network, problem, training, width), form="NTK")
 
 
-def to_standard(network: Architecture, problem: Problem, training: Any, width: int) -> Numbers:
-    """No multipliers: what plain layers need at this one width.
+def to_standard(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
+    """Returns the form without multipliers: the numbers that plain layers need at this one width.
 
     Standard parameterization holds learning rates and sqrt(fan_in) std fixed as N grows; the same network at another
     width has other numbers, readouts of std sigma / (gamma0 N) and rates as N for the input and biases and as 1 / N for
@@ -205,78 +202,65 @@ def to_standard(network: Architecture, problem: Problem, training: Any, width: i
     Raises:
         ValueError: see `to_mean_field`.
     """
-    return _rewritten(to_mean_field(network, problem, training, width), "standard", lambda row: 1.0)
+    return _rewrite(to_mean_field(network, problem, training, width), "standard", lambda row: 1.0)
 
 
-def training_rate(training: Any) -> float:
-    """eta of gradient descent in discrete time.
-
-    Args:
-        training: GradientDescent or SGD.
-
-    Raises:
-        ValueError: for anything else.
-    """
+def _check_rule(training: Training) -> Descent:
+    """Returns a training rule if it is gradient descent in discrete time, or raises a ValueError."""
     if not isinstance(training, Descent):
         raise ValueError(f"{type(training).__name__} has no learning rate of single steps: give GradientDescent or SGD")
-    return training.learning_rate
+    return training
 
 
-def _rewritten(numbers: Numbers, form: str, multiplier: Callable[[Row], float]) -> Numbers:
+def _rewrite(numbers: Numbers, form: str, multiplier: Callable[[Row], float]) -> Numbers:
+    """Returns the numbers of the same network in another form, with a multiplier for every row."""
     return replace(numbers, form=form, rows=tuple(row.multiplied_by(multiplier(row)) for row in numbers))
 
 
-def _values(row: Row) -> tuple[float, ...]:
-    return row.std, row.multiplier, row.learning_rate, row.weight_decay
-
-
-def _native(network: Architecture, problem: Problem, training: Any, width: int) -> Iterator[Row]:
-    """Rows in mean-field form, of layers in the order in which they act; weights used again have one row."""
-    rate = training_rate(training) * network.gamma0**2 * width
+def _mean_field_rows(network: Architecture, problem: Problem, training: Descent, width: int) -> Iterator[Row]:
+    """Yields rows in mean-field form, of layers in the order in which they act; weights used again have one row."""
+    rate = training.learning_rate * network.gamma0**2 * width
     if not width >= 1:
         raise ValueError(f"width must be at least 1, got {width}")
     decay = training.weight_decay * training.learning_rate / rate
-    shape, made, seen = network.inputs(problem).shape[1:], 0, set()
+    shape, number, seen = network.inputs(problem).shape[1:], 0, set()
     for layer in uses(network.layers):
-        below, shape = shape, _above(layer, shape, width)
-        made += isinstance(layer, Weights)
+        below, shape = shape, _shape_above(layer, shape, width)
+        number += isinstance(layer, Weights)
         if isinstance(layer, Stateless) or id(layer) in seen:
             continue
         seen.add(id(layer))
-        name, kind, fans, multiplier = _described(layer, below, shape, made)
-        std, in_use = 1.0, 1.0
-        if isinstance(layer, Scaled):
-            std, in_use = (1.0, layer.scale) if layer.multiplies == "weight" else (layer.scale, 1.0)
-        elif isinstance(layer, Bias):
-            std = layer.scale
+        name, kind, fans, multiplier = _describe(layer, below, shape, number)
         if isinstance(layer, Readout):
             fans, multiplier = (fans[0], problem.outputs or 1), multiplier / network.gamma0
-        yield Row(name, kind, *fans, std, multiplier * in_use, rate, decay)
+        std = 1.0
+        if isinstance(layer, Scaled) and layer.multiplies == "weight":
+            multiplier *= layer.scale
+        elif isinstance(layer, (Scaled, Bias)):
+            std = layer.scale
+        yield Row(name, kind, *fans, std, multiplier, rate, decay)
 
 
-def _described(
-    layer: Layer, below: tuple[int, ...], above: tuple[int, ...], made: int
+def _describe(
+    layer: Layer, below: tuple[int, ...], above: tuple[int, ...], number: int
 ) -> tuple[str, Kind, tuple[int, int], float]:
-    """Name, kind, (fan_in, fan_out) and multiplier of a tensor with scale one (of a readout times gamma0)."""
+    """Returns name, kind, (fan_in, fan_out) and multiplier of a tensor of hidden layer `number` with scale one.
+
+    The multiplier of a readout is times gamma0.
+    """
     if isinstance(layer, Bias):
-        return f"b{made}", "bias", (1, above[-1]), 1.0
+        return f"b{number}", "bias", (1, above[-1]), 1.0
     if isinstance(layer, Readout):
         inputs = math.prod(below)
         return "w", "output", (inputs, 1), 1 / math.sqrt(inputs * below[-1])
     if isinstance(layer, Weights):
         inputs = layer.wiring(below[:-1]).places * below[-1]
-        return f"W{made - 1}", "input" if made == 1 else "hidden", (inputs, above[-1]), 1 / math.sqrt(inputs)
+        return f"W{number - 1}", "input" if number == 1 else "hidden", (inputs, above[-1]), 1 / math.sqrt(inputs)
     raise ValueError(f"numbers are known for Dense, Conv, Bias and Readout, got {type(layer).__name__}")
 
 
-def _above(layer: Any, below: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """Shape (*sites, channels) of what a layer makes, without drawing its weights."""
-    found: list[tuple[int, ...]] = []
-
-    def drawn(key: Any) -> Any:
-        params, shape = layer.finite_init(key, below, width)
-        found.append(shape)
-        return params
-
-    jax.eval_shape(drawn, jax.random.key(0))
-    return found[0]
+def _shape_above(layer: Layer, below: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """Returns the shape (*sites, channels) of what a layer makes, without drawing its weights."""
+    shapes: list[tuple[int, ...]] = []
+    jax.eval_shape(lambda key: shapes.append(layer.finite_init(key, below, width)[1]), jax.random.key(0))
+    return shapes[0]

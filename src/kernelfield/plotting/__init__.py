@@ -12,7 +12,7 @@
 
 from kernelfield.plotting.curves import curve, dots, guide, line_and_dots, loss_curve, loss_dots, spectrum
 from kernelfield.plotting.densities import density_bars, density_line
-from kernelfield.plotting.matrices import class_labels, kernel_matrix, two_time_matrix
+from kernelfield.plotting.matrices import class_labels, kernel_matrix, kernel_matrix_by_target, two_time_matrix
 from kernelfield.plotting.style import (
     KERNEL_COLOURS,
     LAZY,
@@ -20,9 +20,12 @@ from kernelfield.plotting.style import (
     RICH,
     SERIES,
     TIME_COLOURS,
-    Axes,
+    heading,
+    legend_above,
+    new_figure,
     plain,
     shades,
+    thin,
     write_figure,
 )
 from kernelfield.plotting.widths import (
@@ -36,33 +39,9 @@ from kernelfield.plotting.widths import (
 )
 
 __all__ = [
-    "KERNEL_COLOURS",
-    "LAZY",
-    "NEAREST",
-    "NEUTRAL",
-    "RICH",
-    "SERIES",
-    "TIME_COLOURS",
-    "Axes",
-    "alignment_scale",
-    "alignments",
-    "class_labels",
-    "curve",
-    "density_bars",
-    "density_line",
-    "distance_against_width",
-    "dots",
-    "floor",
-    "guide",
-    "kernel_matrix",
-    "line_and_dots",
-    "loss_curve",
-    "loss_dots",
-    "plain",
-    "shades",
-    "spectrum",
-    "two_time_matrix",
-    "width_axis",
-    "width_guide",
-    "write_figure",
-]
+    "KERNEL_COLOURS", "LAZY", "NEAREST", "NEUTRAL", "RICH", "SERIES", "TIME_COLOURS", "alignment_scale",
+    "alignments", "class_labels", "curve", "density_bars", "density_line", "distance_against_width", "dots",
+    "floor", "guide", "heading", "kernel_matrix", "kernel_matrix_by_target", "legend_above", "line_and_dots",
+    "loss_curve", "loss_dots", "new_figure", "plain", "shades", "spectrum", "thin", "two_time_matrix", "width_axis",
+    "width_guide", "write_figure",
+]  # fmt: skip

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kernelfield import plotting
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.observables import two_time_kernel
-from kernelfield.observables.compare import Comparison, Row, check_comparable, compare_all
+from kernelfield.observables.comparable import check_comparable
+from kernelfield.observables.compare import Comparison, Row, compare_all
 from kernelfield.observables.groups import by_target
+from kernelfield.plotting.matrices import MOST_CLASSES
 from kernelfield.solution.solution import Solution
 
-HEADING: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
+
 MOST_BEYOND = 1.5  # colour scales end at so many times the largest entry of the reference
-MOST_CLASSES = 10  # more different targets are no classes
+MOST_LETTERS = 40  # of a name
 
 
 def draw(
     solutions: Mapping[str, Solution],
     reference: str | None = None,
     comparisons: Mapping[str, Comparison] | None = None,
-) -> Any:
-    """Loss curves; alignment with a reference; kernels of the last layer between samples and between times.
+) -> Figure:
+    """Returns a figure of losses, alignments with a reference, and kernels of the last layer.
 
-    Finite networks are dots, all other methods lines, with 95 % intervals; kernels are means over replicates.
+    Finite networks are dots and all other methods lines, with 95 % intervals. Kernels are means over replicates,
+    between samples and between times.
 
     Args:
         solutions: by name, about six at most, of one problem, depth and training.
         reference: name of the solution that the others are compared with; no alignments if None.
         comparisons: of the others with the reference, by name; computed if None.
-
-    Returns:
-        matplotlib Figure.
 
     Raises:
         ValueError: the solutions differ in problem, depth or training, or `reference` is none of them.
@@ -56,141 +63,122 @@ def draw(
     first = next(iter(solutions.values()))
     for solution in solutions.values():
         check_comparable(solution, first)
-    found: dict[str, Comparison] = {}
+    alignments: dict[str, Comparison] = {}
     if reference is not None:
         others = {name: solution for name, solution in solutions.items() if name != reference}
-        found = (
-            {name: comparisons[name] for name in others} if comparisons else compare_all(others, solutions[reference])
-        )
+        comparisons = comparisons or compare_all(others, solutions[reference])
+        alignments = {name: comparisons[name] for name in others}
     kernels = {name: solution for name, solution in solutions.items() if solution.hidden("Phi")}
+    colours = dict(zip(solutions, cycle(plotting.SERIES), strict=False))
 
-    above, *below = _parts(len(kernels))
-    places = above.subplots(1, 2 if found else 1, squeeze=False)[0]
-    _draw_losses(places[0], solutions)
-    if found:
-        _draw_alignments(places[1], found, list(solutions), cast(str, reference))
+    figure, (above, *below) = _divide_figure(len(kernels))
+    places = above.subplots(1, 2 if alignments else 1, squeeze=False)[0]
+    _draw_losses(places[0], solutions, colours)
+    if alignments:
+        _draw_alignments(places[1], alignments, colours, str(reference))
     columns = 3 if sum(map(len, solutions)) > 90 else 6
     above.legend(*places[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     if kernels:
-        colours = {name: _colour(number) for number, name in enumerate(solutions)}
         _draw_final_kernels(below[0], kernels, colours, reference)
         _draw_two_time_kernels(below[1], kernels, colours, reference)
-    return above.figure
+    return figure
 
 
-def _parts(panels: int) -> list[Any]:
-    """Subfigures of a new figure: for curves, and for two rows of so many panels (beside each other if few)."""
-    from matplotlib.figure import Figure
-
+def _divide_figure(panels: int) -> tuple[Figure, list[SubFigure]]:
+    """Returns a figure and its parts: one for curves, and two for so many kernels each, beside each other if few."""
     width = max(12.0, 2.2 * panels + 1.5)
     beside = panels <= 2
     across = width - 3.4 if beside else width - 1.7  # inches left for panels by what is written around them
     side = min(2.8, across / max(1, 2 * panels if beside else panels))
     heights = [4.4] if panels == 0 else [4.4, side + 1.2] if beside else [4.4, side + 0.9, side + 1.2]
-    figure: Any = Figure(figsize=(width, sum(heights)), dpi=130, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.1)
+    figure = plotting.new_figure(width, sum(heights), h_pad=0.08, w_pad=0.1)
     parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
-    if panels and beside:
-        parts[1:] = parts[1].subfigures(1, 2)
-    return parts
+    return figure, [parts[0], *parts[1].subfigures(1, 2)] if panels and beside else parts
 
 
-def _draw_losses(axes: Any, solutions: Mapping[str, Solution]) -> None:
-    from kernelfield import plotting
-
-    for number, (name, solution) in enumerate(solutions.items()):
+def _draw_losses(axes: Axes, solutions: Mapping[str, Solution], colours: Mapping[str, str]) -> None:
+    for name, solution in solutions.items():
         curve = plotting.loss_dots if isinstance(solution.method, FiniteWidth) else plotting.loss_curve
-        curve(axes, solution, _colour(number), _shortened(name))
+        curve(axes, solution, colours[name], _shorten(name))
     steps = max(solution.steps_done for solution in solutions.values())
     axes.set(xlabel=_unit(solutions), ylabel="training loss", yscale="log", xlim=(-0.015 * steps, 1.015 * steps))
-    axes.set_title("Loss, with 95 % intervals", loc="left", **HEADING)
-    _plain(axes)
+    plotting.heading(axes, "Loss, with 95 % intervals")
+    plotting.plain(axes)
 
 
-def _draw_alignments(axes: Any, found: Mapping[str, Comparison], names: list[str], reference: str) -> None:
-    from kernelfield import plotting
-
-    labels = list(dict.fromkeys(_symbol(row) for each in found.values() for row in each.rows))
-    offsets = min(0.16, 0.75 / len(found)) * (np.arange(len(found)) - (len(found) - 1) / 2)
-    for offset, (name, each) in zip(offsets, found.items(), strict=True):
-        rows = [row for row in each.rows if row.times == "all"]
-        plotting.alignments(
-            axes,
-            np.array([labels.index(_symbol(row)) for row in rows]) + offset,
-            np.array([row.alignment for row in rows]),
-            np.array([row.alignment_se for row in rows]),
-            _colour(names.index(name)),
-        )
+def _draw_alignments(
+    axes: Axes, comparisons: Mapping[str, Comparison], colours: Mapping[str, str], reference: str
+) -> None:
+    tables = {name: [row for row in comparison.rows if row.times == "all"] for name, comparison in comparisons.items()}
+    labels = list(dict.fromkeys(_symbol(row) for rows in tables.values() for row in rows))
+    offsets = min(0.16, 0.75 / len(tables)) * (np.arange(len(tables)) - (len(tables) - 1) / 2)
+    apart = np.array([1 - row.alignment for rows in tables.values() for row in rows])
+    for offset, (name, rows) in zip(offsets, tables.items(), strict=True):
+        places = np.array([labels.index(_symbol(row)) for row in rows]) + offset
+        values, errors = np.array([(row.alignment, row.alignment_se) for row in rows]).T
+        plotting.alignments(axes, places, values, errors, colours[name])
     axes.set_xticks(range(len(labels)), labels)
-    apart = 1 - np.array([row.alignment for each in found.values() for row in each.rows if row.times == "all"])
     apart = np.clip(apart[np.isfinite(apart)], plotting.NEAREST, 2)
     if apart.size:
         plotting.alignment_scale(axes, 1 - max(1.2, 2 * apart.max()), 1 - min(0.05, apart.min() / 2))
     axes.set_ylabel("alignment, with standard errors")
-    axes.set_title(f"Alignment with {_shortened(reference)}", loc="left", **HEADING)
-    _plain(axes)
+    plotting.heading(axes, f"Alignment with {_shorten(reference)}")
+    plotting.plain(axes)
 
 
 def _draw_final_kernels(
-    figure: Any, solutions: Mapping[str, Solution], colours: Mapping[str, str], reference: str | None
+    figure: SubFigure, solutions: Mapping[str, Solution], colours: Mapping[str, str], reference: str | None
 ) -> None:
-    from kernelfield import plotting
-
     first = next(iter(solutions.values()))
-    layer, by_class = first.hidden("Phi")[-1], by_target(first.problem)
-    order, groups = by_class.order, by_class.most(MOST_CLASSES)
-    panels = {name: solution.feature_kernel(layer)[np.ix_(order, order)] for name, solution in solutions.items()}
-    sizes = {name: float(np.abs(panel).max()) for name, panel in panels.items()}
+    layer, groups = first.hidden("Phi")[-1], by_target(first.problem)
+    kernels = {name: solution.feature_kernel(layer) for name, solution in solutions.items()}
+    sizes = {name: float(np.abs(kernel).max()) for name, kernel in kernels.items()}
     limit = min(max(sizes.values()), MOST_BEYOND * sizes.get(reference or "", np.inf))
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
-    images = [
-        plotting.kernel_matrix(axes, panel, limit, _wrapped(name), groups)
-        for axes, (name, panel) in zip(places, panels.items(), strict=True)
-    ]
-    if len(by_class.names) <= MOST_CLASSES:
-        plotting.class_labels(places[0], by_class.names, groups)
-    _finish(figure, places, panels, colours, f"Kernel of layer {layer} after training, samples ordered by target")
-    figure.colorbar(images[0], ax=places, label=f"$\\Phi^{{{layer}}}$", shrink=0.85, aspect=14, pad=0.015)
+    plotting.heading(figure, f"Kernel of layer {layer} after training, samples ordered by target")
+    draw = partial(plotting.kernel_matrix_by_target, limit=limit, problem=first.problem)
+    places = _draw_row(figure, kernels, colours, draw, f"$\\Phi^{{{layer}}}$")
+    if len(groups.names) <= MOST_CLASSES:
+        plotting.class_labels(places[0], groups.names, groups.counts)
 
 
 def _draw_two_time_kernels(
-    figure: Any, solutions: Mapping[str, Solution], colours: Mapping[str, str], reference: str | None
+    figure: SubFigure, solutions: Mapping[str, Solution], colours: Mapping[str, str], reference: str | None
 ) -> None:
-    from kernelfield import plotting
-
-    layer = next(iter(solutions.values())).hidden("Phi")[-1]
-    panels = {name: two_time_kernel(solution, "Phi", layer, "all").mean for name, solution in solutions.items()}
-    highest = MOST_BEYOND * panels[reference].max() if reference in panels else np.inf
-    bounds = min(panel.min() for panel in panels.values()), min(highest, max(panel.max() for panel in panels.values()))
-    places = figure.subplots(1, len(panels), squeeze=False)[0]
-    images = [
-        plotting.two_time_matrix(axes, panel, bounds, _wrapped(name))
-        for axes, (name, panel) in zip(places, panels.items(), strict=True)
-    ]
-    unit = _unit(solutions)
+    layer, unit = next(iter(solutions.values())).hidden("Phi")[-1], _unit(solutions)
+    kernels = {name: two_time_kernel(solution, "Phi", layer, "all").mean for name, solution in solutions.items()}
+    highest = max(kernel.max() for kernel in kernels.values())
+    if reference in kernels:
+        highest = min(highest, MOST_BEYOND * kernels[reference].max())
+    bounds = min(kernel.min() for kernel in kernels.values()), highest
+    plotting.heading(figure, f"Kernel of layer {layer} between {unit}s, mean over samples")
+    draw = partial(plotting.two_time_matrix, bounds=bounds)
+    places = _draw_row(figure, kernels, colours, draw, f"mean of $\\Phi^{{{layer}}}_{{\\mu\\mu}}(t, s)$")
     places[0].set_ylabel(f"{unit} $t$")
     for axes in places:
         axes.set_xlabel(f"{unit} $s$")
         axes.tick_params(labelleft=axes is places[0])
-    _finish(figure, places, panels, colours, f"Kernel of layer {layer} between {unit}s, mean over samples")
-    label = f"mean of $\\Phi^{{{layer}}}_{{\\mu\\mu}}(t, s)$"
+
+
+def _draw_row(
+    figure: SubFigure,
+    kernels: Mapping[str, np.ndarray],
+    colours: Mapping[str, str],
+    draw: Callable[..., AxesImage],
+    label: str,
+) -> Sequence[Axes]:
+    """Draws kernels side by side, with titles in the colours of the curves and one colour bar; returns their axes."""
+    places = figure.subplots(1, len(kernels), squeeze=False)[0]
+    images = []
+    for axes, (name, kernel) in zip(places, kernels.items(), strict=True):
+        title = "\n".join(textwrap.wrap(_shorten(name), 20))
+        images.append(draw(axes, kernel, title=title))
+        axes.title.set_color(colours[name])
     figure.colorbar(images[0], ax=places, label=label, shrink=0.85, aspect=14, pad=0.015)
+    return places
 
 
 def _unit(solutions: Mapping[str, Solution]) -> str:
-    return "epoch" if any(each.training.unit == "epoch" for each in solutions.values()) else "step"
-
-
-def _finish(figure: Any, places: Any, names: Iterable[str], colours: Mapping[str, str], text: str) -> None:
-    """A heading, and titles in the colours of the curves."""
-    for axes, name in zip(places, names, strict=True):
-        axes.title.set_color(colours[name])
-    figure.suptitle(text, x=0.03, ha="left", **HEADING)
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, lw=0.6)
+    return "epoch" if any(solution.training.unit == "epoch" for solution in solutions.values()) else "step"
 
 
 def _symbol(row: Row) -> str:
@@ -198,15 +186,5 @@ def _symbol(row: Row) -> str:
     return names[row.quantity]
 
 
-def _colour(number: int) -> str:
-    from kernelfield.plotting import SERIES
-
-    return SERIES[number % len(SERIES)]
-
-
-def _shortened(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _wrapped(name: str) -> str:
-    return "\n".join(textwrap.wrap(_shortened(name), 20))
+def _shorten(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"

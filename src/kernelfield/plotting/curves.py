@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from kernelfield.plotting.style import Axes, shades
+from kernelfield.plotting.style import OPEN_MARKS, shades, thin
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def curve(
@@ -18,7 +23,7 @@ def curve(
     style: str = "-",
     level: float = 0.95,
 ) -> None:
-    """An estimated quantity as a line, with the confidence interval of its mean as a band.
+    """Draws an estimated quantity as a line, with the confidence interval of its mean as a band.
 
     Args:
         axes: matplotlib axes.
@@ -42,76 +47,40 @@ def dots(
     count: int = 11,
     level: float = 0.95,
 ) -> None:
-    """An estimated quantity at a few places as dots, with the confidence interval of its mean as error bars.
+    """Draws an estimated quantity as `count` dots, equally spaced in the order of x; other arguments as `curve`.
 
-    Args:
-        axes: matplotlib axes.
-        x: (T,), steps for instance.
-        estimate: (T,).
-        colour: of the dots.
-        label: for the legend.
-        count: how many dots, equally spaced in x's order.
-        level: of the interval (Student's t over replicates); no bars for a single replicate.
+    The confidence interval of its mean is drawn as error bars; a single replicate has none.
     """
     mean, (low, high) = estimate.mean, estimate.interval(level)
-    at = np.unique(np.linspace(0, len(mean) - 1, count).round().astype(int))
-    axes.errorbar(
-        x[at],
-        mean[at],
-        yerr=np.nan_to_num((mean[at] - low[at], high[at] - mean[at])),
-        fmt="o",
-        ms=6,
-        mfc="white",
-        mec=colour,
-        mew=1.6,
-        ecolor=colour,
-        elinewidth=1.4,
-        capsize=2.5,
-        label=label,
-        zorder=4,
-    )
+    places = thin(len(mean), count)
+    bars = np.nan_to_num((mean - low, high - mean))[:, places]
+    look = {**OPEN_MARKS, "mew": 1.6, "elinewidth": 1.4, "zorder": 4}
+    axes.errorbar(x[places], mean[places], yerr=bars, fmt="o", color=colour, label=label, **look)
 
 
 def loss_curve(axes: Axes, solution: Solution, colour: str, label: str, level: float = 0.95) -> None:
-    """Loss against step as a `curve`.
-
-    Args:
-        axes: matplotlib axes.
-        solution: whose loss.
-        colour: of line and band.
-        label: for the legend.
-        level: of the interval (Student's t over replicates).
-    """
-    steps = np.arange(solution.steps_done + 1)
+    """Draws the loss of a solution against step on a logarithmic axis; other arguments as `curve`."""
+    steps = solution.steps()
     curve(axes, steps, solution.estimate("loss"), colour, label, level=level)
     axes.set(xlabel=solution.training.unit, ylabel="training loss", yscale="log", xlim=(0, steps[-1]))
 
 
 def loss_dots(axes: Axes, solution: Solution, colour: str, label: str, count: int = 11, level: float = 0.95) -> None:
-    """Loss at a few steps as `dots`.
-
-    Args:
-        axes: matplotlib axes.
-        solution: whose loss.
-        colour: of the dots.
-        label: for the legend.
-        count: how many dots.
-        level: of the interval (Student's t over replicates).
-    """
-    dots(axes, np.arange(solution.steps_done + 1), solution.estimate("loss"), colour, label, count, level)
+    """Draws the loss of a solution at `count` steps; other arguments as `dots`."""
+    dots(axes, solution.steps(), solution.estimate("loss"), colour, label, count, level)
 
 
 def spectrum(axes: Axes, x: np.ndarray, eigenvalues: Estimate, most: int = 10) -> None:
-    """Eigenvalues against step on a logarithmic axis, the largest darkest, each a `curve`.
+    """Draws eigenvalues against step on a logarithmic axis, the largest darkest, each as a `curve`.
 
     Args:
         axes: matplotlib axes.
         x: (T,), steps for instance.
-        eigenvalues: (T, P), largest first, as of `kernelfield.observables.ntk_spectrum`.
+        eigenvalues: (T, P), largest first, from `kernelfield.observables.ntk_spectrum`.
         most: how many are drawn, the largest ones.
     """
-    drawn = min(most, eigenvalues.mean.shape[1])
-    for number, colour in enumerate(shades(drawn)):
+    count = min(most, eigenvalues.mean.shape[1])
+    for number, colour in enumerate(shades(count)):
         curve(axes, x, Estimate(eigenvalues.replicates[:, :, number], eigenvalues.exact), colour)
     axes.set(yscale="log", xlim=(x[0], x[-1]))
 
@@ -119,27 +88,12 @@ def spectrum(axes: Axes, x: np.ndarray, eigenvalues: Estimate, most: int = 10) -
 def line_and_dots(
     axes: Axes, x: np.ndarray, line: np.ndarray, dots: np.ndarray, colour: str, label: str, count: int = 16
 ) -> None:
-    """Two curves that should be one: the first as a line, the second as a few dots on it.
-
-    Args:
-        axes: matplotlib axes.
-        x: (T,).
-        line, dots: (T,).
-        colour: of both.
-        label: for the legend.
-        count: how many dots.
-    """
-    at = np.unique(np.linspace(0, len(x) - 1, count).round().astype(int))
+    """Draws two curves (T,) that should be one: the first as a line, the second as `count` dots on it."""
+    places = thin(len(x), count)
     axes.plot(x, line, color=colour, lw=2, zorder=2)
-    axes.plot(x[at], dots[at], "o", color=colour, ms=5.5, mfc="white", mew=1.6, label=label, zorder=3)
+    axes.plot(x[places], dots[places], "o", color=colour, ms=5.5, mfc="white", mew=1.6, label=label, zorder=3)
 
 
 def guide(axes: Axes, x: np.ndarray, y: np.ndarray, label: str) -> None:
-    """A dashed curve that others may approach.
-
-    Args:
-        axes: matplotlib axes.
-        x, y: (T,).
-        label: for the legend.
-    """
+    """Draws a dashed curve (T,) that others may approach."""
     axes.plot(x, y, "--", color="black", lw=1.3, alpha=0.8, label=label, zorder=4)

@@ -3,60 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kernelfield import plotting
 from kernelfield.sweeps.gammas import QUANTITIES, Point, worst_alignment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLES = {"predictions": "predictions $f$", "Phi": "$\\Phi$, worst layer", "G": "$G$, worst layer", "NTK": "NTK"}
 
 
-def draw(points: Sequence[Point]) -> Any:
-    """Alignment over all of training against gamma0: a row for each reference, a column for each quantity.
+def draw(points: Sequence[Point]) -> Figure:
+    """Returns a figure of alignments over all of training against gamma0.
 
-    Args:
-        points: of a sweep, at least one.
-
-    Returns:
-        matplotlib Figure.
-
-    Raises:
-        ValueError: if there is nothing to draw.
+    It has a row for each reference and a column for each quantity. It raises ValueError if there is no point.
     """
-    from matplotlib.figure import Figure
-
-    from kernelfield import plotting
-
     if not points:
         raise ValueError("no point of the sweep was done")
-    names = list(points[0].solutions)
+    colours = dict(zip(points[0].solutions, cycle(plotting.SERIES), strict=False))
     references = list(dict.fromkeys(reference for reference, _ in points[0].comparisons))
-    figure: Any = Figure(figsize=(13, 3.1 * len(references) + 0.9), dpi=130, layout="constrained", facecolor="white")
+    figure = plotting.new_figure(13, 3.1 * len(references) + 0.9)
     grid = figure.subplots(len(references), len(QUANTITIES), sharex=True, sharey="row", squeeze=False)
-    gammas = np.array([point.gamma0 for point in points])
     for row, reference in zip(grid, references, strict=True):
         lowest = 1.0
         for axes, quantity in zip(row, QUANTITIES, strict=True):
-            for number, name in enumerate(names):
-                found = [
-                    worst_alignment(point.comparisons[reference, name], quantity) if name != reference else None
-                    for point in points
+            for name in (name for name in colours if name != reference):
+                worst = [
+                    (point.gamma0, worst_alignment(point.comparisons[reference, name], quantity)) for point in points
                 ]
-                kept = np.array([each is not None for each in found])
-                if kept.any():
-                    values, errors = np.array([each for each in found if each is not None]).T
-                    plotting.alignments(axes, gammas[kept], values, errors, plotting.SERIES[number], name, "-")
+                known = [(gamma0, *alignment) for gamma0, alignment in worst if alignment is not None]
+                if known:
+                    gammas, values, errors = np.array(known).T
+                    plotting.alignments(axes, gammas, values, errors, colours[name], name, "-")
                     lowest = min(lowest, float(np.nanmin(values)))
             axes.set_title(TITLES[quantity], fontsize=11)
-            axes.grid(alpha=0.25, lw=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
+            plotting.plain(axes)
         plotting.alignment_scale(row[0], min(lowest - 0.2, 0.8), 1 - 1e-5)
         row[0].set_ylabel(f"alignment with\n{reference}")
     for axes in grid[-1]:
         axes.set_xlabel("feature learning $\\gamma_0$")
-    handles = {
-        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    plotting.legend_above(figure, grid.flat)
     return figure

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernelfield.plotting.style import KERNEL_COLOURS, TIME_COLOURS, Axes
+from kernelfield.describe.problem import Problem
+from kernelfield.observables.groups import by_target
+from kernelfield.plotting.style import KERNEL_COLOURS, TIME_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+MOST_CLASSES = 10  # more different targets are no classes
 
 
-def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, groups: Sequence[int]) -> Any:
-    """A kernel as an image, on a colour scale from -limit to limit that several panels can share.
+def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, groups: Sequence[int]) -> AxesImage:
+    """Returns the image of a kernel, drawn on a colour scale from -limit to limit that several panels can share.
 
     Args:
         axes: matplotlib axes.
@@ -19,9 +27,6 @@ def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, grou
         limit: of the colour scale.
         title: above the panel.
         groups: how many samples each class has, in order; lines are drawn between classes.
-
-    Returns:
-        The image, for a colour bar.
     """
     image = axes.imshow(kernel, cmap=KERNEL_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
     for edge in np.cumsum(groups)[:-1]:
@@ -32,10 +37,17 @@ def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, grou
     return image
 
 
+def kernel_matrix_by_target(axes: Axes, kernel: np.ndarray, limit: float, title: str, problem: Problem) -> AxesImage:
+    """Returns the image of a kernel (P, P), drawn as `kernel_matrix` with the samples in the order of their targets."""
+    groups = by_target(problem)
+    ordered = kernel[np.ix_(groups.order, groups.order)]
+    return kernel_matrix(axes, ordered, limit, title, groups.most(MOST_CLASSES))
+
+
 def two_time_matrix(
     axes: Axes, kernel: np.ndarray, bounds: tuple[float, float], title: str, logarithmic: bool = False
-) -> Any:
-    """A kernel between all pairs of times as an image, time running up and to the right.
+) -> AxesImage:
+    """Returns the image of a kernel between all pairs of times, with time running up and to the right.
 
     Args:
         axes: matplotlib axes.
@@ -43,9 +55,6 @@ def two_time_matrix(
         bounds: of the colour scale, which several panels can share.
         title: above the panel.
         logarithmic: whether the colour scale is; bounds must be positive then.
-
-    Returns:
-        The image, for a colour bar.
     """
     from matplotlib.colors import LogNorm, Normalize
 
@@ -58,13 +67,7 @@ def two_time_matrix(
 
 
 def class_labels(axes: Axes, names: Sequence[str], groups: Sequence[int]) -> None:
-    """Names of the classes along the left side of a kernel matrix.
-
-    Args:
-        axes: matplotlib axes.
-        names: of the classes, in order.
-        groups: how many samples each class has.
-    """
+    """Writes the names of the classes along the left side of a kernel matrix; `groups` as in `kernel_matrix`."""
     ends = np.cumsum(groups)
     axes.set_yticks(ends - np.asarray(groups) / 2 - 0.5, names)
     axes.tick_params(axis="y", length=0)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernelfield.plotting.style import NEUTRAL, Axes
+from kernelfield.plotting.style import NEUTRAL, OPEN_MARKS
 from kernelfield.solution.estimate import Estimate
 
-NEAREST = 1e-8  # what is left to an alignment of one, at the end of its axis
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NEAREST = 1e-8  # the distance from an alignment of one at the end of its axis
 
 
 def alignments(
@@ -21,7 +25,7 @@ def alignments(
     label: str | None = None,
     style: str = "none",
 ) -> None:
-    """Alignments near one, as dots with error bars on an axis that spreads out 0.9, 0.99, 0.999, ...
+    """Draws alignments near one, as dots with error bars on an axis that spreads out 0.9, 0.99, 0.999, ...
 
     Args:
         axes: matplotlib axes.
@@ -34,39 +38,24 @@ def alignments(
     """
     apart = np.maximum(1 - values, NEAREST)
     bars = np.nan_to_num([np.minimum(errors, apart - 0.5 * NEAREST), errors])
-    axes.errorbar(
-        places, apart, yerr=bars, marker="o", ms=6, color=colour, mfc="white", mew=1.8, elinewidth=1.2, capsize=2.5,
-        label=label, ls=style, zorder=3,
-    )  # fmt: skip
+    look = {**OPEN_MARKS, "marker": "o", "ls": style, "elinewidth": 1.2}
+    axes.errorbar(places, apart, yerr=bars, color=colour, label=label, **look)
     axes.set(yscale="log")
 
 
 def alignment_scale(axes: Axes, lowest: float, highest: float) -> None:
-    """Ticks of the axis that `alignments` draws on, best at the top.
-
-    Args:
-        axes: matplotlib axes.
-        lowest: alignment at the bottom.
-        highest: alignment at the top, below 1.
-    """
-    ticks = [1.0, *(10.0**-power for power in range(1, 13))]
-    names = ["0", *(f"{1 - tick:.{power}f}" for power, tick in enumerate(ticks[1:], start=1))]
+    """Sets the axis that `alignments` draws on, from the lowest alignment up to the highest, which is below 1."""
+    ticks = {1.0: "0", **{10.0**-power: f"{1 - 10.0**-power:.{power}f}" for power in range(1, 13)}}
+    visible = {tick: name for tick, name in ticks.items() if 1 - highest <= tick <= 1 - lowest}
     axes.set_ylim(1 - lowest, 1 - highest)
-    shown = [(tick, name) for tick, name in zip(ticks, names, strict=True) if 1 - highest <= tick <= 1 - lowest]
-    axes.set_yticks(*zip(*shown, strict=True))
+    axes.set_yticks(list(visible), list(visible.values()))
     axes.set_yticks([], minor=True)
 
 
 def distance_against_width(
-    axes: Axes,
-    widths: Sequence[int],
-    distance: Estimate,
-    colour: str,
-    marker: str,
-    label: str,
-    style: str = "-",
+    axes: Axes, widths: Sequence[int], distance: Estimate, colour: str, marker: str, label: str, style: str = "-"
 ) -> None:
-    """A distance from infinite width against width, on logarithmic axes.
+    """Draws a distance from infinite width against width, on logarithmic axes.
 
     Args:
         axes: matplotlib axes.
@@ -77,40 +66,23 @@ def distance_against_width(
         label: for the legend.
         style: of the line.
     """
-    low, high = distance.interval()
-    axes.errorbar(
-        widths,
-        distance.mean,
-        yerr=np.nan_to_num([np.minimum(distance.mean - low, 0.9 * distance.mean), high - distance.mean]),
-        color=colour,
-        marker=marker,
-        ms=7,
-        mfc="white",
-        mew=1.8,
-        ls=style,
-        lw=1.8,
-        capsize=2.5,
-        label=label,
-        zorder=3,
-    )
+    mean, (low, high) = distance.mean, distance.interval()
+    bars = np.nan_to_num([np.minimum(mean - low, 0.9 * mean), high - mean])
+    look = {**OPEN_MARKS, "marker": marker, "ms": 7, "ls": style, "lw": 1.8}
+    axes.errorbar(widths, mean, yerr=bars, color=colour, label=label, **look)
     axes.set_yscale("log")
     width_axis(axes, widths)
 
 
 def width_axis(axes: Axes, widths: Sequence[int]) -> None:
-    """A logarithmic x axis with a tick at each width.
-
-    Args:
-        axes: matplotlib axes.
-        widths: N.
-    """
+    """Sets a logarithmic x axis with a tick at each width N."""
     axes.set(xscale="log", xlabel="width N of the finite network")
     axes.set_xticks(list(widths), [str(width) for width in widths])
     axes.set_xticks([], minor=True)
 
 
 def width_guide(axes: Axes, widths: Sequence[int], start: float, power: float, label: str, style: str = "--") -> None:
-    """A straight guide proportional to width^power.
+    """Draws a straight guide proportional to width^power.
 
     Args:
         axes: matplotlib axes.
@@ -127,23 +99,8 @@ def width_guide(axes: Axes, widths: Sequence[int], start: float, power: float, l
 
 
 def floor(axes: Axes, level: float, label: str) -> None:
-    """A grey band below a level: what cannot be resolved.
-
-    Args:
-        axes: matplotlib axes, with a logarithmic y axis.
-        level: top of the band.
-        label: written in it.
-    """
-    bottom = level / 2.5
+    """Draws a labelled grey band on a logarithmic y axis, below the smallest difference that can be resolved."""
+    bottom, place = level / 2.5, ("axes fraction", "data")
     axes.axhspan(bottom, level, color=NEUTRAL, alpha=0.15, lw=0, zorder=0)
-    axes.annotate(
-        label,
-        (0.02, level),
-        (0, -3),
-        ("axes fraction", "data"),
-        "offset points",
-        va="top",
-        color=NEUTRAL,
-        size=9,
-    )
+    axes.annotate(label, (0.02, level), (0, -3), place, "offset points", va="top", color=NEUTRAL, size=9)
     axes.set_ylim(bottom=bottom)

@@ -12,10 +12,13 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernelfield.common.atomic_files import whole_file
 from kernelfield.solution.solution import Solution
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ENDINGS = (".html", ".htm")
 
@@ -27,7 +30,7 @@ def write(
     versions: Mapping[str, Mapping[str, str]] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a page: the whole file or nothing.
+    """Writes a page: the whole file or nothing.
 
     Args:
         path: of the page, ending in .html; an existing one is replaced.
@@ -63,32 +66,22 @@ def page(
     versions: Mapping[str, Mapping[str, str]] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> str:
-    """The page as text.
-
-    Args:
-        solutions: by name; the first is the main result, the others are compared with it.
-        title: of the page; made from the settings by default.
-        versions: of the libraries that made each solution, by name.
-        files: the file of each solution, by name, for the commands that make it again.
-
-    Returns:
-        HTML with everything in it.
+    """Returns the page as HTML text with everything in it; arguments as `write`.
 
     Raises:
         ValueError: there is no solution, or they cannot be compared.
     """
-    from kernelfield.report.content import content  # lazy: bokeh takes a second to import
+    from kernelfield.report.content import collect_content  # lazy: bokeh takes a second to import
 
     if not solutions:
         raise ValueError("a report needs at least one solution")
-    check_same_problem(solutions)
-    return _template().render(
-        content(solutions, title, versions or {}, files or {}), kernelfield=version("kernelfield")
-    )
+    _check_same_problem(solutions)
+    content = collect_content(solutions, title, versions or {}, files or {})
+    return _read_template().render(content, kernelfield=version("kernelfield"))
 
 
 def check_path(path: Path) -> None:
-    """Raise ValueError or FileNotFoundError if no page can be written at `path`."""
+    """Raises ValueError or FileNotFoundError if no page can be written at `path`."""
     from kernelfield.files.storage import check_folder
 
     check_folder(path)
@@ -96,9 +89,9 @@ def check_path(path: Path) -> None:
         raise ValueError(f"the page's name must end in {' or '.join(ENDINGS)}, got {path.name}")
 
 
-def check_same_problem(solutions: Mapping[str, Solution]) -> None:
-    """Raise ValueError unless all solutions can be compared with the first."""
-    from kernelfield.observables.compare import check_comparable
+def _check_same_problem(solutions: Mapping[str, Solution]) -> None:
+    """Raises ValueError unless all solutions can be compared with the first."""
+    from kernelfield.observables.comparable import check_comparable
 
     (first, main), *others = solutions.items()
     for name, solution in others:
@@ -108,7 +101,7 @@ def check_same_problem(solutions: Mapping[str, Solution]) -> None:
             raise ValueError(f"{name} and {first} cannot be in one report: {error}") from None
 
 
-def _template() -> Any:
+def _read_template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("kernelfield.report", "template")

@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from kernelfield.observables.compare import compare
 from kernelfield.report import reproduce, words
-from kernelfield.report.curves import alignment_charts, loss_chart, movement_charts, spectrum_chart
-from kernelfield.report.densities import densities
-from kernelfield.report.frames import frames
-from kernelfield.report.result import Result, results
+from kernelfield.report.curves import chart_alignments, chart_loss, chart_movements, chart_spectrum
+from kernelfield.report.densities import chart_densities
+from kernelfield.report.frames import encode_frames
+from kernelfield.report.result import Result, number_results
 from kernelfield.report.style import THEME, Chart
 from kernelfield.solution.solution import Solution
 
@@ -32,102 +32,86 @@ SECTIONS = {
 }
 
 
-def content(
+def collect_content(
     solutions: Mapping[str, Solution],
     title: str | None,
     versions: Mapping[str, Mapping[str, str]],
     files: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Values of the template.
-
-    Args:
-        solutions: by name, the main one first; all can be compared.
-        title: of the page, or None.
-        versions: of the libraries that made each solution, by name.
-        files: the file of each solution, by name.
-
-    Returns:
-        Values by name.
-    """
-    shown = results(solutions)
-    main, *others = shown
-    compared = [(other, compare(other.solution, main.solution)) for other in others]
-    sampled, spectrum = densities(shown), spectrum_chart(shown)
+    """Returns the values of the template by name; arguments as `kernelfield.report.write`."""
+    results = number_results(solutions)
+    main, *others = results
+    comparisons = [(other, compare(other.solution, main.solution)) for other in others]
+    density_charts, densities = chart_densities(results)
     charts = {
-        "learning": [loss_chart(shown), *alignment_charts(shown)],
-        "activations": sampled[0] if sampled else [],
-        "movement": [*movement_charts(shown), *([spectrum] if spectrum else [])],
+        "learning": [chart_loss(results), *chart_alignments(results)],
+        "activations": density_charts,
+        "movement": [*chart_movements(results), *chart_spectrum(results)],
     }
-    movie = frames(shown)
-    script, drawn = _embedded(charts)
-    missing = {"kernels": movie is None, "activations": sampled is None, "movement": not charts["movement"],
-               "comparison": not compared}  # fmt: skip
+    movie = encode_frames(results)
+    script, elements = _embed(charts)
+    filled = {"kernels": movie, **charts, "comparison": comparisons}
+    source = reproduce.find_source(main.solution.problem)
     return {
-        "title": title or words.title(main),
-        "lead": words.lead(shown),
+        "title": title or words.write_title(main),
+        "lead": words.write_lead(results),
         "made": datetime.now(UTC).strftime("%d %B %Y"),
-        "sections": {key: name for key, name in SECTIONS.items() if not missing.get(key)},
-        "results": shown,
-        "warnings": words.warnings(shown),
+        "sections": {key: name for key, name in SECTIONS.items() if filled.get(key, True)},
+        "results": results,
+        "warnings": words.list_warnings(results),
         "outputs": main.solution.problem.outputs,
         "unit": main.unit,
-        "numbers": words.numbers(shown, compared),
-        "settings": words.settings(shown),
-        "charts": drawn,
+        "numbers": words.list_numbers(results, comparisons),
+        "settings": words.tabulate_settings(results),
+        "charts": elements,
         "movie": movie,
-        "absent": _absent(main, movie, sampled),
-        "density_fields": sampled[1]["fields"] if sampled else {},
-        "density_steps": sampled[1]["steps"] if sampled else [],
-        "comparisons": [(r, words.verdict(c), words.table(c), c.rows) for r, c in compared],
-        "error_bars": words.error_bars(shown, bool(compared)),
-        **_recipes(shown, files),
-        "versions": _versions(shown, versions),
+        "absent": _list_absent(main, movie is not None, densities is not None),
+        "density_fields": densities["fields"] if densities else {},
+        "density_steps": densities["steps"] if densities else [],
+        "comparisons": [
+            (other, words.judge(comparison), words.tabulate(comparison), comparison.rows)
+            for other, comparison in comparisons
+        ],
+        "error_bars": words.explain_error_bars(results, bool(comparisons)),
+        "source": source,
+        "extraction": None if source.known else reproduce.write_extraction(main, files),
+        "recipes": reproduce.write_recipes(results, source, files),
+        "versions": _list_versions(results, versions),
         "bokeh_version": bokeh_version,
         "bokeh": Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)),
         "plots": Markup(script),
-        "data": {"movie": movie, "densities": sampled[1] if sampled else None, "now": main.solution.steps_done},
-    }  # fmt: skip
-
-
-def _embedded(charts: Mapping[str, Sequence[Chart]]) -> tuple[str, dict[str, list[tuple[Chart, Markup]]]]:
-    """The script that draws all plots, and the charts with the elements that it draws into."""
-    named = {f"{section}{place}": chart for section, each in charts.items() for place, chart in enumerate(each)}
-    script, elements = components({name: chart.plot for name, chart in named.items()}, theme=THEME)
-    places = {
-        section: [(chart, Markup(elements[f"{section}{place}"])) for place, chart in enumerate(each)]
-        for section, each in charts.items()
+        "data": {"movie": movie, "densities": densities, "now": main.solution.steps_done},
     }
-    return script, places
 
 
-def _absent(main: Result, movie: Any, sampled: Any) -> list[str]:
-    """What the main result did not record, so that the page lacks it."""
-    out = []
-    if movie is None:
-        out.append('Kernels were not tracked in this run: solve with kernels = "all" to see them.')
+def _embed(charts: Mapping[str, Sequence[Chart]]) -> tuple[str, dict[str, list[tuple[Chart, Markup]]]]:
+    """Returns the script that draws all plots, and by section every chart with the element that it draws into."""
+    script, texts = components([chart.plot for section in charts.values() for chart in section], theme=THEME)
+    elements = map(Markup, texts)
+    return script, {name: [(chart, next(elements)) for chart in section] for name, section in charts.items()}
+
+
+def _list_absent(main: Result, kernels: bool, densities: bool) -> list[str]:
+    """Returns sentences about what the main result did not record, so that the page lacks it."""
+    texts, outputs = [], main.solution.problem.outputs is not None
+    if not kernels:
+        texts.append('Kernels were not tracked in this run: solve with kernels = "all" to see them.')
     elif not main.solution.hidden("G"):
-        kernels = "all" if main.solution.problem.outputs is None else "per_output"
-        out.append(
-            f'Gradient kernels and the tangent kernel were not tracked in this run: solve with kernels = "{kernels}".'
-        )
-    elif main.solution.problem.outputs is not None:
-        out.append("Gradient kernels and the tangent kernel are shown between samples, as means over outputs.")
-    if sampled is None:
-        out.append("No samples of activations were recorded in this run.")
-    return out
+        choice = "per_output" if outputs else "all"
+        about = f'were not tracked in this run: solve with kernels = "{choice}".'
+        texts.append(f"Gradient kernels and the tangent kernel {about}")
+    elif outputs:
+        texts.append("Gradient kernels and the tangent kernel are shown between samples, as means over outputs.")
+    if not densities:
+        texts.append("No samples of activations were recorded in this run.")
+    return texts
 
 
-def _recipes(shown: Sequence[Result], files: Mapping[str, str]) -> dict[str, Any]:
-    source = reproduce.data_source(shown[0].solution.problem)
-    code = None if source.known else reproduce.extraction(shown, files)
-    return {"source": source, "extraction": code, "recipes": reproduce.recipes(shown, source, files)}
-
-
-def _versions(shown: Sequence[Result], versions: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
-    """Name of a result and the libraries that made it."""
+def _list_versions(results: Sequence[Result], versions: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Returns the names of results, or "all results" if they agree, with the libraries that made them."""
     texts = [
-        (each.name, ", ".join(f"{library} {number}" for library, number in versions[each.name].items()))
-        for each in shown
-        if versions.get(each.name)
+        (result.name, ", ".join(f"{library} {number}" for library, number in libraries.items()))
+        for result in results
+        if (libraries := versions.get(result.name))
     ]
-    return [("all results", texts[0][1])] if len({text for _, text in texts}) == 1 and len(texts) > 1 else texts
+    return [("all results", texts[0][1])] if len(texts) > 1 and len({text for _, text in texts}) == 1 else texts

@@ -11,56 +11,33 @@ from bokeh.models import ColumnDataSource, CrosshairTool, HoverTool, LogAxis, Ra
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
-from kernelfield.report.result import Style, between, plain
+from kernelfield.report.result import Result, Style, format_interval, format_number
 from kernelfield.solution.estimate import Estimate
 
 FONT = 'Inter, "Segoe UI", "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif'
 INK, MUTED, LINE, PALE = "#1d2329", "#5c6670", "#c9cfd5", "#eef0f2"
 LAYERS = ("#3b4cc0", "#1f968b", "#d08b00", "#c2417c", "#7d5ba6", "#4f772d", "#8c564b", "#17202a")
-DASHES = {"line": "solid", "dots": "solid", "dashes": "6 4"}
+DASHES = {"line": "solid", "dashes": "6 4", "dotted": "2 3"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROOM_FOR_BARS = 0.15  # of the range of means: how far error bars may widen it
 TOOLTIP = f"<div style='font: 13px sans-serif; color: {INK}'><b>@label</b><br>@unit @step: @text</div>"
 NOW = "now"  # name of the line in every plot over time that moves with the slider
 
-THEME = Theme(
-    json={
-        "attrs": {
-            "Plot": {
-                "background_fill_color": None,
-                "border_fill_color": None,
-                "outline_line_color": None,
-                "min_border_left": 56,
-                "min_border_right": 14,
-                "min_border_top": 12,
-            },
-            "Axis": {
-                "axis_line_color": LINE,
-                "major_tick_line_color": LINE,
-                "minor_tick_line_color": None,
-                "major_label_text_font": FONT,
-                "major_label_text_font_size": "12px",
-                "major_label_text_color": MUTED,
-                "axis_label_text_font": FONT,
-                "axis_label_text_font_size": "13px",
-                "axis_label_text_font_style": "normal",
-                "axis_label_text_color": MUTED,
-            },
-            "Grid": {"grid_line_color": PALE},
-        }
-    }
-)
+MARGINS = {"min_border_left": 56, "min_border_right": 14, "min_border_top": 12}
+FRAME = {"background_fill_color": None, "border_fill_color": None, "outline_line_color": None}
+TICKS = {"axis_line_color": LINE, "major_tick_line_color": LINE, "minor_tick_line_color": None}
+LETTERS = {"text_font": FONT, "text_font_style": "normal", "text_color": MUTED}
+LABELS = {f"{part}_{name}": value for part in ("major_label", "axis_label") for name, value in LETTERS.items()}
+SIZES = {"major_label_text_font_size": "12px", "axis_label_text_font_size": "13px"}
+LOOKS = {"Plot": MARGINS | FRAME, "Axis": TICKS | LABELS | SIZES, "Grid": {"grid_line_color": PALE}}
+THEME = Theme(json={"attrs": LOOKS})
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend.
+    """An entry of a legend: its label, its layer (a superscript) if it has one, and colour and style of its mark.
 
-    Args:
-        label: HTML of the label's symbol is made by the template: "Phi", "G", "NTK" or a name as it is.
-        layer: written as a superscript, or None.
-        colour: of the mark.
-        style: of the mark.
+    The template writes the labels "Phi", "G" and "NTK" as symbols, and other labels as they are.
     """
 
     label: str
@@ -71,147 +48,109 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """An interactive plot with what is written around it.
-
-    Args:
-        title: above it.
-        plot: the Bokeh figure.
-        keys: its legend.
-        note: below it.
-    """
+    """An interactive plot, with the title above it, the entries of its legend and the note below it."""
 
     title: str
-    plot: Any
-    keys: tuple[Key, ...] = ()
+    plot: figure
+    keys: Sequence[Key] = ()
     note: str = ""
 
 
-def plot(last_step: int, ylabel: str, height: int = 300, log: bool = False, unit: str = "step") -> Any:
-    """An empty plot over the steps of training, with the line that moves with the slider.
+def create_time_plot(results: Sequence[Result], ylabel: str, height: int = 300, log: bool = False) -> Any:
+    """Returns an empty Bokeh figure over the steps of training, with the line that moves with the slider."""
+    last, unit = max(result.solution.steps_done for result in results), results[0].unit
+    room = 0.02 * max(1, last)
+    plot = create_plot(ylabel, height, (-room, max(1, last) + room), log)
+    plot.xaxis.axis_label = "gradient-descent step" if unit == "step" else unit
+    look: dict[str, Any] = {"line_color": "#b6bec6", "line_width": 1.5, "level": "underlay"}
+    plot.add_layout(Span(name=NOW, location=last, dimension="height", **look))
+    plot.add_tools(CrosshairTool(dimensions="height", line_color=LINE, line_alpha=0.8))
+    return plot
 
-    Args:
-        last_step: end of the horizontal axis.
-        ylabel: of the vertical axis.
-        height: in CSS pixels; the width is that of the page.
-        log: a logarithmic vertical axis.
-        unit: "step" or "epoch".
 
-    Returns:
-        Bokeh figure.
+def create_plot(ylabel: str, height: int, x_range: tuple[float, float], log: bool = False) -> Any:
+    """Returns an empty Bokeh figure, `height` CSS pixels high and as wide as the page.
+
+    It has no tools but hovering, so that dragging on it scrolls the page.
     """
-    room = 0.02 * max(1, last_step)
-    out = bare(ylabel, height, (-room, max(1, last_step) + room), log)
-    out.xaxis.axis_label = "gradient-descent step" if unit == "step" else unit
-    out.add_layout(
-        Span(name=NOW, location=last_step, dimension="height", line_color="#b6bec6", line_width=1.5, level="underlay")
-    )
-    out.add_tools(CrosshairTool(dimensions="height", line_color=LINE, line_alpha=0.8))
-    return out
+    axes: dict[str, Any] = {"y_range": Range1d(start=0.1, end=1.0), "y_axis_type": "log" if log else "linear"}
+    axes["x_range"] = Range1d(start=x_range[0], end=x_range[1])
+    plot = figure(height=height, sizing_mode="stretch_width", tools="", toolbar_location=None, **axes)
+    plot.yaxis.axis_label = ylabel
+    return plot
 
 
-def bare(ylabel: str, height: int, x_range: tuple[float, float], log: bool = False) -> Any:
-    """An empty plot; it has no tools but hovering, so that dragging on it scrolls the page."""
-    out = figure(
-        height=height,
-        sizing_mode="stretch_width",
-        x_range=Range1d(start=x_range[0], end=x_range[1]),
-        y_range=Range1d(start=0.1, end=1.0),
-        y_axis_type="log" if log else "linear",
-        tools="",
-        toolbar_location=None,
-    )
-    out.yaxis.axis_label = ylabel
-    return out
-
-
-def curve(
-    axes: Any,
-    steps: np.ndarray,
-    estimate: Estimate,
-    colour: str,
-    style: Style,
-    label: str,
-    dash: str | None = None,
-    many: bool = False,
+def draw_curve(
+    plot: Any, steps: np.ndarray, estimate: Estimate, colour: str, style: Style, label: str, many: bool = False
 ) -> None:
-    """An estimate over steps with its 95 % interval: a line with a band, or dots with error bars.
+    """Draws an estimate (n,) over steps (n,) with its 95 % interval: a line with a band, or dots with error bars.
 
-    Args:
-        axes: Bokeh figure, on which values that are not finite (or positive, if it is logarithmic) are left out.
-        steps: (n,).
-        estimate: (n,).
-        colour: CSS.
-        style: "line", "dashes" or "dots".
-        label: in the tooltip.
-        dash: pattern of the line, instead of that of the style.
-        many: among many curves, so that only the one pointed at tells its value.
+    Values that are not finite, or not positive on a logarithmic axis, are left out. The tooltip shows `label`. Of
+    `many` curves only the one pointed at tells its value.
     """
-    mean, low, high = (np.where(np.isfinite(each), each, np.nan) for each in (estimate.mean, *estimate.interval(0.95)))
+    bounds = estimate.mean, *estimate.interval(0.95)
+    mean, low, high = (np.where(np.isfinite(values), values, np.nan) for values in bounds)
     bars = np.isfinite(low) & (high > low)
-    texts = [_text(*numbers) for numbers in zip(mean, low, high, strict=True)]
-    if isinstance(axes.yaxis[0], LogAxis):
-        mean, high = (np.where(each > 0, each, np.nan) for each in (mean, high))
+    texts = [_describe(*numbers) for numbers in zip(mean, low, high, strict=True)]
+    if isinstance(plot.yaxis[0], LogAxis):
+        mean, high = (np.where(values > 0, values, np.nan) for values in (mean, high))
         low = np.where(low > 0, low, np.minimum(mean, high) * 1e-3)  # down to the end of the axis
-    unit = axes.xaxis[0].axis_label.rpartition(" ")[2]
+    unit = plot.xaxis[0].axis_label.rpartition(" ")[2]
     labels, units = ([text] * len(steps) for text in (label, unit))
-    columns = {"step": steps, "mean": mean, "text": texts, "label": labels, "unit": units}
-    source = ColumnDataSource(columns)
+    source = ColumnDataSource({"step": steps, "mean": mean, "text": texts, "label": labels, "unit": units})
     if bars.any():
-        _interval(axes, steps[bars], low[bars], high[bars], colour, style)
+        _draw_interval(plot, steps[bars], low[bars], high[bars], colour, style)
     if style == "dots":
         look = {"size": 7, "line_color": colour, "fill_color": "white", "line_width": 1.6}
-        mark = axes.scatter("step", "mean", source=source, **look)
+        mark = plot.scatter("step", "mean", source=source, **look)
     else:
-        pattern = dash or DASHES[style]
-        mark = axes.line("step", "mean", source=source, line_color=colour, line_width=2.2, line_dash=pattern)
+        look = {"line_color": colour, "line_width": 2.2, "line_dash": DASHES[style]}
+        mark = plot.line("step", "mean", source=source, **look)
     mode = "mouse" if many or style == "dots" else "vline"
-    axes.add_tools(HoverTool(renderers=[mark], tooltips=TOOLTIP, mode=mode, line_policy="nearest", visible=False))
+    plot.add_tools(HoverTool(renderers=[mark], tooltips=TOOLTIP, mode=mode, line_policy="nearest", visible=False))
 
 
-def _interval(axes: Any, steps: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style) -> None:
-    """A band, or error bars for dots."""
+def _draw_interval(plot: Any, steps: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style) -> None:
+    """Draws a band, or error bars for dots."""
     source = ColumnDataSource({"step": steps, "low": low, "high": high})
     if style != "dots":
-        axes.varea("step", "low", "high", source=source, fill_color=colour, fill_alpha=0.2)
+        plot.varea("step", "low", "high", source=source, fill_color=colour, fill_alpha=0.2)
         return
     look: dict[str, Any] = {"level": "underlay", "line_color": colour, "line_width": 1.4}
     whisker: Any = Whisker(base="step", lower="low", upper="high", source=source, **look)
     for head in (whisker.lower_head, whisker.upper_head):
         head.update(size=6, line_color=colour)
-    axes.add_layout(whisker)
+    plot.add_layout(whisker)
 
 
-def fit(axes: Any, estimates: Sequence[Estimate], log: bool = False) -> None:
-    """Set the vertical range so that it shows all means, and of their intervals as much as does not dwarf them.
+def fit_range(plot: Any, estimates: Sequence[Estimate], log: bool = False) -> None:
+    """Sets the vertical range so that it shows all means, and of their intervals as much as does not dwarf them.
 
-    Args:
-        axes: Bokeh figure.
-        estimates: of any shape; values that are not finite are left out.
-        log: leave out what is not positive, and the intervals.
+    Values that are not finite are left out; on a logarithmic axis also values that are not positive, and intervals.
     """
-    every = np.concatenate([np.ravel(each.mean) for each in estimates])
-    every = every[np.isfinite(every) & ((every > 0) if log else True)]
-    if every.size and not log:
-        room = ROOM_FOR_BARS * np.ptp(every)
-        ends = np.concatenate([np.ravel(end) for each in estimates for end in each.interval(0.95)])
-        every = np.append(every, np.clip(ends[np.isfinite(ends)], every.min() - room, every.max() + room))
-    if not every.size:
-        every = np.array([0.1, 1.0])
-    low, high = float(every.min()), float(every.max())
+    values = np.concatenate([np.ravel(estimate.mean) for estimate in estimates])
+    values = values[np.isfinite(values) & ((values > 0) if log else True)]
+    if values.size and not log:
+        room = ROOM_FOR_BARS * np.ptp(values)
+        ends = np.concatenate([np.ravel(end) for estimate in estimates for end in estimate.interval(0.95)])
+        values = np.append(values, np.clip(ends[np.isfinite(ends)], values.min() - room, values.max() + room))
+    if not values.size:
+        values = np.array([0.1, 1.0])
+    low, high = float(values.min()), float(values.max())
     if log:
         room = max((high / low) ** 0.06, 1.15)
-        axes.y_range.update(start=low / room, end=high * room)
+        plot.y_range.update(start=low / room, end=high * room)
     else:
         room = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
-        axes.y_range.update(start=low - room, end=high + room)
+        plot.y_range.update(start=low - room, end=high + room)
 
 
-def symbol(kernel: str, layer: int | None) -> str:
-    """Name of a kernel in plain text, with a superscript."""
-    letter = {"Phi": "Φ", "G": "G"}.get(kernel, kernel)
+def format_symbol(kernel: str, layer: int | None) -> str:
+    """Returns the name of a kernel in plain text, with its layer as a superscript."""
+    letter = "Φ" if kernel == "Phi" else kernel
     return letter if layer is None else letter + str(layer).translate(SUPERSCRIPTS)
 
 
-def _text(mean: float, low: float, high: float) -> str:
-    interval = f" (95 %: {between(low, high)})" if np.isfinite(low) and high > low else ""
-    return plain(mean, 4) + interval
+def _describe(mean: float, low: float, high: float) -> str:
+    interval = f" (95 %: {format_interval(low, high)})" if np.isfinite(low) and high > low else ""
+    return format_number(mean, 4) + interval

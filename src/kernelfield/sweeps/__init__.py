@@ -7,7 +7,7 @@ or `kernelfield sweep CONFIG.toml --grid gamma0=0.1,1,3 --grid depth=2,3 -o swee
 `pip install "kernelfield[cluster]"`.
 """
 
-from kernelfield.sweeps.axes import Axis, Grid, grid_of, parsed
+from kernelfield.sweeps.axes import Axis, Grid, make_grid, parse_grid
 from kernelfield.sweeps.driver import run, sweep_grid
 from kernelfield.sweeps.look import failures, records, table
 from kernelfield.sweeps.store import SweepError, read
@@ -17,8 +17,8 @@ __all__ = [
     "Grid",
     "SweepError",
     "failures",
-    "grid_of",
-    "parsed",
+    "make_grid",
+    "parse_grid",
     "read",
     "records",
     "run",

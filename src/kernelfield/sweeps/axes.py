@@ -1,4 +1,4 @@
-"""What a grid is: keys of a configuration, their values, and every point of their product."""
+"""Grids: keys of a configuration, their values, and every point of the product of these values."""
 
 from __future__ import annotations
 
@@ -22,234 +22,196 @@ from kernelfield.files.config import METHODS, Config
 from kernelfield.march.schedule import Schedule
 from kernelfield.sweeps.variables import RESERVED
 
-Index = tuple[int, ...]
+Index = tuple[int, ...]  # the place of a point on every axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One key of a grid.
+    """One key of a grid."""
 
-    Args:
-        section: of the configuration that has the key.
-        key: an argument of the section.
-        values: that it takes, as the section holds them.
-        name: of the dimension: the key, with its section in front where that would not be unique.
-    """
-
-    section: str
+    section: str  # of the configuration, which has the key
     key: str
-    values: tuple[Any, ...]
-    name: str
+    values: tuple[Any, ...]  # as the section holds them
+    name: str  # of the dimension: the key, with its section in front where the key alone is not unique
 
     @property
     def coordinate(self) -> np.ndarray:
-        """The values as numbers, if they are, or as texts."""
+        """The values as truth values or numbers, if they are, or as texts."""
         if all(isinstance(value, bool) for value in self.values):
             return np.array(self.values)
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values):
             return np.array(self.values, np.int64 if all(isinstance(value, int) for value in self.values) else float)
         return np.array([_label(value) for value in self.values], np.dtypes.StringDType())
 
-    def label(self, place: int) -> str:
-        """The key and one of its values, as "gamma0 = 0.1"."""
-        return f"{self.name} = {_label(self.values[place])}"
-
 
 @dataclass(frozen=True)
 class Grid:
-    """The product of several values of several keys of a configuration; made by `grid_of`.
+    """The product of several values of several keys of a configuration; `make_grid` makes it."""
 
-    Args:
-        axes: the keys, the first one varying slowest.
-        method: name of its section in a configuration.
-        configs: of every point, by its place on each axis.
-        runs: the same, as `kernelfield.solve` takes it.
-    """
-
-    axes: tuple[Axis, ...]
-    method: str
+    axes: tuple[Axis, ...]  # the first one varies slowest
+    method: str  # the name of its section in a configuration
     configs: Mapping[Index, Config]
     runs: Mapping[Index, Run]
 
     @property
     def shape(self) -> Index:
-        """Number of values of every axis."""
+        """The number of values of every axis."""
         return tuple(len(axis.values) for axis in self.axes)
 
     @property
     def values(self) -> dict[str, list[Any]]:
-        """Values by section and key, as JSON can hold them."""
+        """The values by section and key, as JSON can hold them."""
         return {f"{axis.section}.{axis.key}": json.loads(json.dumps(axis.values)) for axis in self.axes}
 
     def label(self, index: Index) -> str:
-        """Where a point is, as "gamma0 = 0.1, depth = 2"."""
-        return ", ".join(axis.label(place) for axis, place in zip(self.axes, index, strict=True))
+        """Returns the keys of a point with their values, as "gamma0 = 0.1, depth = 2"."""
+        places = zip(self.axes, index, strict=True)
+        return ", ".join(f"{axis.name} = {_label(axis.values[place])}" for axis, place in places)
 
     @functools.cached_property
     def data_sha256(self) -> str:
-        """Fingerprint of the data of all points."""
-        seen: dict[int, Problem] = {id(run.problem): run.problem for run in self.runs.values()}
+        """The fingerprint of the data of all points."""
+        problems = {id(run.problem): run.problem for run in self.runs.values()}
         digest = hashlib.sha256()
-        for problem in seen.values():
-            for part in (problem, problem.stream):
-                for values in () if part is None else (part.X, part.y, part.weights):
-                    digest.update(repr(values.shape).encode() + values.tobytes())
+        for problem in problems.values():
+            for data in (problem, problem.stream):
+                for array in () if data is None else (data.X, data.y, data.weights):
+                    digest.update(repr(array.shape).encode() + array.tobytes())
         return digest.hexdigest()
 
 
-def grid_of(config: Config, values: Mapping[str, Sequence[Any]], method: str = "march") -> Grid:
-    """The grid of several values of several keys, with every point checked.
+def make_grid(config: Config, values: Mapping[str, Sequence[Any]], method: str = "march") -> Grid:
+    """Returns the grid of several values of several keys, after checking every point.
 
-    Args:
-        config: of what is not on the grid.
-        values: by key: "section.key", or "key" where exactly one section in use has it.
-        method: that solves, by the name of its section.
-
-    Returns:
-        Grid.
-
-    Raises:
-        ValueError: naming the key or point, and what is wrong with it.
-        FileNotFoundError: a data file does not exist.
+    A key is "section.key", or "key" where exactly one section in use has it; `method` is the name of its section.
+    Raises ValueError, which names the key or the point that is wrong, or FileNotFoundError for a data file.
 
     Example:
         >>> from kernelfield.files.config import parse
-        >>> from kernelfield.sweeps import grid_of
+        >>> from kernelfield.sweeps import make_grid
         >>> config = parse('''
         ... data = {source = "digits"}
         ... network = {depth = 2}
         ... training = {learning_rate = 0.3, steps = 50}
         ... ''')
-        >>> grid = grid_of(config, {"gamma0": [0.1, 1], "network.depth": [2, 3]})
+        >>> grid = make_grid(config, {"gamma0": [0.1, 1], "network.depth": [2, 3]})
         >>> grid.shape, grid.label((0, 1))
         ((2, 2), 'gamma0 = 0.1, depth = 3')
     """
-    places = [_place(key, _sections(config, method)) for key in values]
-    axes = [Axis(*place, tuple(each), place[1]) for place, each in zip(places, values.values(), strict=True)]
-    if not axes:
+    sections = _sections(config, method)
+    places = [_place(name, sections) for name in values]
+    if not places:
         raise ValueError("a grid needs at least one key with its values, as in gamma0=0.1,1")
-    for number, axis in enumerate(axes):
-        if places.index(places[number]) < number:
-            raise ValueError(f"grid key '{axis.section}.{axis.key}' must be given once")
-        if not axis.values:
-            raise ValueError(f"grid key '{axis.key}' must have at least one value")
-        if any(callable(value) for value in axis.values):
-            raise ValueError(f"grid key '{axis.key}' must have numbers, texts or lists as values, got a function")
-        if axis.key in RESERVED or [key for _, key in places].count(axis.key) > 1:
-            axes[number] = dataclasses.replace(axis, name=f"{axis.section}_{axis.key}")
+    keys, axes = [key for _, key in places], []
+    for (section, key), choices in zip(places, values.values(), strict=True):
+        if places.count((section, key)) > 1:
+            raise ValueError(f"grid key '{section}.{key}' must be given once")
+        if not choices:
+            raise ValueError(f"grid key '{key}' must have at least one value")
+        if any(callable(value) for value in choices):
+            raise ValueError(f"grid key '{key}' must have numbers, texts or lists as values, got a function")
+        is_unique = key not in RESERVED and keys.count(key) == 1
+        axes.append(Axis(section, key, tuple(choices), key if is_unique else f"{section}_{key}"))
     configs, runs, problems = {}, {}, {}
-    for index in itertools.product(*(range(len(axis.values)) for axis in axes)):
+    grid = Grid(tuple(axes), method, configs, runs)
+    for index in itertools.product(*map(range, grid.shape)):
         try:
-            configs[index] = at = _replaced(config, method, axes, index)
-            runs[index] = _run(at, method, problems)
+            configs[index] = _config_at(config, method, axes, index)
+            runs[index] = _checked_run(configs[index], method, problems)
         except ValueError as error:
-            where = ", ".join(axis.label(place) for axis, place in zip(axes, index, strict=True))
-            raise ValueError(f"grid point {where}: {error}") from None
-    return Grid(tuple(_as_held(axes, configs)), method, configs, runs)
+            raise ValueError(f"grid point {grid.label(index)}: {error}") from None
+    return dataclasses.replace(grid, axes=tuple(_axes_as_held(grid)))
 
 
-def parsed(options: Iterable[str]) -> dict[str, list[Any]]:
-    """Keys and values from texts like "gamma0=0.1,1,3": TOML, where texts need no quotes.
-
-    Args:
-        options: one for each key.
-
-    Returns:
-        Values by key.
-
-    Raises:
-        ValueError: for a text without a key or values, or a key that comes twice.
+def parse_grid(options: Iterable[str]) -> dict[str, list[Any]]:
+    """Returns the values by key from texts like "gamma0=0.1,1,3": TOML, where texts need no quotes.
 
     Example:
-        >>> from kernelfield.sweeps import parsed
-        >>> parsed(["gamma0=0.1,1", "activation=tanh,relu", "data.classes=[0, 1],[2, 3]"])
+        >>> from kernelfield.sweeps import parse_grid
+        >>> parse_grid(["gamma0=0.1,1", "activation=tanh,relu", "data.classes=[0, 1],[2, 3]"])
         {'gamma0': [0.1, 1], 'activation': ['tanh', 'relu'], 'data.classes': [[0, 1], [2, 3]]}
     """
-    found: dict[str, list[Any]] = {}
+    grid: dict[str, list[Any]] = {}
     for option in options:
         key, _, text = (part.strip() for part in option.partition("="))
-        values = _values(text)
+        values = _parse_toml(f"[{text}]", None)
+        if values is None:
+            words = (word.strip() for word in text.split(","))
+            values = [_parse_toml(word, word) for word in words if word]
         if not key or not values:
             raise ValueError(f"--grid must be KEY=VALUE,VALUE,..., got '{option}'")
-        if key in found:
+        if key in grid:
             raise ValueError(f"grid key '{key}' must be given once")
-        found[key] = values
-    return found
+        grid[key] = values
+    return grid
 
 
-def _values(text: str) -> list[Any]:
+def _parse_toml(text: str, default: Any) -> Any:
+    """Returns the value that a text is in TOML, or the default if it is none."""
     try:
-        return tomllib.loads(f"values = [{text}]")["values"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return [_value(word.strip()) for word in text.split(",") if word.strip()]
-
-
-def _value(word: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
-        return word
+        return default
 
 
 def _label(value: Any) -> str:
+    """Returns a value as people write it."""
     if isinstance(value, float):
         return f"{value:.12g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _sections(config: Config, method: str) -> dict[str, list[str]]:
-    """Keys of the sections in use."""
+    """Returns the keys of every section in use, by its name."""
     if method not in METHODS:
         raise ValueError(f"method '{method}' is unknown{suggestion(method, list(METHODS))}")
-    used = {name: getattr(config, name) for name in ("data", "stream", "network", "training")}
-    keys = {name: list(type(spec).model_fields) for name, spec in used.items() if spec is not None}
+    specs = {name: getattr(config, name) for name in ("data", "stream", "network", "training")}
+    keys = {name: list(type(spec).model_fields) for name, spec in specs.items() if spec is not None}
     return {**keys, method: list(METHODS[method].model_fields)}
 
 
 def _place(name: str, sections: Mapping[str, list[str]]) -> tuple[str, str]:
-    """Section and key that a name means."""
+    """Returns the section and the key that a name means."""
     section, _, key = name.rpartition(".")
     if section:
-        if key not in sections.get(section, []):
-            known = [f"{each}.{key}" for each, keys in sections.items() for key in keys]
-            raise ValueError(f"grid key '{name}' is unknown{suggestion(name, known)}")
-        return section, key
-    having = [each for each, keys in sections.items() if key in keys]
-    if not having:
+        owners = [section] if key in sections.get(section, []) else []
+        known = [f"{section}.{key}" for section, keys in sections.items() for key in keys]
+    else:
+        owners = [section for section, keys in sections.items() if key in keys]
         known = sorted({key for keys in sections.values() for key in keys})
+    if not owners:
         raise ValueError(f"grid key '{name}' is unknown{suggestion(name, known)}")
-    if len(having) > 1:
-        raise ValueError(
-            f"grid key '{name}' is in several sections: write {' or '.join(f'{each}.{key}' for each in having)}"
-        )
-    return having[0], key
+    if len(owners) > 1:
+        choices = " or ".join(f"{owner}.{key}" for owner in owners)
+        raise ValueError(f"grid key '{name}' is in several sections: write {choices}")
+    return owners[0], key
 
 
-def _replaced(config: Config, method: str, axes: Sequence[Axis], index: Index) -> Config:
-    """The configuration of a point, with the section of its method alone."""
-    given: dict[str, dict[str, Any]] = {}
+def _config_at(config: Config, method: str, axes: Sequence[Axis], index: Index) -> Config:
+    """Returns the configuration of a point, with the section of its method alone."""
+    changes: dict[str, dict[str, Any]] = {}
     for axis, place in zip(axes, index, strict=True):
-        given.setdefault(axis.section, {})[axis.key] = axis.values[place]
-    own, parts = given.pop(method, {}), {}
-    for section, values in given.items():
+        changes.setdefault(axis.section, {})[axis.key] = axis.values[place]
+    own_changes, parts = changes.pop(method, {}), {}
+    for section, values in [*changes.items(), (method, own_changes)]:
         try:
-            spec = getattr(config, section)
-            parts[section] = type(spec)(**{**dict(spec), **values})
+            if section == method:
+                parts["methods"] = {method: config.method(method, **values)}
+            else:
+                spec = getattr(config, section)
+                parts[section] = type(spec)(**{**dict(spec), **values})
         except ValueError as error:
             raise ValueError(f"[{section}] {error}") from None
-    try:
-        return dataclasses.replace(config, **parts, methods={method: config.method(method, **own)})
-    except ValueError as error:
-        raise ValueError(f"[{method}] {error}") from None
+    return dataclasses.replace(config, **parts)
 
 
-def _run(config: Config, method: str, problems: dict[str, Problem]) -> Run:
-    """What a configuration describes, checked; points of the same data share a Problem."""
-    described = repr((config.data, config.stream))
-    if described not in problems:
-        problems[described] = config.problem()
+def _checked_run(config: Config, method: str, problems: dict[str, Problem]) -> Run:
+    """Returns the run that a configuration describes, after checking it; points of the same data share a Problem."""
+    data = repr((config.data, config.stream))
+    if data not in problems:
+        problems[data] = config.problem()
     solver = config.methods[method]
-    run = Run(config.network, problems[described], config.training, solver)
+    run = Run(config.network, problems[data], config.training, solver)
     solver.supports(run)
     run.network.every_input(run.problem)
     if isinstance(run.training, Descent):
@@ -257,12 +219,12 @@ def _run(config: Config, method: str, problems: dict[str, Problem]) -> Run:
     return run
 
 
-def _as_held(axes: Sequence[Axis], configs: Mapping[Index, Config]) -> Iterator[Axis]:
-    """Axes with values as the sections hold them: 1 is 1.0 where a key is not a whole number."""
-    for number, axis in enumerate(axes):
+def _axes_as_held(grid: Grid) -> Iterator[Axis]:
+    """Yields the axes with the values that the sections hold: 1 is 1.0 where a key is not a whole number."""
+    for number, axis in enumerate(grid.axes):
         values = []
         for place in range(len(axis.values)):
-            config = configs[tuple(place if each == number else 0 for each in range(len(axes)))]
+            config = grid.configs[tuple(place if other == number else 0 for other in range(len(grid.axes)))]
             spec: Spec = getattr(config, axis.section, None) or config.methods[axis.section]
             values.append(getattr(spec, axis.key))
         labels = [_label(value) for value in values]

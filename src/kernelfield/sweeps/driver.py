@@ -1,4 +1,4 @@
-"""Run a grid: in this process, or on the workers of Dask, and write every point when it is done."""
+"""Runs a grid in this process, or on the workers of Dask, and writes every point when it is done."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from kernelfield.common.progress import bar
+from kernelfield.common.atomic_files import check_folder
+from kernelfield.common.progress import Report, bar
+from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training
 from kernelfield.files.config import METHODS, Config
-from kernelfield.files.storage import check_folder
 from kernelfield.march.method import March
-from kernelfield.sweeps.axes import Grid, Index, grid_of
-from kernelfield.sweeps.given import GivenData
-from kernelfield.sweeps.store import Store, SweepError, check_same, create, locked, needs, read
-from kernelfield.sweeps.variables import Record, solved
+from kernelfield.solution.method import Method
+from kernelfield.sweeps.axes import Grid, Index, make_grid
+from kernelfield.sweeps.store import Store, SweepError, check_same, create, import_extra, lock, read
+from kernelfield.sweeps.variables import Record, failure, solve_point
 
 if TYPE_CHECKING:
     import xarray
 
 SECONDS_TO_CONNECT = 10.0
-Results = Iterator[tuple[Index, Record]]
+Results = Iterator[tuple[Index, Record]]  # points as they are done
 
 
 def sweep_grid(
-    network: Any,
+    network: Architecture,
     problem: Problem,
     training: Training,
     grid: Mapping[str, Sequence[Any]],
     path: str | os.PathLike[str],
-    method: Any = None,
+    method: Method | None = None,
     *,
     workers: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> xarray.Dataset:
-    """Solve every combination of several values of several settings, each written to disk the moment it is done.
+    """Solves every combination of several values of several settings, and writes each to disk when it is done.
 
     The same call goes on with a sweep that was stopped, and does only the points that are missing. A point that fails
     is kept with its reason, and the others go on. Worker processes import the program that calls this: it must do so
@@ -89,11 +89,27 @@ def sweep_grid(
     names = [name for name, kind in METHODS.items() if kind is type(solver)]
     if not names:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {type(solver).__name__}")
-    data: Any = GivenData(problem)
+    data: Any = ProblemAsData(problem)
     config = Config(data, network, training, {names[0]: solver})
     with bar("sweep", progress) as report:
-        run(grid_of(config, grid, names[0]), Path(path), workers, scheduler, retry_failed, report)
+        run(make_grid(config, grid, names[0]), Path(path), workers, scheduler, retry_failed, report)
     return read(path)
+
+
+@dataclass(frozen=True)
+class ProblemAsData:
+    """A Problem in place of the section [data] of a configuration."""
+
+    given: Problem
+    model_fields: ClassVar[dict[str, Any]] = {}  # the section has no keys
+
+    def problem(self, folder: Path) -> Problem:
+        """Returns the Problem; `folder` is not used."""
+        return self.given
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Returns what a text can say about the Problem."""
+        return {"source": "given", "points": self.given.points, "loss": self.given.loss.name}
 
 
 def run(
@@ -102,26 +118,18 @@ def run(
     workers: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
 ) -> None:
-    """Do what is missing of a grid.
+    """Solves the points that a sweep lacks, and writes them into its folder, which is created if it is not there.
 
-    Args:
-        grid: what to solve.
-        path: of the folder to write, or to go on in.
-        workers, scheduler, retry_failed: as for `sweep_grid`.
-        report: called with (points done, points in all).
-
-    Raises:
-        ValueError, ImportError, SweepError: as of `sweep_grid`.
-        KeyboardInterrupt: the points that were done are kept.
+    Arguments and errors are those of `sweep_grid`. After a KeyboardInterrupt the points that were done are kept.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers must not be negative, got {workers}")
     if workers is not None and scheduler is not None:
         raise ValueError("give workers or a scheduler, not both: it has its own workers")
     for library in ("zarr",) if workers == 0 else ("zarr", "distributed"):
-        needs(library)
+        import_extra(library)
     if path.exists():
         check_same(path, grid)
     else:
@@ -129,62 +137,57 @@ def run(
     with _client(scheduler) as client:
         if not path.exists():
             create(path, grid)
-        with locked(path):
+        with lock(path):
             store = Store(path)
-            left = _left(store.status, grid, retry_failed)
-            done = len(grid.runs) - len(left)
-            report(done, len(grid.runs))
-            for index, record in _results(left, workers, client):
+            done = store.status == "ok" if retry_failed else store.status != ""
+            missing = {index: run for index, run in grid.runs.items() if not done[index]}
+            count = len(grid.runs) - len(missing)
+            report(count, len(grid.runs))
+            for number, (index, record) in enumerate(_results(missing, workers, client), start=count + 1):
                 if record["status"] == "interrupted":
                     raise KeyboardInterrupt
                 store.write(index, record)
-                done += 1
-                report(done, len(grid.runs))
-
-
-def _left(status: np.ndarray, grid: Grid, retry_failed: bool) -> dict[Index, Run]:
-    """The points that are to be done."""
-    kept = status == "ok" if retry_failed else status != ""
-    return {index: run for index, run in grid.runs.items() if not kept[index]}
+                report(number, len(grid.runs))
 
 
 def _results(runs: Mapping[Index, Run], workers: int | None, client: Any) -> Results:
-    """Points as they are done."""
+    """Yields the records of points, from this process, from a scheduler, or from worker processes on this computer."""
     if workers == 0:
-        yield from ((index, solved(run)) for index, run in runs.items())
+        yield from ((index, solve_point(run)) for index, run in runs.items())
     elif client is not None:
-        yield from _on_dask(runs, client)
+        yield from _results_of_dask(runs, client)
     elif runs:
         with _local_client(workers, len(runs)) as local:
-            yield from _on_dask(runs, local)
+            yield from _results_of_dask(runs, local)
 
 
 @contextlib.contextmanager
 def _client(scheduler: str | None) -> Iterator[Any]:
-    """A connection to a scheduler, if there is an address of one."""
+    """Yields a connection to the scheduler at an address; None without an address."""
     if scheduler is None:
         yield None
         return
     try:
-        client = needs("distributed").Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        client = import_extra("distributed").Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError):
         raise ValueError(f"no Dask scheduler answers at {scheduler}") from None
     log = logging.getLogger("distributed")
-    before, _ = log.level, log.setLevel(logging.CRITICAL)  # a lost connection is told in a sentence of our own
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # SweepError says that a connection was lost
     try:
         with client:
             yield client
     finally:
-        log.setLevel(before)
+        log.setLevel(level)
 
 
 @contextlib.contextmanager
 def _local_client(workers: int | None, points: int) -> Iterator[Any]:
-    """Worker processes on this computer, each with its share of the cores."""
-    distributed, dask = needs("distributed"), needs("dask")
+    """Yields a connection to worker processes on this computer, each with its share of the cores."""
+    distributed, dask = import_extra("distributed"), import_extra("dask")
     cores = dask.system.CPU_COUNT
     count = min(points, workers or cores)
-    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}), _without_interrupts():
+    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}), _block_interrupts():
         cluster = distributed.LocalCluster(
             n_workers=count,
             threads_per_worker=1,
@@ -198,8 +201,8 @@ def _local_client(workers: int | None, points: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Threads and processes that are started here never see Ctrl-C; this one does, at the end."""
+def _block_interrupts() -> Iterator[None]:
+    """Blocks Ctrl-C for good in threads and processes that start in the block, and in this thread until its end."""
     resource_tracker.ensure_running()  # which would let signals through when a process is first started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -209,7 +212,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Of worker processes: so many threads, compiled programs where this process has them, no grabbing of a GPU."""
+    """Returns the environment of worker processes: threads, the cache of compiled programs, no grabbing of a GPU."""
     import jax
 
     variables = {"NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # XLA sizes its pool by NPROC
@@ -219,19 +222,19 @@ def _environment(threads: int) -> dict[str, str]:
     return variables
 
 
-def _on_dask(runs: Mapping[Index, Run], client: Any) -> Results:
-    """Points as workers are done with them, with no more of them on the way than there are threads.
+def _results_of_dask(runs: Mapping[Index, Run], client: Any) -> Results:
+    """Yields the records of points from workers, which hold no more points at a time than they have threads.
 
-    A point whose worker dies is given to another one; the scheduler gives it up when several have died on it.
+    A point whose worker dies goes to another worker; the scheduler gives it up when several have died on it.
     """
     waiting, places = iter(runs.items()), {}
-    queue = needs("distributed").as_completed(loop=client.loop)
+    queue = import_extra("distributed").as_completed(loop=client.loop)
 
     def refill() -> None:
         room = max(1, sum(client.nthreads().values())) - len(places)
         for _, (index, run) in zip(range(room), waiting, strict=False):
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # that data are large: they are few
-                future = client.submit(solved, run, pure=False)
+                future = client.submit(solve_point, run, pure=False)
             places[future.key] = index
             queue.add(future)
 
@@ -245,12 +248,12 @@ def _on_dask(runs: Mapping[Index, Run], client: Any) -> Results:
 
 
 def _record(future: Any) -> Record:
-    """What a worker found, or why it did not."""
+    """Returns the record that a worker sent, or an error's if it sent none."""
     if future.status == "finished":
         return future.result()
-    if future.status == "error":
-        error = future.exception()
-        if type(error).__name__ == "KilledWorker":
-            return {"status": "error", "message": "every worker that took it died: out of memory, perhaps"}
-        return {"status": "error", "message": " ".join(f"{type(error).__name__}: {error}".split())}
-    raise SweepError("the connection to the Dask scheduler was lost")
+    if future.status != "error":
+        raise SweepError("the connection to the Dask scheduler was lost")
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return {"status": "error", "message": "every worker that took it died: out of memory, perhaps"}
+    return failure(error)

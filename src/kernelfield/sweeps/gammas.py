@@ -1,4 +1,4 @@
-"""Several methods over a range of gamma0: where each of them still tells the truth."""
+"""Several methods over a range of gamma0: how far each of them stays from the references."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ QUANTITIES: tuple[Quantity, ...] = ("predictions", "Phi", "G", "NTK")
 
 @dataclass(frozen=True)
 class Point:
-    """One gamma0.
+    """The solutions at one gamma0, and their comparisons.
 
     Args:
         gamma0: feature-learning strength.
         solutions: of every method, by name.
-        comparisons: (name of the reference, name of the method) -> Comparison.
+        comparisons: by (name of the reference, name of the method).
     """
 
     gamma0: float
@@ -40,7 +40,7 @@ def sweep_gamma(
     gammas: Sequence[float],
     references: Sequence[str],
 ) -> Iterator[Point]:
-    """Solve by every method at every gamma0, and compare with the references.
+    """Solves by every method at every gamma0, and compares with the references.
 
     Args:
         network: what learns; its own gamma0 is not used.
@@ -70,44 +70,25 @@ def sweep_gamma(
     if unknown:
         raise ValueError(f"references must be among {', '.join(methods)}, got {unknown[0]}")
     for gamma0 in gammas:
-        at = type(network)(**{**dict(network), "gamma0": gamma0})
-        solutions = {name: solve(at, problem, training, method) for name, method in methods.items()}
-        comparisons = {
-            (reference, name): comparison
-            for reference in references
-            for name, comparison in compare_all(_without(solutions, reference), solutions[reference]).items()
-        }
+        at_gamma0 = type(network)(**{**dict(network), "gamma0": gamma0})
+        solutions = {name: solve(at_gamma0, problem, training, method) for name, method in methods.items()}
+        comparisons = {}
+        for reference in references:
+            others = {name: solution for name, solution in solutions.items() if name != reference}
+            for name, comparison in compare_all(others, solutions[reference]).items():
+                comparisons[reference, name] = comparison
         yield Point(gamma0, solutions, comparisons)
 
 
-def _without(solutions: Mapping[str, Solution], reference: str) -> dict[str, Solution]:
-    return {name: solution for name, solution in solutions.items() if name != reference}
-
-
 def worst_alignment(comparison: Comparison, quantity: Quantity) -> tuple[float, float] | None:
-    """Least alignment over layers, all times, with its standard error; None if it was not compared.
-
-    Args:
-        comparison: of a solution with a reference.
-        quantity: "predictions", "Phi", "G" or "NTK".
-
-    Returns:
-        (alignment, standard error).
-    """
+    """Returns the least alignment of a layer at all times, and its standard error; None if it was not compared."""
     rows = [row for row in comparison.rows if (row.quantity, row.times) == (quantity, "all")]
     worst = min(rows, key=lambda row: row.alignment, default=None)
     return None if worst is None else (worst.alignment, worst.alignment_se)
 
 
 def records(points: Iterable[Point]) -> list[dict[str, Any]]:
-    """Everything that was compared, as dictionaries that JSON can hold.
-
-    Args:
-        points: of a sweep.
-
-    Returns:
-        One dictionary for each row of each comparison, with gamma0, method and reference.
-    """
+    """Returns a dictionary for each row of each comparison, with gamma0, method and reference, as JSON can hold it."""
     return [
         {"gamma0": point.gamma0, "method": name, "reference": reference, **row}
         for point in points

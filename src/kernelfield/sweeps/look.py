@@ -1,4 +1,4 @@
-"""The points of a grid as a table, and for scripts."""
+"""The points of a sweep that are done: as a table to print, and as records for scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kernelfield.sweeps.variables import VARIABLES
 if TYPE_CHECKING:
     import xarray
 
-_COLUMNS = {  # of those that a sweep has: the variable, and its heading
+_COLUMNS = {  # variables of the table with their headings
     "final_loss": "loss",
     "final_test_loss": "test loss",
     "Phi_alignment": "alignment",
@@ -22,73 +22,43 @@ _COLUMNS = {  # of those that a sweep has: the variable, and its heading
 }
 
 
-def keys_of(data: xarray.Dataset) -> list[str]:
-    """The keys of a grid, the first one varying slowest.
-
-    Args:
-        data: of a sweep.
-    """
+def grid_keys(data: xarray.Dataset) -> list[str]:
+    """Returns the keys of the grid of a sweep, the first one varying slowest."""
     return [str(name) for name in data["status"].dims]
 
 
-def points_of(data: xarray.Dataset) -> list[xarray.Dataset]:
-    """Every point that is done.
-
-    Args:
-        data: of a sweep.
-
-    Returns:
-        Datasets without the dimensions of the grid, their keys as scalar coordinates.
-    """
-    keys = keys_of(data)
+def select_points(data: xarray.Dataset) -> list[xarray.Dataset]:
+    """Returns a dataset for every point that is done, with the keys of the grid as scalar coordinates."""
+    keys = grid_keys(data)
     places = itertools.product(*(range(data.sizes[key]) for key in keys))
-    every = (data.isel(dict(zip(keys, place, strict=True))) for place in places)
-    return [point for point in every if point["status"].item()]
+    points = (data.isel(dict(zip(keys, place, strict=True))) for place in places)
+    return [point for point in points if point["status"].item()]
 
 
-def shown(value: Any) -> str:
-    """The value of a key, as it is printed.
-
-    Args:
-        value: of a coordinate.
-    """
-    held = value.item() if hasattr(value, "item") else value
-    return f"{held:g}" if isinstance(held, float) else str(held)
-
-
-def where(point: xarray.Dataset, keys: list[str]) -> str:
-    """A point by its keys, as "gamma0 = 0.1, depth = 2".
-
-    Args:
-        point: of a sweep.
-        keys: of the grid.
-    """
-    return ", ".join(f"{key} = {shown(point[key].values)}" for key in keys)
+def format_value(value: Any) -> str:
+    """Returns the value of a key, a scalar of numpy or Python, as text."""
+    plain = value.item() if hasattr(value, "item") else value
+    return f"{plain:g}" if isinstance(plain, float) else str(plain)
 
 
 def table(data: xarray.Dataset) -> Table:
-    """One row for each point that is done: its status, loss, alignment of the last hidden layer, and seconds.
-
-    Args:
-        data: of a sweep.
-
-    Returns:
-        rich Table, to print.
-    """
-    keys, points = keys_of(data), points_of(data)
-    known = [name for name in _COLUMNS if name in data and bool(np.isfinite(data[name]).any())]
+    """Returns a table of the points that are done: status, loss, alignment of the last hidden layer, and seconds."""
+    keys, points = grid_keys(data), select_points(data)
+    names = [name for name in _COLUMNS if name in data and bool(np.isfinite(data[name]).any())]
     about = f"{len(points)} of {data['status'].size} points are done; alignment of the last feature kernel with y y^T"
     out = Table(box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
-    for name in (*keys, "status", *(_COLUMNS[name] for name in known)):
+    for name in (*keys, "status", *(_COLUMNS[name] for name in names)):
         out.add_column(name, justify="left" if name == "status" else "right")
     for point in points:
-        cells = [shown(point[key].values) for key in keys]
-        out.add_row(*cells, str(point["status"].item()), *(_cell(point, name) for name in known))
+        cells = [format_value(point[key].values) for key in keys]
+        out.add_row(*cells, str(point["status"].item()), *(_cell(point, name) for name in names))
     return out
 
 
 def _cell(point: xarray.Dataset, name: str) -> str:
-    mean, se = (float(last_layer(point[each])) if each in point else np.nan for each in (name, f"{name}_se"))
+    """Returns a variable of a point with its standard error, as text."""
+    columns = (name, f"{name}_se")
+    mean, se = (float(take_last_layer(point[column])) if column in point else np.nan for column in columns)
     if not np.isfinite(mean):
         return "-"
     if name.startswith("seconds"):
@@ -97,12 +67,8 @@ def _cell(point: xarray.Dataset, name: str) -> str:
     return f"{mean:{digits}} ± {se:.1g}" if np.isfinite(se) else f"{mean:{digits}}"
 
 
-def last_layer(values: xarray.DataArray) -> np.ndarray:
-    """Values without an axis of layers: those of the last layer there is.
-
-    Args:
-        values: with layers or without.
-    """
+def take_last_layer(values: xarray.DataArray) -> np.ndarray:
+    """Returns the values of the last layer that has any, without the axis of layers if there is one."""
     if "layer" not in values.dims:
         return values.values
     by_layer = values.transpose("layer", ...).values
@@ -111,41 +77,34 @@ def last_layer(values: xarray.DataArray) -> np.ndarray:
 
 
 def failures(data: xarray.Dataset) -> list[str]:
-    """Why points failed, a line for each.
-
-    Args:
-        data: of a sweep.
-
-    Returns:
-        Lines as "gamma0 = 3: diverged: ...".
-    """
-    keys = keys_of(data)
-    failed = [point for point in points_of(data) if point["status"].item() != "ok"]
-    return [f"{where(point, keys)}: {point['status'].item()}: {point['message'].item()}" for point in failed]
+    """Returns a line about each point that failed, as "gamma0 = 3: diverged: ..."."""
+    lines = []
+    for point in select_points(data):
+        status, message = point["status"].item(), point["message"].item()
+        if status != "ok":
+            label = ", ".join(f"{key} = {format_value(point[key].values)}" for key in grid_keys(data))
+            lines.append(f"{label}: {status}: {message}")
+    return lines
 
 
 def records(data: xarray.Dataset) -> list[dict[str, Any]]:
-    """Every point that is done, as values that JSON can hold.
+    """Returns the keys and variables of every point that is done, as JSON can hold them.
 
-    Args:
-        data: of a sweep.
-
-    Returns:
-        One dictionary for each point: its keys, and variables that are numbers or texts, or have one value for each
-        layer; None where there is no value.
+    Variables are texts, numbers or a list with a number for each layer; None stands for a missing number.
     """
     names = [name for name, variable in VARIABLES.items() if set(variable.dims) <= {"layer"} and name != "finished"]
     return [
         {
-            **{key: point[key].values.tolist() for key in keys_of(data)},
+            **{key: point[key].values.tolist() for key in grid_keys(data)},
             **{name: _plain(point[name].values) for name in names},
             "finished": str(point["finished"].values),
         }
-        for point in points_of(data)
+        for point in select_points(data)
     ]
 
 
 def _plain(values: np.ndarray) -> Any:
+    """Returns values as JSON can hold them: a text, or numbers with None for those that are not finite."""
     if values.dtype.kind != "f":
         return str(values)
     return np.where(np.isfinite(values), values.astype(object), np.array(None)).tolist()

@@ -1,13 +1,14 @@
-"""A grid on disk: one labelled dataset in zarr format, a chunk of every variable for every point.
+"""A grid on disk: one labelled dataset in zarr format, with a chunk of every variable for every point.
 
 Only the process that runs the sweep writes. Every file appears whole or not at all, and the status of a point after
-everything else of it: a point without a status is not there. While a sweep runs its folder is locked, by a lock that
-ends with the process.
+everything else of it: a point without a status is not there. While a sweep runs, a lock on its folder keeps others
+out; it ends with the process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelfield.common.progress import bar
-from kernelfield.files.storage import settings_json
+from kernelfield.files.attributes import settings_json
 from kernelfield.sweeps.axes import Grid, Index
-from kernelfield.sweeps.variables import DIMENSIONS, VARIABLES, Record, padded, sizes_of
+from kernelfield.sweeps.variables import DIMENSIONS, VARIABLES, Record, dimension_sizes, pad
 
 if TYPE_CHECKING:
     import xarray
@@ -30,17 +31,8 @@ if TYPE_CHECKING:
 FORMAT, SCHEMA = "kernelfield.Grid", 1
 
 
-def needs(library: str) -> Any:
-    """A module of the extra "cluster".
-
-    Args:
-        library: "zarr" or "distributed".
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    import importlib
-
+def import_extra(library: str) -> Any:
+    """Returns a library of the extra "cluster"; raises ImportError with advice if it is not installed."""
     try:
         return importlib.import_module(library)
     except ImportError:
@@ -52,35 +44,22 @@ class SweepError(RuntimeError):
 
 
 class Store:
-    """The dataset of a sweep, open for writing.
-
-    Args:
-        path: of the folder, which `create` made.
-    """
+    """The dataset of a sweep, which `create` made at a path, open for writing."""
 
     def __init__(self, path: Path) -> None:
-        group = needs("zarr").open_group(path, mode="r+")
+        group = import_extra("zarr").open_group(path, mode="r+")
         self.path, self.arrays = path, {name: group[name] for name in VARIABLES if name in group}
 
     @property
     def status(self) -> np.ndarray:
-        """Status of every point, an empty text where it is not done."""
+        """The status of every point, an empty text where it is not done."""
         return np.asarray(self.arrays["status"][...])
 
     def write(self, index: Index, record: Record) -> None:
-        """Write a point, its status last.
-
-        Args:
-            index: of the point.
-            record: its values; what is missing is NaN.
-
-        Raises:
-            SweepError: the disk is full, or cannot be written to.
-        """
-        names = [*(name for name in self.arrays if name != "status"), "status"]
+        """Writes the record of a point, its status last; raises SweepError if the disk is full or read-only."""
         try:
             self.arrays["status"][index] = ""
-            for name in names:
+            for name in sorted(self.arrays, key=lambda name: name == "status"):
                 self._write(name, index, record.get(name))
         except OSError as error:
             raise SweepError(f"{self.path} cannot be written to: {error.strerror}") from None
@@ -90,31 +69,22 @@ class Store:
         if VARIABLES[name].text:
             array[index] = values or ""
         else:
-            array[index] = padded(np.nan if values is None else values, array.shape[len(index) :])
+            array[index] = pad(np.nan if values is None else values, array.shape[len(index) :])
 
 
 def create(path: Path, grid: Grid) -> None:
-    """Make the folder of a sweep, without any point; the whole of it or nothing.
-
-    Args:
-        path: of the folder, which does not exist.
-        grid: what it is for.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    zarr, sizes = needs("zarr"), sizes_of(grid.runs.values())
+    """Makes the folder of a sweep without any point, the whole of it or nothing; raises OSError if it cannot."""
+    zarr, sizes = import_extra("zarr"), dimension_sizes(grid.runs.values())
     names = tuple(axis.name for axis in grid.axes)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    coordinates = {axis.name: (axis.coordinate, f"{axis.key} of [{axis.section}]") for axis in grid.axes}
+    for name, size in sizes.items():
+        coordinates[name] = np.arange(size) + (name == "layer"), DIMENSIONS[name]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        group = zarr.create_group(beside, attributes=_attributes(grid))
-        for axis in grid.axes:
-            about = {"long_name": f"{axis.key} of [{axis.section}]", "units": "1"}
-            group.create_array(axis.name, data=axis.coordinate, dimension_names=(axis.name,), attributes=about)
-        for name, length in sizes.items():
-            first = np.arange(length) + (name == "layer")
-            about = {"long_name": DIMENSIONS[name], "units": "1"}
-            group.create_array(name, data=first, dimension_names=(name,), attributes=about)
+        group = zarr.create_group(temporary, attributes=_attributes(grid))
+        for name, (values, about) in coordinates.items():
+            attributes = {"long_name": about, "units": "1"}
+            group.create_array(name, data=values, dimension_names=(name,), attributes=attributes)
         for name, variable in VARIABLES.items():
             dims = tuple(dim for dim in variable.dims if dim in sizes)
             lengths = tuple(sizes[dim] for dim in dims)
@@ -128,18 +98,18 @@ def create(path: Path, grid: Grid) -> None:
                 dimension_names=(*names, *dims),
                 attributes={"long_name": variable.about} | ({} if variable.text else {"units": variable.units}),
             )
-        os.rename(beside, path)
+        os.rename(temporary, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written to: {error.strerror}") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _attributes(grid: Grid) -> dict[str, Any]:
+    """Returns the attributes of the dataset; raises ValueError for settings that no text can describe."""
     config = next(iter(grid.configs.values()))
     for spec in (config.network, config.training):
-        settings_json(spec)  # which raises an error for what no text can describe
-    libraries = {f"{name}_version": version(name) for name in ("kernelfield", "jax", "numpy", "zarr")}
+        settings_json(spec)
     return {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -147,58 +117,39 @@ def _attributes(grid: Grid) -> dict[str, Any]:
         "grid": json.dumps(grid.values),
         "config": config.to_toml(),
         "data_sha256": grid.data_sha256,
-        **libraries,
+        **{f"{name}_version": version(name) for name in ("kernelfield", "jax", "numpy", "zarr")},
     }
 
 
 def check_same(path: Path, grid: Grid) -> None:
-    """Raise if the folder of a sweep is of another grid or configuration.
-
-    Args:
-        path: of the folder.
-        grid: that is to go on in it.
-
-    Raises:
-        ValueError: naming what differs.
-    """
+    """Raises ValueError, which names what differs, if a folder holds a sweep of another grid or configuration."""
     there, here = _read_attributes(path), _attributes(grid)
-    for name in ("method", "grid"):
-        if there[name] != here[name]:
-            raise ValueError(_differs(path, name, _shown(there[name]), _shown(here[name])))
-    theirs, ours = (tomllib.loads(each["config"]) for each in (there, here))
-    for section in dict.fromkeys((*theirs, *ours)):
-        first, second = theirs.get(section, {}), ours.get(section, {})
-        for key in dict.fromkeys((*first, *second)):
-            if first.get(key) != second.get(key):
-                raise ValueError(_differs(path, f"[{section}] {key}", first.get(key), second.get(key)))
+    pairs = [(name, there[name], here[name]) for name in ("method", "grid")]
+    old, new = tomllib.loads(there["config"]), tomllib.loads(here["config"])
+    for section in {**old, **new}:
+        first, second = old.get(section, {}), new.get(section, {})
+        pairs += [(f"[{section}] {key}", first.get(key), second.get(key)) for key in {**first, **second}]
+    for name, first, second in pairs:
+        if first != second:
+            if name == "grid":
+                first, second = _grid_text(first), _grid_text(second)
+            raise ValueError(f"{path} holds another sweep, whose {name} is {first}, not {second}: give another folder")
     if there["data_sha256"] != here["data_sha256"]:
         raise ValueError(f"{path} holds a sweep of other data: give another folder")
 
 
-def _differs(path: Path, name: str, there: Any, here: Any) -> str:
-    return f"{path} holds another sweep, whose {name} is {there}, not {here}: give another folder"
+def _grid_text(grid: str) -> str:
+    """Returns a grid in JSON as a user types it."""
+    return " ".join(f"{key}={','.join(map(str, values))}" for key, values in json.loads(grid).items())
 
 
-def _shown(text: str) -> str:
-    """A grid as it would be typed."""
-    try:
-        keys = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return " ".join(f"{key}={','.join(map(str, values))}" for key, values in keys.items())
-
-
-def points_done(path: Path) -> int:
-    """How many points of a sweep have a status.
-
-    Args:
-        path: of the folder.
-    """
-    return int((needs("zarr").open_array(path / "status", mode="r")[...] != "").sum())
+def count_points_done(path: Path) -> int:
+    """Returns the number of points of a sweep that have a status."""
+    return int((import_extra("zarr").open_array(path / "status", mode="r")[...] != "").sum())
 
 
 def _read_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of the dataset of a sweep."""
+    """Returns the attributes of the dataset of a sweep; raises an error if the folder holds none."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -211,15 +162,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """The right to write into the folder of a sweep, which one process has at a time.
-
-    Args:
-        path: of the folder.
-
-    Raises:
-        ValueError: another process has it, or the folder cannot be written to.
-    """
+def lock(path: Path) -> Iterator[None]:
+    """Locks the folder of a sweep, which one process at a time may write into; raises ValueError if it may not."""
     import fcntl
 
     if not os.access(path, os.W_OK):
@@ -229,13 +173,13 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another sweep is running in {path}: wait for it, or give another folder") from None
-        for left_over in path.rglob("*.partial"):  # of a process that was killed while it wrote
-            left_over.unlink(missing_ok=True)
+        for partial in path.rglob("*.partial"):  # of a process that was killed while it wrote
+            partial.unlink(missing_ok=True)
         yield
 
 
 def read(path: str | os.PathLike[str]) -> xarray.Dataset:
-    """The dataset of a sweep, of the points that are done; at any time, also while the sweep runs.
+    """Returns the dataset of a sweep with the points that are done; at any time, also while the sweep runs.
 
     Args:
         path: of the folder that `kernelfield sweep` or `kernelfield.sweep_grid` wrote.
@@ -250,18 +194,18 @@ def read(path: str | os.PathLike[str]) -> xarray.Dataset:
     """
     import xarray
 
-    path, status = Path(path), "status"
-    needs("zarr")
+    path = Path(path)
+    import_extra("zarr")
     _read_attributes(path)
 
-    def opened() -> xarray.Dataset:
+    def open_dataset() -> xarray.Dataset:
         return xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None, cache=False)
 
-    before, data = opened()[status].load(), opened()
+    before, data = open_dataset()["status"].load(), open_dataset()
     with bar("reading the sweep") as report:
         for number, variable in enumerate(data.variables.values(), start=1):
             variable.load()
             report(number, len(data.variables))
-    whole = (before != "") & (before == data[status])
-    texts = {name: data[name].astype(object).where(whole, "") for name in VARIABLES if VARIABLES[name].text}
-    return data.drop_vars(texts).where(whole).assign(texts)
+    is_whole = (before != "") & (before == data["status"])
+    texts = {name: data[name].astype(object).where(is_whole, "") for name in VARIABLES if VARIABLES[name].text}
+    return data.drop_vars(texts).where(is_whole).assign(texts)

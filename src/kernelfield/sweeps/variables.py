@@ -1,4 +1,4 @@
-"""What is kept of every point of a grid: the variables of its dataset, and their measurement."""
+"""The variables of a sweep's dataset, and how they are measured at every point of its grid."""
 
 from __future__ import annotations
 
@@ -9,52 +9,77 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from kernelfield import observables
 from kernelfield.describe.run import Run
+from kernelfield.observables import kernel_alignment, kernel_movement, loss
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import SolveError
 from kernelfield.solve import solve_run
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # the values of one point, by the name of their variable
+Measure = Callable[[Solution], Estimate]
+
 DIMENSIONS = {"step": "rows of a solution", "layer": "hidden layer", "sample": "sample", "output": "output"}
-_ALIGNED, _MOVED = "alignment with the targets after training, A(K, y y^T)", "|K(T) - K(0)| / |K(0)|"
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of the dataset.
+    """One variable of the dataset of a sweep."""
 
-    Args:
-        about: its long name.
-        dims: beside those of the grid.
-        units: of its values.
-        text: whether the values are texts.
-    """
-
-    about: str
-    dims: tuple[str, ...] = ()
+    about: str  # its long name
+    dims: tuple[str, ...] = ()  # its dimensions beside those of the grid
     units: str = "1"
-    text: bool = False
+    text: bool = False  # whether its values are texts
 
 
-ESTIMATES = {
-    "loss": Variable("training loss", ("step",)),
-    "test_loss": Variable("loss of the points of weight zero", ("step",)),
-    "final_loss": Variable("training loss at the last step done"),
-    "final_test_loss": Variable("loss of the points of weight zero at the last step done"),
-    "prediction": Variable("network output f after training", ("sample", "output")),
-    "Phi_alignment": Variable(f"feature kernel: {_ALIGNED}", ("layer",)),
-    "Phi_movement": Variable(f"feature kernel: {_MOVED}", ("layer",)),
-    "G_movement": Variable(f"gradient kernel: {_MOVED}", ("layer",)),
-    "NTK_alignment": Variable(f"tangent kernel: {_ALIGNED}"),
-    "NTK_movement": Variable(f"tangent kernel: {_MOVED}"),
+def _last(measure: Callable[..., Estimate], *arguments: Any) -> Measure:
+    """Returns a measure of the last time of what another one measures over time."""
+
+    def measure_last(solution: Solution) -> Estimate:
+        estimate = measure(solution, *arguments)
+        return Estimate(estimate.replicates[:, -1], estimate.exact)
+
+    return measure_last
+
+
+def _by_layer(measure: Callable[..., Estimate], kernel: str) -> Measure:
+    """Returns a measure of the kernels of all hidden layers after training."""
+
+    def measure_layers(solution: Solution) -> Estimate:
+        layers = range(1, solution.network.hidden_layers + 1)
+        estimates = [measure(solution, kernel, layer, -1) for layer in layers]
+        return Estimate(np.stack([layer.replicates for layer in estimates], axis=-1), estimates[0].exact)
+
+    return measure_layers
+
+
+_ALIGNED, _MOVED = "alignment with the targets after training, A(K, y y^T)", "|K(T) - K(0)| / |K(0)|"
+ESTIMATES: dict[str, tuple[Variable, Measure]] = {
+    "loss": (Variable("training loss", ("step",)), loss),
+    "test_loss": (Variable("loss of the points of weight zero", ("step",)), partial(loss, points="test")),
+    "final_loss": (Variable("training loss at the last step done"), _last(loss)),
+    "final_test_loss": (Variable("loss of the points of weight zero at the last step done"), _last(loss, "test")),
+    "prediction": (
+        Variable("network output f after training", ("sample", "output")),
+        _last(Solution.estimate, "predictions"),
+    ),
+    "Phi_alignment": (Variable(f"feature kernel: {_ALIGNED}", ("layer",)), _by_layer(kernel_alignment, "Phi")),
+    "Phi_movement": (Variable(f"feature kernel: {_MOVED}", ("layer",)), _by_layer(kernel_movement, "Phi")),
+    "G_movement": (Variable(f"gradient kernel: {_MOVED}", ("layer",)), _by_layer(kernel_movement, "G")),
+    "NTK_alignment": (Variable(f"tangent kernel: {_ALIGNED}"), partial(kernel_alignment, kernel="NTK", t=-1)),
+    "NTK_movement": (Variable(f"tangent kernel: {_MOVED}"), partial(kernel_movement, kernel="NTK", t=-1)),
 }
-OTHERS = {
+VARIABLES: dict[str, Variable] = {}
+for _name, (_variable, _) in ESTIMATES.items():
+    VARIABLES[_name] = _variable
+    VARIABLES[f"{_name}_se"] = Variable(f"standard error of: {_variable.about}", _variable.dims)
+VARIABLES |= {
     "time": Variable("training time, the sum of learning rates so far", ("step",)),
     "target": Variable("targets y", ("sample", "output")),
     "weight": Variable("weights of samples in the loss, their sum is one", ("sample",)),
@@ -66,57 +91,32 @@ OTHERS = {
     "message": Variable("what happened, and what to try next", (), text=True),
     "status": Variable("ok, why the point failed, or nothing where it is not done", (), text=True),
 }
-VARIABLES = {
-    **{
-        name: each
-        for key, each in ESTIMATES.items()
-        for name, each in (
-            (key, each),
-            (f"{key}_se", Variable(f"standard error of: {each.about}", each.dims, each.units)),
-        )
-    },
-    **OTHERS,
-}
 RESERVED = frozenset({*VARIABLES, *DIMENSIONS})
 
 
-def sizes_of(runs: Iterable[Run]) -> dict[str, int]:
-    """Lengths of the dimensions that hold every point; without outputs where all points have one.
-
-    Args:
-        runs: all points of a grid.
-
-    Returns:
-        Lengths by dimension.
-    """
-    every = list(runs)
+def dimension_sizes(runs: Iterable[Run]) -> dict[str, int]:
+    """Returns the lengths of the dimensions that hold all points; "output" only if a point has several outputs."""
+    points = list(runs)
     sizes = {
-        "step": 1 + max(run.training.steps for run in every),
-        "layer": max(run.network.hidden_layers for run in every),
-        "sample": max(run.problem.points for run in every),
+        "step": 1 + max(run.training.steps for run in points),
+        "layer": max(run.network.hidden_layers for run in points),
+        "sample": max(run.problem.points for run in points),
     }
-    outputs = [run.problem.outputs for run in every if run.problem.outputs is not None]
+    outputs = [run.problem.outputs for run in points if run.problem.outputs is not None]
     return {**sizes, "output": max(outputs)} if outputs else sizes
 
 
-def solved(run: Run) -> Record:
-    """Solve one point, and measure it; whatever goes wrong is its status.
-
-    Args:
-        run: the point.
-
-    Returns:
-        Values of variables by name, of those that are there; "status" and "message" always.
-    """
+def solve_point(run: Run) -> Record:
+    """Returns the values of a point after solving it; an error becomes its "status" and "message"."""
     began = time.perf_counter()
+    record: Record
     try:
-        solution = solve_run(run, progress=False, throw=False)
-        record = measured(solution)
+        record = measure(solve_run(run, progress=False, throw=False))
     except SolveError as error:  # before there was anything to keep
         code, _, message = str(error).partition(": ")
-        record: Record = {"status": code, "message": message}
+        record = {"status": code, "message": message}
     except Exception as error:
-        record = {"status": "error", "message": " ".join(f"{type(error).__name__}: {error}".split())}
+        record = failure(error)
     return {
         "seconds_run": time.perf_counter() - began - record.get("seconds_compile", 0.0),
         "finished": time.time(),
@@ -125,70 +125,32 @@ def solved(run: Run) -> Record:
     }
 
 
-def measured(solution: Solution) -> Record:
-    """Everything that is kept of a Solution.
+def failure(error: BaseException) -> Record:
+    """Returns the status and message of a point that an error ended."""
+    return {"status": "error", "message": " ".join(f"{type(error).__name__}: {error}".split())}
 
-    Args:
-        solution: what to measure.
 
-    Returns:
-        Values of variables by name, without those that the run did not track.
-    """
-    problem, (code, message) = solution.problem, (solution.status.code, solution.status.message)
-    info = {key: solution.info[key] for key in ("seconds_run", "seconds_compile") if key in solution.info}
+def measure(solution: Solution) -> Record:
+    """Returns the values of all variables that a Solution has."""
     record: Record = {
         "time": solution.times,
-        "target": problem.y,
-        "weight": problem.weights,
+        "target": solution.problem.y,
+        "weight": solution.problem.weights,
         "steps_done": float(solution.steps_done),
-        **info,
-        "status": code,
-        "message": message,
+        **{key: solution.info[key] for key in ("seconds_run", "seconds_compile") if key in solution.info},
+        "status": solution.status.code,
+        "message": solution.status.message,
     }
-    for name, measure in _MEASURES.items():
+    for name, (_, measure_variable) in ESTIMATES.items():
         with contextlib.suppress(ValueError):  # not tracked, or there are no such points
-            estimate = measure(solution)
+            estimate = measure_variable(solution)
             record |= {name: estimate.mean, f"{name}_se": estimate.se}
     return record
 
 
-def _last(estimate: Estimate) -> Estimate:
-    return Estimate(estimate.replicates[:, -1], estimate.exact)
-
-
-def _by_layer(measure: Callable[..., Estimate], kernel: str, *at: Any) -> Callable[[Solution], Estimate]:
-    """A measure of the kernels of all hidden layers after training."""
-
-    def measured(solution: Solution) -> Estimate:
-        layers = range(1, solution.network.hidden_layers + 1)
-        each = [measure(solution, kernel, layer, -1) for layer in layers]
-        return Estimate(np.stack([one.replicates for one in each], axis=-1), each[0].exact)
-
-    return measured
-
-
-_MEASURES: dict[str, Callable[[Solution], Estimate]] = {
-    "loss": observables.loss,
-    "test_loss": lambda solution: observables.loss(solution, "test"),
-    "final_loss": lambda solution: _last(observables.loss(solution)),
-    "final_test_loss": lambda solution: _last(observables.loss(solution, "test")),
-    "prediction": lambda solution: _last(solution.estimate("predictions")),
-    "Phi_alignment": _by_layer(observables.kernel_alignment, "Phi"),
-    "Phi_movement": _by_layer(observables.kernel_movement, "Phi"),
-    "G_movement": _by_layer(observables.kernel_movement, "G"),
-    "NTK_alignment": lambda solution: observables.kernel_alignment(solution, "NTK", t=-1),
-    "NTK_movement": lambda solution: observables.kernel_movement(solution, "NTK", t=-1),
-}
-
-
-def padded(values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Values in the corner of an array of NaN.
-
-    Args:
-        values: with at most as many axes as `shape`.
-        shape: of the array.
-    """
-    values, whole = np.asarray(values, float), np.full(shape, math.nan)
+def pad(values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns values, with at most as many axes as `shape`, in the corner of an array of NaN of that shape."""
+    values, padded = np.asarray(values, float), np.full(shape, math.nan)
     values = values.reshape((*values.shape, *(1 for _ in shape[values.ndim :])))
-    whole[tuple(slice(length) for length in values.shape)] = values
-    return whole
+    padded[tuple(slice(length) for length in values.shape)] = values
+    return padded

@@ -31,11 +31,12 @@ from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
 from kernelfield.theories.alternating_iteration import Constants, Iteration, State
+from kernelfield.theories.static_ntk import factor
 
 MOST_ENTRIES = 4096  # kernels of 128 MiB each, about 5 L + 4 of them for each replicate
 DIVERGED = 1e3  # times the initial loss
 CACHE_BYTES, MOST_BYTES = 2**23, 2**28  # tangents in memory together: on a CPU, and on an accelerator
-RANK_TOL = 1e-14  # of the factors of the final kernels
+RANK_TOL = 1e-14  # variance, relative, that factors of the final kernels leave out
 
 
 class AlternatingMonteCarlo(Method):
@@ -48,24 +49,24 @@ class AlternatingMonteCarlo(Method):
         r ~ GP(0, G^{l+1}),    D = B^l + gamma0 c 1[s<t] G^{l+1} Delta,        z(t) = r(t) + sum_{s<=t} D phi(s)
         Phi^l = <phi phi>, G^l = <g g>, A^l = <dphi/dr>, B^{l-1} = <dg/du>,    f = <z^L phi(h^L) - r phi(u)> / gamma0
 
-    Draws are u = R zeta, with R the causal root of the kernel and zeta kept throughout: Sobol points through the
-    normal quantile, made exactly orthonormal. Since R is causal, an undamped iteration makes at least one more row of
-    time of one more layer final, and ends even where it does not contract. Rows that would build on a row which still
-    moves a lot repeat that row. Linear networks come out exact, from one replicate.
+    Draws are u = R zeta, with R the causal root of the kernel and the same zeta in all iterations: Sobol points through
+    the normal quantile, made exactly orthonormal. Since R is causal, an undamped iteration makes at least one more row
+    of time of one more layer final, and ends even where it does not contract. Rows that would build on a row which
+    still moves a lot repeat that row. Linear networks come out exact, from one replicate.
 
     Args:
         samples: S, neurons of each hidden layer, of every replicate; a power of two, and no fewer than a neuron has
             Gaussian coordinates, which are 2 (steps + 1) P at most.
-        replicates: independent draws; their spread is the standard error.
+        replicates: number of independent draws; their spread is the standard error.
         damping: part of the old kernels, responses and Delta that an iteration keeps; 0 replaces them.
-        max_iterations: of each replicate.
+        max_iterations: the most iterations of each replicate.
         tolerance: relative change of every kernel, every response and Delta in one iteration at which it has
             converged; by default 1e-5, and 1e-10 for linear networks.
         responses: "derivatives" averages dphi/dr and dg/du, in O(n^3) operations for each sample; "stein" averages
             phi zeta R^-1 and g zeta R^-1, noisier, in O(n^2). By default derivatives if the activation is smooth.
         root_tol: variance, relative to the mean square at t = 0, that roots do not resolve. By default 1e-12, added to
             the diagonal; and 1e-4 for "stein", which divides by new directions, so that smaller ones are left out.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Source: arXiv:2205.09653, Algorithm 1, in discrete time (sums over steps for its integrals; B includes equal
     times) and with its A, B, C, D multiplied by gamma0. Terms of the responses whose mean is zero are left out.
@@ -88,12 +89,11 @@ class AlternatingMonteCarlo(Method):
     responses: Literal["derivatives", "stein"] | None = None
     root_tol: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
-
     networks: ClassVar[tuple[str, ...]] = ("MLP",)
 
     @field_validator("samples")
     @classmethod
-    def _balanced(cls, samples: int) -> int:
+    def _check_power(cls, samples: int) -> int:
         if samples & (samples - 1):
             raise ValueError(f"samples must be a power of two (Sobol points), got {samples}")
         return samples
@@ -119,23 +119,23 @@ class AlternatingMonteCarlo(Method):
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(iteration: Iteration, structure: Any, shapes: tuple[tuple[int, ...], ...]) -> Callable:
+def _compile(iteration: Iteration, structure: Any, shapes: tuple[tuple[int, ...], ...]) -> Callable:
     arguments = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes])
     return jax.jit(iteration).lower(*arguments).compile()
 
 
 class _Replicate:
-    """One set of draws, and where its iteration has come."""
+    """One set of draws, and the state that its iteration has reached."""
 
     def __init__(self, constants: Constants, iteration: Iteration, samples: int, seed: np.random.SeedSequence) -> None:
         n, depth, rank = iteration.times * iteration.points, iteration.depth, constants.data.shape[1]
         sizes = zip(_coordinates(depth, n, rank), seed.spawn(depth), strict=True)
-        zetas = [_zetas(*size, samples, layer_seed) for size, layer_seed in sizes]
+        self.zetas = [_zetas(*size, samples, layer_seed) for size, layer_seed in sizes]
         gap, zero, ones = jnp.zeros(()), jnp.zeros((n, n)), jnp.ones((n, n))
         K = jnp.tile(constants.data @ constants.data.T, (iteration.times, iteration.times))
         hidden, between = [zero] * depth, [zero] * (depth - 1)
         self.state = State([K, *hidden], [gap, *hidden, ones], [zero, *between], [gap, *between, zero], zero[0])
-        self.constants, self.zetas, self.fields = constants, zetas, []
+        self.constants, self.fields = constants, []
         self.iterations, self.residual = 0, np.inf
 
     @property
@@ -144,19 +144,19 @@ class _Replicate:
         return np.asarray(self.state.Delta).reshape(-1, len(self.constants.y))
 
     def advance(self, program: Callable) -> None:
-        """One iteration."""
+        """Do one iteration."""
         with jax.enable_x64(True):
             self.state, change, self.fields = program(self.constants, self.zetas, self.state)
             self.residual, self.iterations = float(change), self.iterations + 1
 
 
 def _coordinates(depth: int, n: int, rank: int) -> list[tuple[int, int]]:
-    """Gaussian coordinates of u and of r, of layers 1..L: inputs have the rank of K_x, and the readout has one."""
+    """Returns numbers of Gaussian coordinates of u and r, layers 1..L: inputs have the rank of K_x, the readout one."""
     return [(rank if layer == 1 else n, 1 if layer == depth else n) for layer in range(1, depth + 1)]
 
 
 def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tuple[Array, Array]:
-    """Coordinates of u (k_u, S) and r (k_r, S), in turns from one Sobol sequence, with <zeta_i zeta_j> = delta_ij."""
+    """Returns zeta of u (k_u, S) and r (k_r, S), in turns from one Sobol sequence, with <zeta_i zeta_j> = delta_ij."""
     uniform = qmc.Sobol(k_u + k_r, rng=np.random.default_rng(seed)).random(samples)
     axes, lengths = np.linalg.qr(ndtri(uniform + 2.0**-32))
     zeta = np.sqrt(samples) * (axes * np.sign(np.diag(lengths))).T
@@ -165,35 +165,32 @@ def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tu
 
 
 class _Iterations:
-    """One solve: replicates that iterate side by side."""
+    """The replicates of one run, which iterate side by side."""
 
     def __init__(self, run: Run) -> None:
-        network, problem, training = cast(MLP, run.network), run.problem, run.training
-        self.run, self.method, self.problem = run, cast(AlternatingMonteCarlo, run.method), problem
-        self.depth, method = network.depth, self.method
-        phi, times, points = network.nonlinearity, training.steps + 1, problem.points
+        network, problem, method = cast(MLP, run.network), run.problem, cast(AlternatingMonteCarlo, run.method)
+        self.run, self.method, self.began = run, method, time.perf_counter()
+        phi, times, points = network.nonlinearity, run.steps + 1, problem.points
         stein = method.responses == "stein" if method.responses else not phi.smooth
-        self.exact, self.began = phi.is_linear and not stein, time.perf_counter()
+        self.exact = phi.is_linear and not stein
         self.tolerance = method.tolerance or (1e-10 if self.exact else 1e-5)
         self.root_tol = method.root_tol or (1e-4 if stein else 1e-12)
-        scalars = network.gamma0, training.learning_rate * problem.weights, method.damping, self.root_tol
+        scalars = network.gamma0, run.training.learning_rate * problem.weights, method.damping, self.root_tol
         constants = Constants(*(jnp.asarray(np.float64(x)) for x in (problem.input_coordinates, problem.y, *scalars)))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
-        at_once = 2 ** int(np.log2(max(1, memory / (16 * (times * points) ** 2))))
-        self.iteration = Iteration(
-            phi, network.depth, times, points, stein, run.fields_at, min(method.samples, at_once)
-        )
+        at_once = min(method.samples, 2 ** int(np.log2(max(1, memory / (16 * (times * points) ** 2)))))
+        self.iteration = Iteration(phi, network.depth, times, points, stein, run.fields_at, at_once)
         seeds = np.random.SeedSequence(method.seed).spawn(1 if self.exact else method.replicates)
         self.replicates = [_Replicate(constants, self.iteration, method.samples, seed) for seed in seeds]
         compiled_from = time.perf_counter()
         leaves, structure = jax.tree.flatten((constants, self.replicates[0].zetas, self.replicates[0].state))
-        self.program = _compiled(self.iteration, structure, tuple(leaf.shape for leaf in leaves))
+        self.program = _compile(self.iteration, structure, tuple(leaf.shape for leaf in leaves))
         self.seconds_compile = time.perf_counter() - compiled_from
 
     @property
     def residual(self) -> float:
-        """Relative change in the last iteration, the largest of all replicates."""
-        return float(np.max([each.residual for each in self.replicates]))
+        """The relative change in the last iteration, the largest of all replicates."""
+        return float(np.max([replicate.residual for replicate in self.replicates]))
 
     def iterate(self, progress: Report) -> Status:
         """Iterate all replicates, as many at once as there are cores, until each has converged."""
@@ -202,7 +199,7 @@ class _Iterations:
             try:
                 for done in range(1, most + 1):
                     list(pool.map(_Replicate.advance, active, [self.program] * len(active)))
-                    active = [each for each in active if not each.residual <= self.tolerance]
+                    active = [replicate for replicate in active if not replicate.residual <= self.tolerance]
                     if not active or np.isnan(self.residual):
                         break
                     progress(done, most)
@@ -210,57 +207,57 @@ class _Iterations:
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 return Status("interrupted", f"stopped by the user, at changes of {self.residual:.1e} in an iteration")
-        with np.errstate(over="ignore"):
-            losses = np.array([each.errors**2 @ self.problem.weights for each in self.replicates])
-        rounding = np.finfo(float).eps / self.run.network.gamma0
-        if np.isnan(self.residual) or losses.max() > DIVERGED * max(
-            self.problem.weights @ self.problem.y**2, rounding**2
-        ):
-            told = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
-            return Status("diverged", f"{told}: try a learning_rate below {self.run.training.learning_rate:g}")
+        if self._has_diverged():
+            event = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
+            return Status("diverged", f"{event}: try a learning_rate below {self.run.training.learning_rate:g}")
         if active:
-            told = f"kernels still change by {self.residual:.1e} in iteration {most} (tolerance {self.tolerance:g})"
-            return Status("not_converged", f"{told}: raise max_iterations, or lower gamma0 or learning_rate")
+            event = f"kernels still change by {self.residual:.1e} in iteration {most} (tolerance {self.tolerance:g})"
+            return Status("not_converged", f"{event}: raise max_iterations, or lower gamma0 or learning_rate")
         return Status()
 
+    def _has_diverged(self) -> bool:
+        weights, y = self.run.problem.weights, self.run.problem.y
+        rounding = np.finfo(float).eps / self.run.network.gamma0
+        with np.errstate(over="ignore"):
+            losses = np.array([replicate.errors**2 @ weights for replicate in self.replicates])
+        return bool(np.isnan(self.residual) or losses.max() > DIVERGED * max(weights @ y**2, rounding**2))
+
     def solution(self, status: Status) -> Solution | Status:
-        """The last iterates as a Solution; the status alone if they mean nothing."""
-        if status.code == "diverged" or not all(each.iterations for each in self.replicates):
+        """Returns the last iterates as a Solution; the status alone if they mean nothing."""
+        replicates, problem = self.replicates, self.run.problem
+        if status.code == "diverged" or not all(replicate.iterations for replicate in replicates):
             return status
-        layers, points, replicates = range(1, self.depth + 1), self.problem.points, self.replicates
-        features = [stacked([_factor(each.state.Phi[layer], points) for each in replicates]) for layer in layers]
-        gradients = [stacked([_factor(each.state.G[layer], points) for each in replicates]) for layer in layers]
+        layers, f = range(1, self.iteration.depth + 1), problem.y - np.stack([one.errors for one in replicates])
+
+        def factors(kind: str, layer: int) -> np.ndarray:
+            kernels = [np.asarray(getattr(replicate.state, kind)[layer]) for replicate in replicates]
+            return stacked([factor(kernel, RANK_TOL)[None] for kernel in kernels]).reshape(*f.shape, -1)
+
+        features, gradients = ([factors(kind, layer) for layer in layers] for kind in ("Phi", "G"))
         fields = {
             (layer, step): {
-                name: np.stack([np.asarray(each.fields[layer - 1][name][place]) for each in replicates])
+                name: np.stack([np.asarray(replicate.fields[layer - 1][name][place]) for replicate in replicates])
                 for name in ("h", "z", "g")
             }
             for layer in layers
-            for place, step in enumerate(self.iteration.fields_at)
+            for place, step in enumerate(self.run.fields_at)
         }
         return Solution(
             self.run,
-            self.problem.y - np.stack([each.errors for each in replicates]),
-            network_kernels(self.problem, features, gradients),
+            f,
+            network_kernels(problem, features, gradients),
             field_samples=fields,
             exact=self.exact and status.code == "ok",
             status=status,
             info={
                 "samples": self.method.samples,
-                "iterations": [each.iterations for each in replicates],
+                "iterations": [replicate.iterations for replicate in replicates],
                 "residual": self.residual,
                 "tolerance": self.tolerance,
                 "root_tol": self.root_tol,
-                "feature_ranks": [factor.shape[-1] for factor in features],
-                "gradient_ranks": [factor.shape[-1] for factor in gradients],
+                "feature_ranks": [F.shape[-1] for F in features],
+                "gradient_ranks": [F.shape[-1] for F in gradients],
                 "seconds_compile": self.seconds_compile,
                 "seconds_run": time.perf_counter() - self.began - self.seconds_compile,
             },
         )
-
-
-def _factor(kernel: Any, points: int) -> np.ndarray:
-    """F (1, steps + 1, P, k) with F F^T the kernel (n, n)."""
-    variances, axes = np.linalg.eigh(np.asarray(kernel))
-    kept = variances > RANK_TOL * variances[-1]
-    return (axes[:, kept] * np.sqrt(variances[kept])).reshape(1, len(axes) // points, points, -1)

@@ -1,7 +1,7 @@
 """Deep linear networks: the paper's algebraic matrix equations, iterated to their fixed point.
 
-Fields of a linear network are linear in the Gaussian u and r, so that kernels and responses close on themselves
-and nothing is sampled. H^l over T times and P samples would be a (T P, T P) matrix; only its factor is kept.
+Fields of a linear network are linear in the Gaussian u and r, so that the equations of kernels and responses are
+closed and nothing is sampled. H^l over T times and P samples would be a (T P, T P) matrix; only its factor is kept.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from kernelfield.describe.run import Run
 from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
-from kernelfield.solution.status import Status, interrupted
-from kernelfield.solution.status import diverged as diverged_at
+from kernelfield.solution.status import Status, diverged, interrupted
 
 LEFT_OUT = 1e-15  # variance of a direction that a factor drops, relative to its largest
 DIVERGED = 1e3  # times the initial loss
@@ -34,7 +33,7 @@ TINY = np.finfo(float).tiny
 class DeepLinear(Method):
     """Infinite width, linear networks: the algebraic equations of the theory as a fixed point. Exact.
 
-    With c = eta gamma0, signal E = w Delta (w = 1/P unless the problem has weights), and 1[s<t] for what came before:
+    With c = eta gamma0, signal E = w Delta (w = 1/P unless the problem has weights), and 1[s<t] for earlier times:
 
         C^l = A^{l-1} + c 1[s<t] H^{l-1} E                D^l = B^l + c 1[s<t] G^{l+1} E
         R = (1 - C D)^{-1},  A^l = R C                    Q = (1 - D C)^{-1},  B^{l-1} = Q D
@@ -44,15 +43,15 @@ class DeepLinear(Method):
     H^l = F F^T is kept as F, from fields in terms of independent Gaussian variables: g^l = Q (r^l + D u^l) and
     h^l = u^l + C g^l; only Q is inverted, since A^l = C Q. A sweep takes O(L T^2 P (T + rank)) operations. The past
     does not depend on the future, so each sweep makes one more row of time exact, and usually many. Rows that
-    settled are kept: iterating on them would amplify rounding errors. Where many rows overflow, half are tried.
+    settled stay as they are: iterating on them would amplify rounding errors. Where many rows overflow, half are tried.
 
     `info` of the Solution reports sweeps, residual (largest change with which a row settled), horizons (rows settled
     after each attempt), restarts (attempts cut short) and readout_gap, |<z^L h^L> / gamma0 - f| relative to targets.
 
     Args:
         tolerance: change of a row of time in one sweep at which it settles, relative to its fields and errors.
-        max_iterations: sweeps in all.
-        seed: of the samples of fields; nothing else is random.
+        max_iterations: the most sweeps in all.
+        seed: seed of the samples of fields; nothing else is random.
 
     Source: arXiv:2205.09653, eqs. 11-12 and the appendix that defines C and D. The paper's A, B, C, D are ours
     divided by gamma0, and its time is continuous. Sums over steps replace its integrals, and kernels enter the
@@ -70,7 +69,6 @@ class DeepLinear(Method):
     tolerance: float = Field(default=1e-12, gt=0, lt=1)
     max_iterations: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
-
     networks: ClassVar[tuple[str, ...]] = ("MLP",)
 
     def supports(self, run: Run) -> None:
@@ -96,50 +94,49 @@ class _Rows:
     B: dict[int, np.ndarray]  # layer 0..L: (T, T P), response of g to u, one layer up, at earlier times; B^L = 0
 
     def resized(self, rows: int) -> _Rows:
-        """The first `rows` rows of time; new ones repeat the last (whose responded-to columns are zero)."""
-        old, points = self.Delta.shape
-        at = np.minimum(np.arange(rows), old - 1)
-        each = (points * at[:, None] + np.arange(points)).ravel()
+        """The first `rows` rows of time; new ones repeat the last, whose columns are zero in A and B."""
+        times, points = self.Delta.shape
+        at = np.minimum(np.arange(rows), times - 1)
+        entries = (points * at[:, None] + np.arange(points)).ravel()
         return _Rows(
             Delta=self.Delta[at],
-            F={layer: F[each] for layer, F in self.F.items()},
+            F={layer: F[entries] for layer, F in self.F.items()},
             G={layer: G[np.ix_(at, at)] for layer, G in self.G.items()},
-            A={layer: A[np.ix_(each, at)] for layer, A in self.A.items()},
-            B={layer: B[np.ix_(at, each)] for layer, B in self.B.items()},
+            A={layer: A[np.ix_(entries, at)] for layer, A in self.A.items()},
+            B={layer: B[np.ix_(at, entries)] for layer, B in self.B.items()},
         )
 
 
 class LinearRun:
-    """One solve: the rows that have settled, and the report of how they did; `coupling` 0 leaves responses out."""
+    """The rows of one run that have settled, and the report of how they did; `coupling` 0 leaves responses out."""
 
     def __init__(self, run: Run, settings: DeepLinear, coupling: float = 1.0) -> None:
-        self.run, self.settings = run, settings
-        self.network, self.problem, self.training = cast(MLP, run.network), run.problem, run.training
-        self.coupling = coupling
-        self.depth, self.last, self.began = self.network.depth, run.steps, time.perf_counter()
-        problem = self.problem
+        self.run, self.settings, self.coupling, self.began = run, settings, coupling, time.perf_counter()
+        self.problem, self.gamma0, self.rate = run.problem, run.network.gamma0, run.training.learning_rate
+        self.depth, self.last = cast(MLP, run.network).depth, run.steps
+        self.limit = DIVERGED * (run.problem.weights @ run.problem.y**2)  # loss at which a run has diverged
         self.sweeps, self.restarts, self.residual, self.horizons = 0, 0, 0.0, list[int]()
-        layers = range(self.depth + 1)
+        layers, points = range(self.depth + 1), run.problem.points
         self.rows = _Rows(  # at initialization: h ~ GP(0, K_x) and g ~ GP(0, 1) in every layer
-            Delta=problem.y[None],
-            F={layer: problem.input_coordinates for layer in layers},
+            Delta=run.problem.y[None],
+            F=dict.fromkeys(layers, run.problem.input_coordinates),
             G={layer + 1: np.ones((1, 1)) for layer in layers},
-            A={layer: np.zeros((problem.points, 1)) for layer in layers},
-            B={layer: np.zeros((1, problem.points)) for layer in layers},
+            A=dict.fromkeys(layers, np.zeros((points, 1))),
+            B=dict.fromkeys(layers, np.zeros((1, points))),
         )
 
     def solve(self, progress: Report) -> Solution:
-        """Iterate to the end, and what came out."""
+        """Returns the Solution, after sweeps to the end."""
         with threadpool_limits(1, "blas"), np.errstate(all="ignore"):  # small matrices; overflow is looked for
             return self.solution(self.iterate(progress))
 
     def sweep(self, rows: _Rows, settled: int) -> _Rows:
-        """Every equation once; the first `settled` rows are kept. FloatingPointError where something overflows."""
+        """Returns the rows after all equations, but for the `settled` first; FloatingPointError where one overflows."""
         known = settled * self.problem.points
         new = _Rows(self.errors(rows, settled), dict(rows.F), dict(rows.G), dict(rows.A), dict(rows.B))
         for layer in range(1, self.depth + 1):
             h, _, A = self.fields(new, layer)
-            new.F[layer] = _compressed(h)
+            new.F[layer] = _compress(h)
             new.A[layer] = np.vstack([rows.A[layer][:known], A[known:]])
         for layer in range(self.depth, 0, -1):
             _, D, Q = self.operators(new, layer)
@@ -150,9 +147,9 @@ class LinearRun:
         return new
 
     def operators(self, rows: _Rows, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """C (T P, T), D (T, T P) and Q (T, T) of a layer."""
+        """Returns C (T P, T), D (T, T P) and Q (T, T) of a layer."""
         (steps, points), F = rows.Delta.shape, rows.F[layer - 1]
-        c, signal = self.training.learning_rate * self.network.gamma0, self.problem.weights * rows.Delta
+        c, signal = self.rate * self.gamma0, self.problem.weights * rows.Delta
         earlier = np.tri(steps, k=-1)  # 1[s < t]
         H_Delta = F @ np.einsum("smk,sm->ks", F.reshape(steps, points, -1), signal)
         G_Delta = (earlier * rows.G[layer + 1])[:, :, None] * signal
@@ -162,7 +159,7 @@ class LinearRun:
         return C, D, Q
 
     def fields(self, rows: _Rows, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """h (T P, n) and g (T, n) of a layer as combinations of n independent Gaussian variables, and A (T P, T)."""
+        """Returns h (T P, n) and g (T, n) of a layer in n independent Gaussian variables, and A (T P, T)."""
         F, (C, D, Q) = rows.F[layer - 1], self.operators(rows, layer)
         g = Q @ np.hstack([D @ F, _root(rows.G[layer + 1])])
         h = C @ g
@@ -170,12 +167,12 @@ class LinearRun:
         return h, g, C @ Q
 
     def errors(self, rows: _Rows, settled: int) -> np.ndarray:
-        """Delta (T, P) by its exact increments."""
+        """Returns Delta (T, P) by its exact increments."""
         (steps, points), Delta = rows.Delta.shape, rows.Delta.copy()
         layers = [(rows.F[layer].reshape(steps, points, -1), rows.G[layer + 1]) for layer in range(self.depth + 1)]
         for t in range(settled - 1, steps - 1):
             ntk_Delta = sum(G[t, t] * F[t + 1] @ (self.problem.weights * Delta[t] @ F[t]) for F, G in layers)
-            Delta[t + 1] = Delta[t] - self.training.learning_rate * ntk_Delta
+            Delta[t + 1] = Delta[t] - self.rate * ntk_Delta
         return Delta
 
     def iterate(self, progress: Report) -> Status:
@@ -213,39 +210,35 @@ class LinearRun:
             change[settled:] = np.inf
         finally:
             self.rows = rows.resized(settled)
-        return np.inf if self.diverged(rows)[settled:].any() else float(change[settled])
-
-    def diverged(self, rows: _Rows) -> np.ndarray:
-        """Rows of time (T,) whose loss is far above the initial one."""
-        return rows.Delta**2 @ self.problem.weights > DIVERGED * (self.problem.weights @ self.problem.y**2)
+        is_high = rows.Delta**2 @ self.problem.weights > self.limit
+        return np.inf if is_high[settled:].any() else float(change[settled])
 
     def failure(self, change: float, stuck: bool) -> Status | None:
-        """Why to stop, if there is a reason: divergence, too many sweeps, or rounding."""
-        if (diverged := self.diverged(self.rows)).any():
-            self.rows = self.rows.resized(int(np.argmax(diverged)))
-        done, rate = len(self.rows.Delta), self.training.learning_rate
-        if diverged.any() or (stuck and np.isinf(change)):
-            return diverged_at(done, rate, DIVERGED)
+        """Returns the reason to stop, if there is one: divergence, too many sweeps, or rounding."""
+        if (is_high := self.rows.Delta**2 @ self.problem.weights > self.limit).any():
+            self.rows = self.rows.resized(int(np.argmax(is_high)))
+        done = len(self.rows.Delta)
+        if is_high.any() or (stuck and np.isinf(change)):
+            return diverged(done, self.rate, DIVERGED)
         if done <= self.last and self.sweeps >= self.settings.max_iterations:
-            told = f"{done} of {self.last + 1} rows settled in {self.sweeps} sweeps"
-            return Status("not_converged", f"{told}: raise max_iterations, or lower gamma0 or learning_rate")
+            event = f"{done} of {self.last + 1} rows settled in {self.sweeps} sweeps"
+            return Status("not_converged", f"{event}: raise max_iterations, or lower gamma0 or learning_rate")
         if stuck:
-            told = f"rounding errors change step {done} by {change:.1e} in every sweep"
-            return Status("not_converged", f"{told}: raise tolerance above that, or lower learning_rate")
+            event = f"rounding errors change step {done} by {change:.1e} in every sweep"
+            return Status("not_converged", f"{event}: raise tolerance above that, or lower learning_rate")
 
     def solution(self, status: Status) -> Solution:
-        """The settled rows as a Solution."""
+        """Returns the settled rows as a Solution."""
         (steps, points), layers, y = self.rows.Delta.shape, range(1, self.depth + 1), self.problem.y
         h, g, _ = self.fields(self.rows, self.depth)
-        readout = np.einsum("tmk,tk->tm", h.reshape(steps, points, -1), g) / self.network.gamma0
-        f = y - self.rows.Delta
+        readout, f = np.einsum("tmk,tk->tm", h.reshape(steps, points, -1), g) / self.gamma0, y - self.rows.Delta
         features = [self.rows.F[layer].reshape(1, steps, points, -1) for layer in layers]
         gradients = [np.repeat(_root(self.rows.G[layer])[None, :, None], points, axis=2) for layer in layers]
         return Solution(
             self.run,
             f[None],
             network_kernels(self.problem, features, gradients),
-            field_samples=self.samples([step for step in self.run.fields_at if step < steps]),
+            field_samples=self.sample([step for step in self.run.fields_at if step < steps]),
             exact=True,
             status=status,
             info={
@@ -257,8 +250,8 @@ class LinearRun:
             },
         )
 
-    def samples(self, fields_at: Sequence[int]) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-        """Gaussian samples of h and of g = z, neuron by neuron the same in both and at all times."""
+    def sample(self, fields_at: Sequence[int]) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+        """Returns Gaussian samples of h and of g = z at some steps; a neuron is the same in both and at all times."""
         rng, samples, points = np.random.default_rng(self.settings.seed), {}, self.problem.points
         for layer in range(1, self.depth + 1):
             h, g, _ = self.fields(self.rows, layer)
@@ -269,30 +262,30 @@ class LinearRun:
         return samples
 
 
-def _compressed(rows: np.ndarray) -> np.ndarray:
-    """Fewest columns that keep rows rows^T, with every row resolved relative to its own norm."""
+def _compress(rows: np.ndarray) -> np.ndarray:
+    """Returns the fewest columns that keep rows rows^T, with every row resolved relative to its own norm."""
     scaled = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
     return rows @ _axes(scaled.T @ scaled)[0]
 
 
 def _root(kernel: np.ndarray) -> np.ndarray:
-    """E with E E^T = kernel and the fewest columns, with every row resolved relative to its own norm."""
+    """Returns E with E E^T = kernel and the fewest columns, with every row resolved relative to its own norm."""
     scale = np.sqrt(np.diag(kernel))
     axes, variances = _axes(kernel / np.outer(scale, scale))
     return scale[:, None] * axes * np.sqrt(variances)
 
 
 def _axes(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Principal axes of a kernel, and their variances, without those that are negligible."""
+    """Returns the principal axes of a kernel that are not negligible, and their variances."""
     if not np.isfinite(kernel).all():
         raise FloatingPointError("a sweep overflowed")
     variances, axes = np.linalg.eigh(kernel)
-    kept = variances >= LEFT_OUT * variances[-1]
-    return axes[:, kept], variances[kept]
+    matters = variances >= LEFT_OUT * variances[-1]
+    return axes[:, matters], variances[matters]
 
 
 def _change(new: _Rows, old: _Rows) -> np.ndarray:
-    """How much a sweep moved each row (T,), relative to the fields: the largest over Delta, G, A g / h and B h / g."""
+    """Returns how much each row (T,) moved relative to the fields: the largest over Delta, G, A g / h and B h / g."""
 
     def norms(matrix: np.ndarray) -> np.ndarray:
         return np.linalg.norm(matrix.reshape(len(new.Delta), -1), axis=1)

@@ -1,4 +1,4 @@
-"""Where weight decay ends: training stops at a kernel predictor, with the kernel that training made."""
+"""The fixed point of training with weight decay: a kernel predictor, with the kernel that training made."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class FixedPoint(NamedTuple):
 
 
 def fixed_point(solution: Solution) -> FixedPoint:
-    """The kernel predictor that a run with weight decay ends at; for the squared error, kernel ridge regression.
+    """Returns the kernel predictor where a run with weight decay ends; with the squared error, kernel ridge regression.
 
     Where all weights rest, nothing is left of initialization, and decay takes off what gradients add: for the readout
     w, lambda w = gamma0 sum_nu weight_nu Delta_nu phi_nu. So alpha_nu = weight_nu Delta_nu / lambda, with K the kernel
-    of what enters the readout and lambda = (1 - momentum) weight_decay. For the squared error this is solved for f,
-    with the final kernel; for other losses Delta is that of the network's own predictions.
+    of the features that enter the readout and lambda = (1 - momentum) weight_decay. For the squared error this is
+    solved for f, with the final kernel; for other losses Delta is that of the network's own predictions.
 
     Args:
-        solution: of a run with weight decay and feature kernels.
+        solution: the Solution of a run with weight decay and feature kernels.
 
     Returns:
         FixedPoint; its `residual` tells how far from rest training has stopped.
@@ -52,8 +52,7 @@ def fixed_point(solution: Solution) -> FixedPoint:
         raise ValueError("a fixed point as a kernel predictor needs the same points in every update, not a stream")
     problem, readout = solution.problem, uses(solution.network.layers)[-1]
     K = getattr(readout, "gain", 1.0) * solution.feature_kernel(solution.network.hidden_layers)
-    trains, f = problem.weights > 0, solution.predictions[-1]
-    alpha = np.zeros(problem.y.shape)
+    trains, f, alpha = problem.weights > 0, solution.predictions[-1], np.zeros(problem.y.shape)
     if problem.loss.name == "mse":
         ridge = K[np.ix_(trains, trains)] + np.diag(decay / problem.weights[trains])
         alpha[trains] = np.linalg.solve(ridge, problem.y[trains])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ from kernelfield.theories.deep_linear import DeepLinear, LinearRun
 class GradientIndependence(OnParticles):
     """Infinite width without responses, A = B = 0: exact in the lazy limit and for one hidden layer.
 
-    Fields follow the equations of the theory without their responses, and predictions follow the tangent kernel,
-    df/dt = NTK Delta, in its form that is exact in discrete time:
+    Fields follow the equations of the theory without their responses. Predictions follow the tangent kernel,
+    df/dt = NTK Delta, in the form that is exact in discrete time:
 
         gamma0 [f(t+1) - f(t)] = c sum_l [G^{l+1}(t,t) Phi^l(t+1,t)] Delta(t) + sum_l <z^l dphi(h^l) - g^l dh^l>
 
@@ -38,8 +38,8 @@ class GradientIndependence(OnParticles):
 
     Args:
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: independent scrambles; their spread is the standard error.
-        seed: of the scrambles.
+        replicates: number of independent scrambles; their spread is the standard error.
+        seed: seed of the scrambles.
         tol, directions, precision: as in `March`.
 
     Source: arXiv:2205.09653, section 5, "gradient independence"; there in continuous time.
@@ -54,17 +54,15 @@ class GradientIndependence(OnParticles):
     """
 
     coupled: ClassVar[bool] = False
-
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "schedule"})
 
     def solve(self, run: Run, progress: Report, checkpoint: Checkpoint | None = None) -> Solution | Status:
         """Returns the Solution; see `kernelfield.solve`."""
-        network, problem, training = run.network, run.problem, cast(GradientDescent, run.training)
-        plain = isinstance(network, MLP) and network.is_plain and problem.loss.name == "mse" and training.plain
-        if not (network.is_linear and plain):
+        network, training = run.network, cast(GradientDescent, run.training)
+        is_plain = isinstance(network, MLP) and network.is_plain and run.problem.loss.name == "mse" and training.plain
+        if not (network.is_linear and is_plain):
             return super().solve(run, progress, checkpoint)
-        equations = LinearRun(run, DeepLinear(seed=self.seed), coupling=0.0)
-        solution = equations.solve(progress)
+        solution = LinearRun(run, DeepLinear(seed=self.seed), coupling=0.0).solve(progress)
         info = {name: value for name, value in solution.info.items() if name != "readout_gap"}  # f is not <z^L h^L>
         return dataclasses.replace(solution, info=info)
 
@@ -74,68 +72,56 @@ class GradientIndependence(OnParticles):
 
 
 class Memory(NamedTuple):
-    """The step before: its output f (P,), learning rates times error signals (P,), and its fields.
+    """The states of all layers, and from the step before its output f (P,), its update, and its fields.
 
-    `pairs` are features and gradients at weights, `fields` those at activations.
+    The update (P,) is the learning rate times weights times error signals. `pairs` are features and gradients at
+    weights, `fields` those at activations.
     """
 
+    layers: tuple
     f: Array
-    moved: Array
+    update: Array
     pairs: list[Pair]
     fields: tuple[FieldTrace, ...]
 
-
-class Remembering(NamedTuple):
-    """The state of the march, and the step before."""
-
-    march: Marched
-    memory: Memory
-
-    @property
-    def layers(self) -> tuple:
-        """States of all layers."""
-        return self.march.layers
-
-    def with_layers(self, layers: tuple) -> Remembering:
-        """The same, with other states of the layers."""
-        return self._replace(march=self.march._replace(layers=layers))
+    def with_layers(self, layers: tuple) -> Memory:
+        """Returns the same with other states of the layers."""
+        return self._replace(layers=layers)
 
 
 @dataclasses.dataclass(frozen=True)
 class IncrementalStep(Step):
-    """A step whose output is the one before, plus what the tangent kernel adds; gradients do not carry Delta."""
+    """A step that adds to the output before what the tangent kernel gives; gradients do not carry Delta."""
 
-    def begin(self, constants: Constants, state: Marched) -> Remembering:
-        """Nothing came before: fields of zero add nothing."""
+    def begin(self, constants: Constants, state: Marched) -> Memory:
+        """Returns a memory of zeros before the first step: fields of zero add nothing."""
 
         def fields(layers: tuple) -> tuple:
             _, passed = self.every_output(layers, self.forward(layers, constants.data, None)[1])
             return field_pairs(self.layers, passed), self.fields(passed)
 
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fields, state.layers))
-        f, moved = (jnp.zeros(constants.y.shape) for _ in range(2))  # two, since both are given away
-        return Remembering(state._replace(initial=None), Memory(f, moved, *zeros))
+        f, update = (jnp.zeros(constants.y.shape) for _ in range(2))  # two buffers, since both are donated
+        return Memory(state.layers, f, update, *zeros)
 
-    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Remembering, Array]:
-        """As `Step`, with the output from its increments."""
-        march, before = state
-        layers, passed = self.forward(march.layers, constants.data, constants.weights)
+    def __call__(self, constants: Constants, state: Memory, pace: Pace) -> tuple[Memory, Array]:
+        """Returns the memory after the step, and f before it."""
+        layers, passed = self.forward(state.layers, constants.data, constants.weights)
         features = [pair.F for pair in field_pairs(self.layers, passed)]
-        now = [Pair(F, pair.G) for F, pair in zip(features, before.pairs, strict=True)]
-        learned = tangent_kernel(self.layers, now, before.pairs) @ before.moved
-        f = before.f + learned + curvature(before.fields, self.fields(passed)) / constants.gamma0
+        pairs = [Pair(F, pair.G) for F, pair in zip(features, state.pairs, strict=True)]
+        change = tangent_kernel(self.layers, pairs, state.pairs) @ state.update
+        f = state.f + change + curvature(state.fields, self.fields(passed)) / constants.gamma0
         Delta = self.loss.signal(f, constants.y)
         one = jnp.ones((len(constants.y), 1))
         layers, passed = self.descend(constants, layers, passed, one, constants.weights * Delta, pace)
-        memory = Memory(f, pace.eta * constants.weights * Delta, field_pairs(self.layers, passed), self.fields(passed))
-        memory = jax.tree.map(lambda old, new: jnp.where(pace.learns, new, old), before, memory)
-        return Remembering(Marched(layers), memory), f
+        now = f, pace.eta * constants.weights * Delta, field_pairs(self.layers, passed), self.fields(passed)
+        return Memory(layers, *jax.tree.map(lambda old, new: jnp.where(pace.learns, new, old), state[1:], now)), f
 
 
 def curvature(before: tuple[FieldTrace, ...], now: tuple[FieldTrace, ...]) -> Array:
-    """sum_l <z^l dphi(h^l) - g^l dh^l> (P,), between two steps, summed over sites."""
-    each = (
+    """Returns sum_l <z^l dphi(h^l) - g^l dh^l> (P,), between two steps, summed over sites."""
+    layers = (
         jnp.mean(old.z * (new.phi - old.phi) - old.g * (new.h - old.h), axis=-1).reshape(len(old.h), -1).sum(axis=1)
         for old, new in zip(before, now, strict=True)
     )
-    return sum(each, jnp.zeros(()))
+    return sum(layers, jnp.zeros(()))

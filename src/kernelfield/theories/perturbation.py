@@ -23,7 +23,7 @@ from kernelfield.solution.kernel import Series, network_kernels
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
 
-ORDERS = 4  # gamma0^0 to gamma0^3: f = <z phi(h)> / gamma0 needs one more than it gives
+ORDERS = 4  # gamma0^0 to gamma0^3: f = <z phi(h)> / gamma0 needs one order more than it gives
 
 
 class Perturbation(OnParticles):
@@ -34,12 +34,12 @@ class Perturbation(OnParticles):
 
     Args:
         particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: independent scrambles; their spread is the standard error.
-        seed: of the scrambles.
+        replicates: number of independent scrambles; their spread is the standard error.
+        seed: seed of the scrambles.
         tol, directions, precision: as in `March`; all orders share their directions.
 
     Source: arXiv:2205.09653, appendix on perturbation theory. Its eq. 13 prints, for more than one hidden layer,
-    the coefficients of gradient independence; those here are of the full theory.
+    the coefficients of gradient independence; the coefficients here are those of the full theory.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -53,7 +53,7 @@ class Perturbation(OnParticles):
     def supports(self, run: Run) -> None:
         """Raise ValueError if an activation is not smooth."""
         super().supports(run)
-        kinked = [each.name for each in run.network.nonlinearities if not each.smooth]
+        kinked = [phi.name for phi in run.network.nonlinearities if not phi.smooth]
         if kinked:
             raise ValueError(f"Perturbation needs a smooth activation, got {kinked[0]}, whose slope jumps")
 
@@ -62,7 +62,7 @@ class Perturbation(OnParticles):
         network = run.network
         if not (network.is_linear and isinstance(network, MLP) and network.is_plain):
             return super().solve(run, progress, checkpoint)
-        f, features, gradients = closed_form(network, run.problem, cast(GradientDescent, run.training))
+        f, features, gradients = solve_linear(network, run.problem, cast(GradientDescent, run.training))
         return Solution(run, f, network_kernels(run.problem, features, gradients), exact=True)
 
     def step(self, run: Run) -> Step:
@@ -75,8 +75,8 @@ class Perturbation(OnParticles):
 
     def values(self, network: Architecture, field: Any) -> np.ndarray:
         """Returns h, z or g to second order."""
-        orders = coefficients(field)[:3]
-        return np.asarray(np.polynomial.polynomial.polyval(network.gamma0, np.asarray(orders, np.float64)))
+        orders = np.asarray(coefficients(field)[:3], np.float64)
+        return np.asarray(np.polynomial.polynomial.polyval(network.gamma0, orders))
 
     def recorded(
         self, run: Run, predictions: np.ndarray, features: list, gradients: list
@@ -85,8 +85,8 @@ class Perturbation(OnParticles):
         gamma0 = run.network.gamma0
         f = predictions[:, :, 0] + gamma0**2 * predictions[:, :, 2]
         Phi, G = (
-            [kernel_series(*(each[:, :, order] for order in (0, 1, 2)), gamma0=gamma0) for each in kind]
-            for kind in (features, gradients)
+            [expand_kernel(*(factor[:, :, order] for order in (0, 1, 2)), gamma0) for factor in factors]
+            for factors in (features, gradients)
         )
         return f, Phi, G
 
@@ -98,16 +98,15 @@ class SeriesStep(Step):
     orders: ClassVar[int] = ORDERS
 
     def paced(self, constants: Constants, rate: Any) -> FieldSeries:
-        """The rates at first order."""
-        return FieldSeries(
-            jnp.zeros((ORDERS, *rate.shape), constants.data.dtype).at[1].set(rate.astype(constants.data.dtype))
-        )
+        """Returns gamma0 times the rates, a series of first order."""
+        rate = rate.astype(constants.data.dtype)
+        return FieldSeries(jnp.zeros((ORDERS, *rate.shape), rate.dtype).at[1].set(rate))
 
 
-def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel of F0 + gamma0 F1 + gamma0^2 F2 at orders 0 and 2, as a factor and weights.
+def expand_kernel(F0: np.ndarray, F1: np.ndarray, F2: np.ndarray, gamma0: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the kernel of F0 + gamma0 F1 + gamma0^2 F2 at orders 0 and 2, as a factor and weights.
 
-    F0 F0^T  and  gamma0^2 [ F1 F1^T + F0 F2^T + F2 F0^T ], the last two being half of
+    The orders are F0 F0^T and gamma0^2 [ F1 F1^T + F0 F2^T + F2 F0^T ], with the last two terms half of
     (F0 + F2)(F0 + F2)^T - (F0 - F2)(F0 - F2)^T.
     """
     blocks = (F0, F1, F0 + F2, F0 - F2)
@@ -115,7 +114,7 @@ def kernel_series(F0: Any, F1: Any, F2: Any, gamma0: float) -> tuple[np.ndarray,
     return np.concatenate(blocks, axis=-1), np.repeat(orders, [block.shape[-1] for block in blocks], axis=1)
 
 
-def closed_form(
+def solve_linear(
     network: MLP, problem: Problem, training: GradientDescent
 ) -> tuple[np.ndarray, Sequence[Series], Sequence[Series]]:
     """Returns f (1, rows, P), and the kernel series Phi and G of the hidden layers, of a linear network.
@@ -126,7 +125,7 @@ def closed_form(
         G^l(t,s) = 1 + gamma0^2 { a_m v(t)^T K v(s) + b_m [tr K V(t) + tr K V(s)] },  m = L+1-l
         Delta2(t+1) = (1 - (L+1) K c) Delta2(t) - sum_l [H2^l(t+1,t) + G2^l(t,t) K] c Delta0(t)
 
-    a_l = sum_{k<=l} k^2, b_l = sum_{k<=l} k (L+1-k), Delta0 the static tangent kernel's.
+    Here a_l = sum_{k<=l} k^2, b_l = sum_{k<=l} k (L+1-k), and Delta0 is that of the static tangent kernel.
     """
     L, gamma0, rows, points = network.depth, network.gamma0, training.steps + 1, problem.points
     K, x, c = problem.input_kernel, problem.input_coordinates, training.learning_rate * problem.weights
@@ -137,18 +136,18 @@ def closed_form(
     Kv, KVx, vKv, trKV = np.zeros((rows, points)), np.zeros((rows, *x.shape)), np.zeros(rows), np.zeros(rows)
     Delta0[0] = problem.y
     for t in range(training.steps):
-        moved, s = c * Delta0[t], t + 1
-        v[s], Kv[s] = v[t] + moved, Kv[t] + K @ moved
-        KVx[s] = KVx[t] + np.outer(K @ moved, v[t] @ x)
-        vKv[s], trKV[s] = v[s] @ Kv[s], trKV[t] + Kv[t] @ moved
-        H2 = a.sum() * Kv[s] * (Kv[t] @ moved) + b.sum() * (KVx[s] @ (x.T @ moved) + x @ (KVx[t].T @ moved))
+        pull, s = c * Delta0[t], t + 1
+        v[s], Kv[s] = v[t] + pull, Kv[t] + K @ pull
+        KVx[s] = KVx[t] + np.outer(K @ pull, v[t] @ x)
+        vKv[s], trKV[s] = v[s] @ Kv[s], trKV[t] + Kv[t] @ pull
+        H2 = a.sum() * Kv[s] * (Kv[t] @ pull) + b.sum() * (KVx[s] @ (x.T @ pull) + x @ (KVx[t].T @ pull))
         G2 = a.sum() * vKv[t] + 2 * b.sum() * trKV[t]
-        Delta0[s] = Delta0[t] - (L + 1) * K @ moved
-        Delta2[s] = Delta2[t] - (L + 1) * K @ (c * Delta2[t]) - H2 - G2 * K @ moved
+        Delta0[s] = Delta0[t] - (L + 1) * K @ pull
+        Delta2[s] = Delta2[t] - (L + 1) * K @ (c * Delta2[t]) - H2 - G2 * K @ pull
 
     X, one = np.broadcast_to(x, (1, rows, *x.shape)), np.ones((1, rows, points, 1))
     first, second = Kv[None, :, :, None], KVx[None]
-    Phi = [kernel_series(X, np.sqrt(a_l) * first, b_l * second, gamma0) for a_l, b_l in zip(a, b, strict=True)]
+    Phi = [expand_kernel(X, np.sqrt(a_l) * first, b_l * second, gamma0) for a_l, b_l in zip(a, b, strict=True)]
     first, second = one * (v @ x)[None, :, None, :], one * trKV[None, :, None, None]
-    G = [kernel_series(one, np.sqrt(a_m) * first, b_m * second, gamma0) for a_m, b_m in zip(a, b, strict=True)][::-1]
+    G = [expand_kernel(one, np.sqrt(a_m) * first, b_m * second, gamma0) for a_m, b_m in zip(a, b, strict=True)][::-1]
     return (problem.y - Delta0 - gamma0**2 * Delta2)[None], Phi, G

@@ -19,25 +19,25 @@ from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, GradientFlow, Training
+from kernelfield.engine.infinite_matrix import collect
 from kernelfield.layers import Activation
-from kernelfield.layers.base import traces as traces_of
 from kernelfield.layers.base import uses
-from kernelfield.layers.lazy import LazyField, LazyWeights, over_sites, sites_of
+from kernelfield.layers.lazy import LazyField, LazyWeights, sites_of, sum_equal_sites
 from kernelfield.layers.weights import Weights
 from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
 
-TOGETHER = 256  # new points
+POINTS_AT_ONCE = 256  # new points whose kernels are computed at once
 NEURONS = 4096  # samples of the fields
-SLOWEST = 1e-12  # modes that decay so much slower than the fastest do not decay
+SLOWEST = 1e-12  # rate of decay, relative to the fastest, below which a mode does not decay
 FLOW = {"method": "LSODA", "rtol": 1e-10, "atol": 1e-12}
-EVALUATIONS = 50_000  # of the velocity of a flow, at most: one that blows up would take them for ever
+EVALUATIONS = 50_000  # of the velocity of a flow, at most: a flow that blows up would need them for ever
 
 
 class FlowFailed(ArithmeticError):
-    """Gradient flow could not be integrated to the end."""
+    """An error: gradient flow could not be integrated to the end."""
 
 
 class StaticNTK(Method):
@@ -45,14 +45,14 @@ class StaticNTK(Method):
 
     Phi^l = <phi phi> and Phidot^l = <phi' phi'> under the Gaussian with covariance Phi^{l-1}, G^l = G^{l+1} Phidot^l,
     NTK = sum_l G^{l+1} Phi^l (all elementwise); every layer brings its own recursion, see `kernelfield.layers`, and
-    weights that are used more than once have none here. Gaussian averages in closed form where it is known, otherwise
-    numerically to 1e-10.
+    weights that are used more than once have none here. Gaussian averages are in closed form where it is known,
+    otherwise numerical to 1e-10.
 
-    All C outputs have the same kernel, and those of different outputs are independent: gradient kernels and the NTK
-    are left out then, and the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
+    All C outputs have the same kernel, and different outputs are independent. With C > 1 gradient kernels and the NTK
+    are left out, and the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
 
     Args:
-        seed: of the samples of the fields.
+        seed: seed of the samples of the fields.
 
     Source: arXiv:2205.09653, section 4 and references there. For the mean squared error at a constant learning rate
     Delta(t) = (1 - eta NTK / P)^t y for gradient descent, exp(-NTK time / P) y for gradient flow; else
@@ -76,43 +76,42 @@ class StaticNTK(Method):
         network, problem = run.network, run.problem
         try:
             initial = initial_kernels(network, problem)
+            f, alpha = predictions(initial.ntk, problem, run.training)
         except NotConverged as error:
-            names = ", ".join(dict.fromkeys(f"'{each.name}'" for each in network.nonlinearities))
+            names = ", ".join(dict.fromkeys(f"'{phi.name}'" for phi in network.nonlinearities))
             return Status(
                 "not_converged",
                 f"averages of the activation {names} came to {error.change:.0e} only, as they do "
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
-        try:
-            f, alpha = predictions(initial.ntk, problem, run.training)
         except FlowFailed as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
-        one = problem.outputs is None
+        has_one_output = problem.outputs is None
         Phi, G = ([factor(kernel)[None, None] for kernel in kernels] for kernels in (initial.Phi[1:], initial.G[:-1]))
-        ntk = initial.ntk[None, None] if one and not network.factorizes else None
+        ntk = initial.ntk[None, None] if has_one_output and not network.factorizes else None
         return Solution(
             run,
             f[None],
-            network_kernels(problem, Phi, G if one else None, ntk),
-            field_samples=self._fields(run, initial.fields, f),
+            network_kernels(problem, Phi, G if has_one_output else None, ntk),
+            field_samples=self._sample(run, initial.fields, f),
             predictor=LazyPredictor(network, problem, alpha),
             exact=True,
         )
 
     def restored_predictor(self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
-        """Returns what a solved run had left to predict with."""
+        """Returns the predictor that a stored run kept."""
         return LazyPredictor(run.network, run.problem, arrays["alpha"])
 
-    def _fields(
+    def _sample(
         self, run: Run, fields: Sequence[LazyField], f: np.ndarray
     ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-        """Gaussian h and z, independent of each other, at every step the same; sites of a neuron as neurons."""
-        (network, problem), rng, samples = (run.network, run.problem), np.random.default_rng(self.seed), {}
-        for layer, (each, phi) in enumerate(zip(fields, network.nonlinearities, strict=True), start=1):
-            count = max(1, NEURONS // int(np.prod(sites_of(each.h))))
-            h_root, z_root = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (each.h, each.z))
+        """Returns Gaussian h and z, independent of each other and the same at every step; sites count as neurons."""
+        problem, rng, samples = run.problem, np.random.default_rng(self.seed), {}
+        for layer, (field, phi) in enumerate(zip(fields, run.network.nonlinearities, strict=True), start=1):
+            count = max(1, NEURONS // int(np.prod(sites_of(field.h))))
+            h_root, z_root = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (field.h, field.z))
             h, *zs = (
-                (root @ rng.standard_normal((root.shape[1], count))).reshape(len(each.h), -1)
+                (root @ rng.standard_normal((root.shape[1], count))).reshape(len(field.h), -1)
                 for root in (h_root, *[z_root] * (problem.outputs or 1))
             )
             slope = np.asarray(phi.dphi(h))
@@ -125,7 +124,10 @@ class StaticNTK(Method):
 
 
 class Initial(NamedTuple):
-    """Kernels at initialization: Phi^0..Phi^L and G^1..G^{L+1}, (P, P) each, the NTK, and those of fields."""
+    """Kernels at initialization: Phi^0..Phi^L and G^1..G^{L+1}, (P, P) each, the NTK (P, P), and kernels of fields.
+
+    With sites, Phi is the mean over them and G the sum.
+    """
 
     Phi: list[np.ndarray]
     G: list[np.ndarray]
@@ -134,14 +136,7 @@ class Initial(NamedTuple):
 
 
 def initial_kernels(network: Architecture, problem: Problem) -> Initial:
-    """Every layer maps the kernel of what comes in: up to the output, and down again.
-
-    Args:
-        network: what learns.
-        problem: its data.
-
-    Returns:
-        Initial; with sites, Phi is the mean over them and G the sum.
+    """Returns the kernels at initialization, which the layers map up to the output and down again.
 
     Raises:
         NotConverged: an average is not known in closed form, and not smooth.
@@ -151,23 +146,23 @@ def initial_kernels(network: Architecture, problem: Problem) -> Initial:
     K = np.tensordot(x, x, axes=(-1, -1))
     _, traces = network.layers.lazy_forward(K)
     _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
-    weights = traces_of(traces, LazyWeights)
-    Phi = [over_sites(each.phi) / np.prod(sites_of(each.phi)) for each in weights]
+    weights = collect(traces, LazyWeights)
+    Phi = [sum_equal_sites(trace.phi) / np.prod(sites_of(trace.phi)) for trace in weights]
     fields, width = [], 1.0
-    for each in uses(network.layers):
-        if isinstance(each, Weights):
-            width = each.width
-        elif isinstance(each, Activation):
-            field = traces_of(traces, LazyField)[len(fields)]
+    for layer in uses(network.layers):
+        if isinstance(layer, Weights):
+            width = layer.width
+        elif isinstance(layer, Activation):
+            field = collect(traces, LazyField)[len(fields)]
             fields.append(field._replace(z=field.z / width))
-    return Initial(Phi, [over_sites(each.g) for each in weights], ntk, fields)
+    return Initial(Phi, [sum_equal_sites(trace.g) for trace in weights], ntk, fields)
 
 
 def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[np.ndarray, np.ndarray]:
-    """Under a tangent kernel that does not change, f and alpha, (steps + 1, P) or (steps + 1, P, outputs) both.
+    """Returns f and alpha under a tangent kernel that does not change, (steps + 1, P) or (steps + 1, P, outputs) both.
 
-    f(x) = sum_mu NTK(x, x_mu) alpha_mu at every point x, with alpha the sum of what the updates add, v <- momentum v +
-    w_mu Delta_mu times the learning rate; of gradient flow, what makes f of the points that train.
+    f(x) = sum_mu NTK(x, x_mu) alpha_mu at every point x. Updates v <- momentum v + w_mu Delta_mu, times the learning
+    rate, add up to alpha; for gradient flow alpha follows from f of the points that train.
 
     Raises:
         FlowFailed: the flow could not be integrated.
@@ -178,15 +173,14 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
         return f, coefficients(ntk, f, problem, training)
     with jax.enable_x64(True):
         shape, y = problem.y.shape, jnp.asarray(problem.y)
-        learns = jnp.asarray(ntk * problem.weights)
+        weighted_ntk = jnp.asarray(ntk * problem.weights)
 
         @jax.jit
         def velocity(f: jax.Array) -> jax.Array:
-            return (learns @ problem.loss.signal(f.reshape(shape), y)).reshape(f.shape)
+            return (weighted_ntk @ problem.loss.signal(f.reshape(shape), y)).reshape(f.shape)
 
         if isinstance(training, GradientFlow):
-            flat = _flow(velocity, jax.jit(jax.jacfwd(velocity)), y.size, training.times(problem))
-            f = flat.reshape(-1, *shape)
+            f = _integrate(velocity, y.size, training.times(problem)).reshape(-1, *shape)
             return f, coefficients(ntk, f, problem, training)
         v, alpha, f = np.zeros(shape), [np.zeros(shape)], [np.zeros(shape)]
         for rate in training.rates(problem):
@@ -197,12 +191,12 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
 
 
 def coefficients(ntk: np.ndarray, f: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """alpha, see `predictions`, of plain gradient descent or gradient flow, given f."""
+    """Returns alpha, see `predictions`, for plain gradient descent or gradient flow with these f."""
     if isinstance(training, GradientFlow):
         trains, alpha = problem.weights > 0, np.zeros_like(f)
         rates, modes = np.linalg.eigh(ntk[np.ix_(trains, trains)])
-        kept = rates > SLOWEST * rates[-1]
-        inverse = (modes[:, kept] / rates[kept]) @ modes[:, kept].T
+        decays = rates > SLOWEST * rates[-1]
+        inverse = (modes[:, decays] / rates[decays]) @ modes[:, decays].T
         alpha[:, trains] = np.moveaxis(np.tensordot(inverse, f[:, trains], axes=(1, 1)), 0, 1)
         return alpha
     signal = problem.loss.measured_signal(f[:-1], problem.y)
@@ -212,13 +206,7 @@ def coefficients(ntk: np.ndarray, f: np.ndarray, problem: Problem, training: Tra
 
 @dataclass(frozen=True)
 class LazyPredictor:
-    """The predictor with the kernel of initialization, at all steps.
-
-    Args:
-        network: what learned.
-        problem: what was learned.
-        alpha: see `predictions`.
-    """
+    """The predictor with the kernel of initialization at all steps, and with alpha, see `predictions`."""
 
     network: Architecture
     problem: Problem
@@ -226,82 +214,77 @@ class LazyPredictor:
 
     @property
     def steps(self) -> range:
-        """All of them."""
+        """All steps."""
         return range(len(self.alpha))
 
     def of_replicates(self, chosen: Any) -> LazyPredictor:
-        """There is one."""
+        """Returns the predictor itself, the only replicate."""
         return self
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """f (1, n) or (1, n, C)."""
+        """Returns f (1, n) or (1, n, C)."""
         kernel = self.kernel(inputs, self.network.inputs(self.problem), t, None)
         return np.tensordot(kernel, self.alpha[t], axes=1)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """(1, n, m), the same for all outputs."""
-        parts = []
-        for start in range(0, len(a), TOGETHER):
-            rows = a[start : start + TOGETHER]
-            found = self._initial(rows, b)
-            parts.append((found.ntk if layer is None else found.Phi[layer])[: len(rows), len(rows) :])
-        return np.concatenate(parts)[None]
+        """Returns the kernel (1, n, m), the same for all outputs."""
+        blocks = []
+        for start in range(0, len(a), POINTS_AT_ONCE):
+            rows = a[start : start + POINTS_AT_ONCE]
+            points = np.concatenate([rows, b])
+            initial = initial_kernels(self.network, Problem(points, np.zeros(len(points))))
+            blocks.append((initial.ntk if layer is None else initial.Phi[layer])[: len(rows), len(rows) :])
+        return np.concatenate(blocks)[None]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """alpha."""
+        """Returns alpha."""
         return {"alpha": self.alpha}
 
-    def _initial(self, *inputs: np.ndarray) -> Initial:
-        """Kernels of several sets of points."""
-        every = np.concatenate(inputs)
-        return initial_kernels(self.network, Problem(every, np.zeros(len(every))))
 
+def _integrate(velocity: Callable[[Any], jax.Array], size: int, times: np.ndarray) -> np.ndarray:
+    """Returns f (times, size) from f = 0, with df/dt = velocity(f)."""
+    count, slopes = 0, jax.jit(jax.jacfwd(velocity))
 
-def _flow(velocity: Callable, slopes: Callable, numbers: int, times: np.ndarray) -> np.ndarray:
-    """f (times, numbers) from f = 0, with df/dt = velocity(f), whose Jacobian is slopes(f)."""
-    count = 0
-
-    def moves(_: float, f: np.ndarray) -> np.ndarray:
+    def evaluate(_: float, f: np.ndarray) -> np.ndarray:
         nonlocal count
         count += 1
-        moved = np.asarray(velocity(f))
-        if count > EVALUATIONS or not np.isfinite(moved).all():
+        values = np.asarray(velocity(f))
+        if count > EVALUATIONS or not np.isfinite(values).all():
             raise FlowFailed(f"stopped after {count} evaluations")
-        return moved
+        return values
 
-    with warnings.catch_warnings(record=True):  # of what is also in the result
-        found = solve_ivp(
-            moves, (0.0, times[-1]), np.zeros(numbers), t_eval=times, jac=lambda _, f: np.asarray(slopes(f)), **FLOW
-        )
-    if not found.success:
-        raise FlowFailed(found.message.rstrip("."))
-    return found.y.T
+    def jacobian(_: float, f: np.ndarray) -> np.ndarray:
+        return np.asarray(slopes(f))
+
+    with warnings.catch_warnings(record=True):  # the result says it too
+        result = solve_ivp(evaluate, (0.0, times[-1]), np.zeros(size), t_eval=times, jac=jacobian, **FLOW)
+    if not result.success:
+        raise FlowFailed(result.message.rstrip("."))
+    return result.y.T
 
 
 def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """y - f (steps + 1, P) or (steps + 1, P, outputs), output by output, for the mean squared error.
+    """Returns y - f (steps + 1, P) or (steps + 1, P, outputs), output by output, for the mean squared error.
 
     With weights w, e = w^1/2 Delta decays in the modes of w^1/2 NTK w^1/2, and f = eta sum_{s<t} NTK w^1/2 e(s).
     """
     root, eta, trains = np.sqrt(problem.weights), training.learning_rate, problem.weights > 0
     rates, modes = np.linalg.eigh(root[:, None] * ntk * root)
     times = np.arange(training.steps + 1)[:, None]
-    left = (np.exp(-eta * rates) if isinstance(training, GradientFlow) else 1 - eta * rates) ** times
-    moves = rates > SLOWEST * rates[-1]
-    summed = np.where(moves, (1 - left) / np.where(moves, rates, 1), eta * times)
-
-    def column(y: np.ndarray) -> np.ndarray:
+    remainders = (np.exp(-eta * rates) if isinstance(training, GradientFlow) else 1 - eta * rates) ** times
+    decays = rates > SLOWEST * rates[-1]
+    sums = np.where(decays, (1 - remainders) / np.where(decays, rates, 1), eta * times)
+    columns = []
+    for y in problem.y.reshape(problem.points, -1).T:
         start = modes.T @ (root * y)
-        Delta = y - summed * start @ (ntk @ (root[:, None] * modes)).T
-        Delta[:, trains] = left * start @ modes[trains].T / root[trains]  # without cancellation
-        return Delta
-
-    columns = problem.y.reshape(problem.points, -1).T
-    return np.stack([column(y) for y in columns], axis=-1).reshape(-1, *problem.y.shape)
+        Delta = y - sums * start @ (ntk @ (root[:, None] * modes)).T
+        Delta[:, trains] = remainders * start @ modes[trains].T / root[trains]  # without cancellation
+        columns.append(Delta)
+    return np.stack(columns, axis=-1).reshape(-1, *problem.y.shape)
 
 
-def factor(kernel: np.ndarray) -> np.ndarray:
-    """F (P, k) with F F^T = kernel."""
-    values, vectors = np.linalg.eigh(kernel)
-    kept = values > len(kernel) * np.finfo(float).eps * values[-1]
-    return vectors[:, kept] * np.sqrt(values[kept])
+def factor(kernel: np.ndarray, tol: float | None = None) -> np.ndarray:
+    """Returns F (P, k) with F F^T = kernel up to directions of less than `tol` of the largest variance."""
+    variances, axes = np.linalg.eigh(kernel)
+    matters = variances > (len(kernel) * np.finfo(float).eps if tol is None else tol) * variances[-1]
+    return axes[:, matters] * np.sqrt(variances[matters])

@@ -1,0 +1,172 @@
+"""How a run is laid out on particles: how many, in which coordinates, at what precision, with how many directions."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import TYPE_CHECKING, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernelfield.describe.problem import OUTSIDE
+from kernelfield.describe.run import Run
+from kernelfield.describe.training import Descent, GradientDescent, GradientFlow
+from kernelfield.engine.points import cubature, padded_sobol
+from kernelfield.layers import Setup, Space
+from kernelfield.march.devices import Placement, multiple, placement
+from kernelfield.march.flow import FlowReplicate
+from kernelfield.march.recorder import Recorder
+from kernelfield.march.replicate import KEPT, Replicate
+from kernelfield.march.schedule import Schedule
+from kernelfield.march.step import Constants
+
+if TYPE_CHECKING:
+    from kernelfield.march.method import OnParticles
+
+DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
+EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
+BLOCK = 64  # particles of a block of the tail
+RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
+SMOOTH, KINKED = 10, 30  # directions a point and site that fields of such activations take in these bases
+DIVERGED = 1e3  # times the initial loss
+
+
+class Layout:
+    """The layout of a run.
+
+    Args:
+        run: what is solved, by a method on particles.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.settings = run, cast("OnParticles", run.method)
+        self.network, self.problem, self.training = run.network, run.problem, run.training
+        self.axes = self.network.input_axes(self.problem).axes
+        self.data, self.outside = self.network.coordinates(self.problem)
+        self.step = self.settings.step(run)
+        self.exact = self.network.is_linear
+        self.count = 1 if self.exact else self.settings.replicates
+        rows = self.rows * self.sites
+        usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
+        self.directions = self.settings.directions or usual
+
+    @property
+    def sites(self) -> int:
+        """The number of sites of an input."""
+        return math.prod(self.data.shape[1:-1])
+
+    @functools.cached_property
+    def rows(self) -> int:
+        """The number of points that train together."""
+        return int(getattr(self.training, "batch_size", None) or np.count_nonzero(self.problem.weights))
+
+    @property
+    def batched(self) -> bool:
+        """Whether updates are on batches."""
+        return not isinstance(self.training, (GradientDescent, GradientFlow))
+
+    @property
+    def kernels_at(self) -> tuple[int, ...]:
+        """The steps whose kernels are recorded."""
+        return self.run.kernel_steps if any(self.settings.records(self.problem)) else ()
+
+    @property
+    def states_at(self) -> list[int]:
+        """The steps whose states are kept to predict from; the last one learns nothing, and its state stays."""
+        return [t for t in self.run.fields_at if t < self.run.steps] if self.settings.predicts else []
+
+    @property
+    def particles(self) -> int:
+        """S: as the settings say, or as many as the coordinates of a linear network need."""
+        if not self.exact:
+            return self.settings.particles
+        setup = self._setup(0, 1)
+        self.step.layers.init(setup, self.space)
+        outside = min(self.axes.shape[1] - len(self.axes), OUTSIDE)
+        return multiple(max(population.dimensions_with(outside) for population in setup.populations))
+
+    @property
+    def space(self) -> Space:
+        """The space of the data."""
+        return Space(None, self.data.shape[1:-1], self.data.shape[-1], outside=self.outside)
+
+    @property
+    def side_by_side(self) -> int:
+        """The number of replicates that march at once: one on several devices, where their sums would wait."""
+        return 1 if placement(self.particles).is_split else min(self.count, os.cpu_count() or 1)
+
+    @property
+    def initial_bytes(self) -> int:
+        """The size of the initial fields that a replicate keeps."""
+        points = self.problem.points if self.problem.stream is None else self.problem.stream.points
+        size = points * self.sites * self.particles * np.dtype(self.setup(0).dtype).itemsize
+        return min(size, KEPT) if self.batched else size
+
+    def setup(self, replicate: int) -> Setup:
+        """Returns how a replicate lays out the network."""
+        return self._setup(replicate, self.particles)
+
+    def _setup(self, replicate: int, particles: int) -> Setup:
+        single = not self.exact and self.settings.is_single(self.run)
+        return Setup(
+            gamma0=self.settings.gamma0(self.network),
+            points=cubature if self.exact else padded_sobol,
+            particles=particles,
+            seed=np.random.SeedSequence(self.settings.seed, spawn_key=(replicate,)),
+            rows=self.rows,
+            capacity=self.directions,
+            block=None if self.exact else min(BLOCK, particles),
+            tol=EXACT_TOL if self.exact else self.settings.tol,
+            coupled=self.settings.coupled,
+            dtype=jnp.float32 if single else jnp.float64,
+            outputs=self.run.outputs,
+            momentum=self.step.momentum,
+            orders=self.step.orders,
+        )
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder of the kernels that are kept."""
+        features, gradients = self.settings.records(self.problem)
+        needed = (SMOOTH if self.network.smooth else KINKED) * self.problem.points * self.run.outputs * self.sites
+        most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + needed, self.particles)
+        return Recorder(
+            self.step.layers,
+            self.run.outputs,
+            features,
+            gradients,
+            gradients and not self.network.factorizes and self.step.orders == 1,
+            most if self.kernels_at else 0,
+            EXACT_TOL if self.exact else RECORD_TOL,
+        )
+
+    def replicate(self, index: int, devices: Placement) -> Replicate:
+        """Returns a replicate at initialization, on devices."""
+        with jax.enable_x64(True):
+            data, fresh = np.split(self.data, [self.problem.points])
+            setup, stream = self.setup(index), self.problem.stream
+            constants = self._constants(setup, data)
+            parts = self.step, constants, setup, self.space
+            if isinstance(self.training, GradientFlow):
+                flow = FlowReplicate(*parts, Schedule(np.zeros(0)), self.recorder, placement=devices)
+                return flow.start(self.training)
+            source = None
+            if stream is not None:
+                source = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
+            schedule = Schedule.of(cast(Descent, self.training), self.problem)
+            return Replicate(*parts, schedule, self.recorder, source, devices)
+
+    def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
+        """The constants of the points that are observed, whose coordinates are given."""
+        return Constants(
+            data=jnp.asarray(data, setup.dtype),
+            y=jnp.asarray(self.problem.y),
+            weights=jnp.asarray(self.problem.weights),
+            gamma0=jax.tree.map(jnp.asarray, setup.gamma0),
+            momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
+            weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
+            limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
+        )
