@@ -205,7 +205,7 @@ def test_points_that_do_not_train_change_nothing():
         np.append(WEIGHTED.weights, np.zeros(30)),
     )
     one, other = (
-        solved(problem=problem, training=sgd(momentum=0.5), width=8, seeds=2, precision="float64")
+        solved(problem=problem, training=sgd(momentum=0.5), width=8, seeds=2, precision="float64", kernels="none")
         for problem in (WEIGHTED, more)
     )
     np.testing.assert_allclose(other.predictions[:, :7], one.predictions, atol=1e-12)

@@ -113,6 +113,7 @@ def test_it_acts_as_a_real_matrix_does(scale, ratio, tol):
     assert distance(found, truth) < distance(one, truth)
 
 
+@pytest.mark.thorough
 def test_without_responses_it_does_not():
     truth, _ = wide()
     found = np.mean([moments(infinite(coupled=False, seed=seed)[0]) for seed in range(3)], axis=0)

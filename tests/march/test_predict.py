@@ -63,9 +63,8 @@ def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
         np.testing.assert_allclose(found(bare).mean, found(every).mean, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "name, rule", keep_fast([*((name, "batches") for name in EXACT), ("deep", "flow")], ("deep", "batches"))
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name, rule", [*((name, "batches") for name in EXACT), ("deep", "flow")])
 def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
     network, inputs, new = EXACT[name]
     alone, along = (solved(network, RULES[rule], inputs=inputs, riding=riding) for riding in (None, new))
@@ -93,7 +92,8 @@ SAMPLED = {
 }
 
 
-@pytest.mark.parametrize("name", keep_fast(SAMPLED, "relu"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", SAMPLED)
 def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name):
     network, inputs, new, problem = SAMPLED[name]
     if "y" in problem:
@@ -174,7 +174,7 @@ EVERYWHERE = {
 @pytest.mark.parametrize(
     ("name", "gamma0", "accuracy"),
     [
-        ("tanh", 1e-2, 2e-5),
+        thorough("tanh", 1e-2, 2e-5),
         ("tanh", 1e-6, 1e-9),
         thorough("relu", 1e-2, 2e-5),
         *(thorough(name, 1e-6, 1e-9) for name in EVERYWHERE if name != "tanh"),

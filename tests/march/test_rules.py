@@ -119,10 +119,11 @@ def test_decay_without_learning_shrinks_what_came_from_initialization():
 # --- the lazy limit
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [
-        thorough({"weight_scales": [1.3, 0.8, 0.7]}),
+        {"weight_scales": [1.3, 0.8, 0.7]},
         {"bias_scale": 0.5, "weight_scales": [1.3, 0.8, 0.7], "scales_multiply": "weight", "widths": [2.0, 0.5]},
     ],
 )

@@ -47,16 +47,13 @@ class FinitePredictor:
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the feature kernel of a layer (R, n, m), or the tangent kernel (R, n C, m C)."""
-
-        def tangent(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-            return self.network.tangent(params, x, jnp.asarray(b, x.dtype))
+        if layer is None:
+            return self._map(lambda params, _, x: self.network.tangent(params, x, jnp.asarray(b, x.dtype)), a, t)
 
         def features(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
             values = self.network.apply(params, x)[1]["in"][layer]
             return values.reshape(len(x), -1) / math.sqrt(values[0].size)
 
-        if layer is None:
-            return self._map(tangent, a, t)
         return self._map(features, a, t) @ self._map(features, b, t).swapaxes(1, 2)
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -20,7 +20,10 @@ TITLES = {"predictions": "predictions $f$", "Phi": "$\\Phi$, worst layer", "G": 
 def draw(points: Sequence[Point]) -> Figure:
     """Returns a figure of alignments over all of training against gamma0.
 
-    It has a row for each reference and a column for each quantity. It raises ValueError if there is no point.
+    It has a row for each reference and a column for each quantity.
+
+    Raises:
+        ValueError: there is no point.
     """
     if not points:
         raise ValueError("no point of the sweep was done")

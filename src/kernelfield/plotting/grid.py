@@ -1,4 +1,4 @@
-"""A grid as a figure: the loss over time, and what it comes to, in the colours of the first key."""
+"""A sweep over a grid as a figure: losses over time, and final losses and alignments."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ MARKERS = "osD^vP"
 
 
 def draw(data: xarray.Dataset) -> Figure:
-    """Returns a figure of the loss over steps, a line for each value of the first key, a panel for each of the others.
+    """Returns a figure of the loss over steps, and of two measures against the first key of the grid of a sweep.
 
-    Two more panels have the final loss, and the alignment of the last feature kernel, against the first key. Bands and
-    bars are standard errors. It raises ValueError if no point of the sweep is done.
+    Losses have a line for each value of the first key, and a panel for each combination of the others. The measures are
+    the final loss and the alignment of the last feature kernel. Bands and bars are standard errors.
+
+    Raises:
+        ValueError: no point of the sweep is done.
     """
     if not select_points(data):
         raise ValueError("no point of the sweep is done yet: there is nothing to draw")

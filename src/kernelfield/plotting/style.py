@@ -67,7 +67,7 @@ def heading(part: Axes | SubFigure, text: str) -> None:
 
 
 def legend_above(figure: Figure, panels: Iterable[Axes], labels: Iterable[str] = ()) -> None:
-    """Writes the labels of all panels once, above them; `labels` gives their order, and may hold more."""
+    """Writes one legend above all panels, every label once; `labels` sets their order, and may hold other labels."""
     handles: dict[str, Any] = {}
     for axes in panels:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}

@@ -71,11 +71,17 @@ def page(
     Raises:
         ValueError: there is no solution, or they cannot be compared.
     """
+    from kernelfield.observables.comparable import check_comparable
     from kernelfield.report.content import collect_content  # lazy: bokeh takes a second to import
 
     if not solutions:
         raise ValueError("a report needs at least one solution")
-    _check_same_problem(solutions)
+    (first, main), *others = solutions.items()
+    for name, solution in others:
+        try:
+            check_comparable(solution, main)
+        except ValueError as error:
+            raise ValueError(f"{name} and {first} cannot be in one report: {error}") from None
     content = collect_content(solutions, title, versions or {}, files or {})
     return _read_template().render(content, kernelfield=version("kernelfield"))
 
@@ -87,18 +93,6 @@ def check_path(path: Path) -> None:
     check_folder(path)
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"the page's name must end in {' or '.join(ENDINGS)}, got {path.name}")
-
-
-def _check_same_problem(solutions: Mapping[str, Solution]) -> None:
-    """Raises ValueError unless all solutions can be compared with the first."""
-    from kernelfield.observables.comparable import check_comparable
-
-    (first, main), *others = solutions.items()
-    for name, solution in others:
-        try:
-            check_comparable(solution, main)
-        except ValueError as error:
-            raise ValueError(f"{name} and {first} cannot be in one report: {error}") from None
 
 
 def _read_template() -> Template:

@@ -52,7 +52,9 @@ def chart_spectrum(results: Sequence[Result]) -> list[Chart]:
     if ("NTK", None) not in results[0].kernels:
         return []
     plot, spectra, keys = create_time_plot(results, "eigenvalue", log=True), [], []
-    count = _count_eigenvalues(results[0])
+    ends = [0, results[0].solution.steps_done]
+    largest = observables.ntk_spectrum(results[0].solution, t=ends).mean.max(axis=0)[:MOST_EIGENVALUES]
+    count = max(1, int((largest > SMALLEST_EIGENVALUE * largest[0]).sum()))
     shades = [Viridis256[int(place)] for place in np.linspace(20, 205, count)]
     for result in results:
         if ("NTK", None) not in result.kernels:
@@ -69,13 +71,6 @@ def chart_spectrum(results: Sequence[Result]) -> list[Chart]:
     trained = int((problem.weights > 0).sum()) * (problem.outputs or 1)
     note = f"The {count} largest of {trained}, divided by the number of training points."
     return [Chart("Spectrum of the tangent kernel", plot, keys if len(keys) > 1 else (), note)]
-
-
-def _count_eigenvalues(main: Result) -> int:
-    """Returns how many eigenvalues are worth a curve, before or after training."""
-    ends = [observables.ntk_spectrum(main.solution, t=step).mean for step in (0, main.solution.steps_done)]
-    largest = np.maximum(*ends)[:MOST_EIGENVALUES]
-    return max(1, int((largest > SMALLEST_EIGENVALUE * largest[0]).sum()))
 
 
 def _chart_kernels(

@@ -30,8 +30,8 @@ TITLES: dict[Symbol, str] = {"Phi": "Feature kernels", "G": "Gradient kernels", 
 def encode_frames(results: Sequence[Result]) -> dict[str, Any] | None:
     """Returns the kernels that the time slider moves through, as JSON values; None if the main result tracked none.
 
-    They are "steps", "times", "unit" of the steps, those of `_choose_samples`, "rows" (kind, title, limit of the
-    colours, panels) and "results" (name, frames of each panel).
+    They are "steps", "times", "unit" of the steps, "points", what `_choose_samples` returns, "rows" (kind, title, limit
+    of the colours, panels) and "results" (name, frames of each panel).
     """
     main = results[0]
     if not main.kernels:
@@ -58,12 +58,12 @@ def encode_frames(results: Sequence[Result]) -> dict[str, Any] | None:
 
 def _choose_size(results: Sequence[Result]) -> tuple[np.ndarray, dict[str, list[Any]]]:
     """Returns steps and samples, fewer where there are so many kernels that the page would get too large."""
-    main, kept = results[0].solution, results[0].kept_steps
+    main, common = results[0].solution, results[0].kept_steps
     for result in results[1:]:
-        reached = kept <= result.solution.steps_done
-        kept = kept[~reached | np.isin(kept, result.kept_steps)]
+        reached = common <= result.solution.steps_done
+        common = common[~reached | np.isin(common, result.kept_steps)]
     panels = sum(len(result.kernels) for result in results)
-    steps, count = min(len(kept), MOST_STEPS), min(main.problem.points, MOST_SAMPLES)
+    steps, count = min(len(common), MOST_STEPS), min(main.problem.points, MOST_SAMPLES)
 
     def size() -> float:
         return panels * steps * count * (count + 1) / 2 * BYTES_PER_ENTRY
@@ -72,7 +72,7 @@ def _choose_size(results: Sequence[Result]) -> tuple[np.ndarray, dict[str, list[
         count -= 1
     while size() > MOST_BYTES and steps > FEWEST_STEPS:
         steps -= 1
-    return kept[thin(len(kept), steps)], _choose_samples(main.problem, count)
+    return common[thin(len(common), steps)], _choose_samples(main.problem, count)
 
 
 def _choose_samples(problem: Problem, most: int) -> dict[str, list[Any]]:

@@ -67,9 +67,9 @@ class Result:
 
     @property
     def steps(self) -> np.ndarray:
-        """The steps at which its curves are drawn: about a dozen of them for dots.
+        """The steps at which its curves are drawn: about a dozen for dots, and all for lines.
 
-        A line is drawn at all steps; of too many at some, half of them equally spaced and half closer to the start.
+        If there are too many for a line, half of its steps are equally spaced and half are closer to the start.
         """
         rows = self.solution.steps_done + 1
         entries = self.replicates * self.solution.problem.points**2

@@ -85,8 +85,8 @@ def draw_curve(
 ) -> None:
     """Draws an estimate (n,) over steps (n,) with its 95 % interval: a line with a band, or dots with error bars.
 
-    Values that are not finite, or not positive on a logarithmic axis, are left out. The tooltip shows `label`. Of
-    `many` curves only the one pointed at tells its value.
+    It leaves out values that are not finite, or not positive on a logarithmic axis. The tooltip shows `label`. Where
+    there are `many` curves, only the curve under the pointer has a tooltip.
     """
     bounds = estimate.mean, *estimate.interval(0.95)
     mean, low, high = (np.where(np.isfinite(values), values, np.nan) for values in bounds)
@@ -124,9 +124,9 @@ def _draw_interval(plot: Any, steps: np.ndarray, low: np.ndarray, high: np.ndarr
 
 
 def fit_range(plot: Any, estimates: Sequence[Estimate], log: bool = False) -> None:
-    """Sets the vertical range so that it shows all means, and of their intervals as much as does not dwarf them.
+    """Sets the vertical range so that it shows all means, and as much of their intervals as does not dwarf them.
 
-    Values that are not finite are left out; on a logarithmic axis also values that are not positive, and intervals.
+    It leaves out values that are not finite. A logarithmic axis leaves out intervals and values that are not positive.
     """
     values = np.concatenate([np.ravel(estimate.mean) for estimate in estimates])
     values = values[np.isfinite(values) & ((values > 0) if log else True)]

@@ -100,16 +100,16 @@ def sweep_grid(
 class ProblemAsData:
     """A Problem in place of the section [data] of a configuration."""
 
-    given: Problem
+    content: Problem
     model_fields: ClassVar[dict[str, Any]] = {}  # the section has no keys
 
     def problem(self, folder: Path) -> Problem:
         """Returns the Problem; `folder` is not used."""
-        return self.given
+        return self.content
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """Returns what a text can say about the Problem."""
-        return {"source": "given", "points": self.given.points, "loss": self.given.loss.name}
+        return {"source": "given", "points": self.content.points, "loss": self.content.loss.name}
 
 
 def run(

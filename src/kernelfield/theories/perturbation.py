@@ -85,7 +85,7 @@ class Perturbation(OnParticles):
         gamma0 = run.network.gamma0
         f = predictions[:, :, 0] + gamma0**2 * predictions[:, :, 2]
         Phi, G = (
-            [expand_kernel(*(factor[:, :, order] for order in (0, 1, 2)), gamma0) for factor in factors]
+            [expand_kernel(*(factor[:, :, order] for order in (0, 1, 2)), gamma0=gamma0) for factor in factors]
             for factors in (features, gradients)
         )
         return f, Phi, G
