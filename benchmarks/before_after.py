@@ -1,4 +1,4 @@
-"""Two versions of the library in one run, taking turns: seconds of a dozen solves, and whether results agree to the bit.
+"""Two versions of the library in one run, taking turns: seconds of a dozen solves, and whether results are the same.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/before_after.py --before /tmp/before --rounds 3

@@ -1,10 +1,10 @@
 """Rooms import from the rooms before them alone, nothing imports in a circle, and every file has a room."""
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
-
 import rooms
 
 SOLUTION = "kernelfield.solution.solution"
@@ -17,8 +17,10 @@ DELEGATES = {
 }
 
 
-def without_delegates(graph):
-    """Returns the graph without the imports of the three methods."""
+@functools.cache
+def graph(in_functions):
+    """Returns the imports of every module but for those of the three methods."""
+    graph = rooms.graph(in_functions)
     return {name: names - set(DELEGATES.values()) if name == SOLUTION else names for name, names in graph.items()}
 
 
@@ -50,17 +52,18 @@ def test_every_file_belongs_to_a_room_and_every_room_has_files():
 
 @pytest.mark.parametrize("in_functions", [False, True], ids=["when imported", "when called"])
 def test_rooms_import_from_rooms_before_them(in_functions):
-    assert upward(without_delegates(rooms.graph(in_functions))) == []
+    assert upward(graph(in_functions)) == []
 
 
 @pytest.mark.parametrize("in_functions", [False, True], ids=["when imported", "when called"])
 def test_nothing_imports_in_a_circle(in_functions):
-    assert circle(without_delegates(rooms.graph(in_functions))) == []
+    assert circle(graph(in_functions)) == []
 
 
 def test_only_three_methods_of_a_solution_import_later_rooms_when_they_are_called():
-    assert not rooms.graph(in_functions=False)[SOLUTION] & set(DELEGATES.values())
-    tree = ast.parse(rooms.modules()[SOLUTION].read_text(encoding="utf-8"))
+    path = rooms.modules()[SOLUTION]
+    assert not rooms.imports(path, in_functions=False) & set(DELEGATES.values())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     imports = {
         (function.name, node.module)

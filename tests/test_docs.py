@@ -128,7 +128,7 @@ WRONG = {
     "kink": lambda folder: solved(kf.Perturbation(), activation="relu"),
     "not linear": lambda folder: solved(kf.DeepLinear(), activation="tanh"),
     "flow": lambda folder: solved(kf.DeepLinear(), training=kf.GradientFlow(time=1.0, steps=3)),
-    "no gradients": lambda folder: solved(kf.March(kernels="features")).ntk(),
+    "no gradients": lambda folder: solved(kf.March(kernels="features")).gradient_kernel(layer=1),
     "no fields": lambda folder: solved().fields(layer=1, t=2),
     "no such step": lambda folder: solved().feature_kernel(layer=1, t=9),
     "no test points": lambda folder: observables.loss(solved(), "test"),
@@ -145,7 +145,7 @@ WRONG = {
     "shared with data": lambda folder: solved(layers=[WEIGHTS, LINEAR, WEIGHTS, Readout()]),
     "shared far apart": lambda folder: kf.Network(layers=[Dense(), Residual(BRANCH), WEIGHTS, Readout()]),
     "lazy shared": lambda folder: solved(kf.StaticNTK(), layers=TIED),
-    "two times": lambda folder: solved(kf.March(particles=64, replicates=1), layers=TIED).ntk(t=0, s=1),
+    "two times": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).ntk(t=0, s=1),
     "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
     "no batches": lambda folder: solved(kf.StaticNTK(), training=batches(1)),
     "large batch": lambda folder: solved(training=batches(3)),
@@ -210,7 +210,7 @@ def extensions():
 def test_every_public_name_has_a_page(extensions):
     documented = extensions["reference"].documented()
     assert {f"kernelfield.{name}" for name in kf.__all__} <= set(documented)
-    assert {"kernelfield.observables.kernel_alignment", "kernelfield.files.storage.to_dataset"} <= set(documented)
+    assert {"kernelfield.observables.kernel_alignment", "kernelfield.files.dataset.to_dataset"} <= set(documented)
     architectures = {f"kernelfield.{name}" for name in ("MLP", "CNN", "ResNet", "Network")}
     assert {documented[name] for name in architectures} == {"describing"}
     for package in (kf.layers, datasets):

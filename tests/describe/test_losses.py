@@ -126,7 +126,8 @@ def test_one_update_of_cross_entropy_written_out():
     X, labels, width, rate = np.random.default_rng(6).standard_normal((4, 3)), [0, 1, 2, 1], 6, 0.3
     problem = kf.Problem(X, labels, weights=[1, 2, 1, 1], loss="cross_entropy")
     training = kf.GradientDescent(learning_rate=rate, steps=2)
-    solution = solved(problem=problem, training=training, width=width, seeds=1, seed=4, precision="float64")
+    settings = {"width": width, "seeds": 1, "seed": 4, "precision": "float64", "kernels": "none"}
+    solution = solved(problem=problem, training=training, **settings)
     with jax.enable_x64(True):
         drawn = FiniteNetwork(DEEP.layers, (3,), width, problem.loss, 3).init(jnp.asarray(4, jnp.uint32))
     W0, W1, w = start = [np.asarray(values) for values in drawn if values is not None]

@@ -37,6 +37,7 @@ def test_directions_are_the_principal_ones_above_the_tolerance(rows):
     assert float(found.residual) == pytest.approx(0.004 / 0.984, rel=0.05)
 
 
+@pytest.mark.thorough
 def test_exact_tolerances_leave_nothing_out_however_many_passes_that_takes():
     x, _ = spectrum(80, 10.0 ** -np.arange(0, 20, 0.25))
     found, F = represent(fresh(96), jnp.asarray(x), jnp.ones(80), 1e-26)

@@ -15,7 +15,7 @@ from kernelfield.engine.tail import at_place, make_tail
 from suites import thorough
 
 pytestmark = pytest.mark.usefixtures("x64")
-PARTICLES, POINTS, RATE = 4096, 3, 0.5
+PARTICLES, POINTS, RATE = 2048, 3, 0.5
 
 
 def nonlinear(x):
@@ -97,7 +97,7 @@ def distance(one, two):
 @functools.cache
 def wide(scale=1.0, ratio=1.0):
     """Moments of the mean of six matrices, and of one more."""
-    *several, one = (moments(finite(2048, seed, scale, ratio)) for seed in range(7))
+    *several, one = (moments(finite(1024, seed, scale, ratio)) for seed in range(7))
     return np.mean(several, axis=0), one
 
 

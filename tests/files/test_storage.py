@@ -245,7 +245,7 @@ def test_foreign_contents_are_named(small_solution, tmp_path, name, value, messa
     [
         (kf.MLP(depth=1, bias_scale=0.3), kf.March(particles=128, replicates=2)),
         thorough(kf.MLP(depth=1, activation="linear"), kf.March()),
-        (kf.MLP(depth=1), kf.FiniteWidth(width=8, seeds=2, kernels="none")),
+        thorough(kf.MLP(depth=1), kf.FiniteWidth(width=8, seeds=2, kernels="none")),
         (kf.MLP(depth=1, activation="relu"), kf.StaticNTK()),
     ],
     ids=["march", "exact", "finite", "static"],

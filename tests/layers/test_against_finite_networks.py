@@ -5,8 +5,8 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from suites import keep_fast
 
+pytestmark = pytest.mark.thorough
 RNG = np.random.default_rng(0)  # of the data below alone
 Y = np.array([1.0, -0.7, 0.9])
 SEQUENCES = kf.Problem(RNG.standard_normal((3, 5, 2)), Y)  # odd: windows of stride 2 do not cover it evenly
@@ -75,7 +75,7 @@ def finite(network, problem, width, seeds):
     return kf.solve(network, problem, TRAINING, method, fields_at=(), progress=False)
 
 
-@pytest.mark.parametrize("name", keep_fast(CASES, "residual, tanh, L = 2"))
+@pytest.mark.parametrize("name", CASES)
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem = CASES[name]
     method = kf.March(particles=2048, replicates=4, seed=2)
@@ -90,7 +90,6 @@ def test_ensembles_of_growing_width_approach_the_march(name):
     )
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["sequence, zero", "residual, tanh, L = 2", "shared weights"])
 def test_without_responses_the_agreement_is_gone(name):
     """The control: gradient independence is as precise, and somewhere else."""

@@ -93,7 +93,8 @@ def test_a_convolution_of_one_pixel_is_fully_connected():
     np.testing.assert_allclose(one.ntk(), other.ntk(), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["linear", thorough("tanh")])
+@pytest.mark.thorough
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
 def test_residual_branches_of_scale_zero_leave_one_layer(activation):
     networks = kf.ResNet(depth=3, branch_scale=0.0, activation=activation), kf.MLP(depth=1, activation=activation)
     one, other = (solved(network, VECTORS, kf.March(kernels="none")) for network in networks)

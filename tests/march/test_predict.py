@@ -7,7 +7,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from suites import keep_fast, thorough
+from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(8).standard_normal((9, 6)), [5])
 Y, TANH, LINEAR = np.array([1.0, -0.7, 0.9, -1.1, 0.4]), Activation("tanh"), Activation("linear")
@@ -51,7 +51,8 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("kernels", keep_fast(["features", "none"], "none"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("kernels", ["features", "none"])
 def test_kernels_of_new_points_do_not_need_those_of_training(kernels):
     network, inputs, new = EXACT["deep"]
     every, bare = (solved(network, method=kf.March(kernels=each)) for each in ("all", kernels))

@@ -98,6 +98,7 @@ def test_full_batches_are_gradient_descent_bit_for_bit():
     np.testing.assert_array_equal(whole.replicate_predictions, batch.replicate_predictions)
 
 
+@pytest.mark.thorough
 def test_momentum_and_schedules_that_do_nothing_change_nothing():
     network, problem = kf.MLP(depth=2, activation="linear"), kf.Problem(X, Y)
     plain = solved(network, problem, kernels="none")

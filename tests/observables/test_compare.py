@@ -240,9 +240,10 @@ def test_what_is_zero_has_no_relative_error():
 )
 def test_solutions_of_different_things_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        compare(replace(drawn(1), **change), drawn(2))
+        compare(with_parts(drawn(1), **change), drawn(2))
 
 
+@pytest.mark.thorough
 def test_all_outputs_are_compared_at_once(several_outputs):
     method = kf.FiniteWidth(width=64, seeds=3, kernels="per_output")
     finite = kf.solve(

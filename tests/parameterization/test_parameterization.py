@@ -203,7 +203,7 @@ def exact(network, problem, training, seeds=1):
     return kf.solve(network, problem, training, method, progress=False).replicate_predictions
 
 
-@pytest.mark.parametrize("case", keep_fast(CASES, "one hidden layer", "everything"))
+@pytest.mark.parametrize("case", keep_fast(CASES, "one hidden layer"))
 def test_a_plain_network_with_these_numbers_is_the_finite_network_of_the_theory(case, x64):
     network, problem, training, schedule = CASES[case]
     expected = exact(network, problem, training)
@@ -389,7 +389,7 @@ def test_numbers_of_every_architecture_make_the_finite_network(name, x64):
         np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=form)
 
 
-@pytest.mark.parametrize("name", keep_fast(sorted({*OTHERS} - {"shared"}), "composed"))
+@pytest.mark.parametrize("name", keep_fast(sorted({*OTHERS} - {"shared"}), "ResNet"))
 def test_rows_of_every_architecture_have_its_shapes_scales_and_multipliers(name, x64):
     """With weights of one, what leaves a tensor is its multiplier times the sum of what enters."""
     (network, problem), width, passed = OTHERS[name], 24, []

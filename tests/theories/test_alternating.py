@@ -125,6 +125,7 @@ def _g(phi, h, z):
     return phi.dphi(h) * z
 
 
+@pytest.mark.thorough
 def test_the_lemma_of_stein_gives_the_derivatives_of_a_linear_network(x64):
     n, samples = ROWS * POINTS, 64
     run = _Iterations(Run(*problem_of("linear", 3), AlternatingMonteCarlo(samples=samples)))

@@ -111,7 +111,7 @@ def full_theory(run, gamma0):
         layers = jax.tree.map(without_series, layers, is_leaf=lambda leaf: isinstance(leaf, Directions))
         for sign in (1, -1):
             constants = replicate.constants._replace(gamma0=jnp.asarray(sign * gamma0))
-            step, f, kernels = Step(run.network.layers), [], []
+            step, f, kernels = Step(run.run.network.layers), [], []
             march, state = jax.jit(step), Marched(layers, jnp.zeros_like(replicate.state.initial))
             for t in range(TRAINING.steps + 1):
                 paces = (TRAINING.learning_rate, t < TRAINING.steps, t == 0)

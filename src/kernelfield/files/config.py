@@ -92,11 +92,11 @@ class Config:
             raise type(error)(f"[{section}] {error}") from None
 
     def run(self, method: str, **replaced: Any) -> Run:
-        """Returns the run of a method, by the name of its section, as `kernelfield.solve` describes it; see `method`."""
+        """Returns the run of a method, by the name of its section, with the defaults of `kernelfield.solve`."""
         return describe(self.network, self.problem(), self.training, self.method(method, **replaced))
 
     def method(self, name: str, **replaced: Any) -> Method:
-        """Returns the settings of a method: its section, or defaults (particles, replicates, seed are those of [march]).
+        """Returns the settings of a method: its section, or defaults (some of which are those of [march]).
 
         Args:
             name: of its section.

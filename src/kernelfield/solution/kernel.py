@@ -265,4 +265,6 @@ def _fixed(factor: np.ndarray, outputs: int, others: Sequence[Factor | Series]) 
 
 def _sampled(factor: Factor | Series, outputs: int, steps: Steps | None) -> FactorKernel:
     values, weights = factor if isinstance(factor, tuple) else (factor, None)
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values)  # as a file gives it back, so that products are the same bits
     return FactorKernel(values, outputs, None if values.shape[1] == 1 else steps, False, weights)
