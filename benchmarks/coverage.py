@@ -2,10 +2,11 @@
 
     python benchmarks/coverage.py [--runs 48]
 
-The truth is a run with sixteen times the particles and a fifth of the tolerance. The march is then solved `runs` times with default settings and independent seeds; the
-table gives the part of all entries (loss at every step, predictions at every step and point, final kernels) for which
-the reported Student's t interval holds the truth, the bias that remains (norm of the mean over runs minus the truth,
-noise of both subtracted in squares) and the standard error that a run reports, both relative to the norm of the truth.
+The truth is a run with sixteen times the particles and a fifth of the tolerance. The march is then solved `runs`
+times with default settings and independent seeds; the table gives the part of all entries (loss at every step,
+predictions at every step and point, final kernels) for which the reported Student's t interval holds the truth, the
+bias that remains (norm of the mean over runs minus the truth, noise of both subtracted in squares) and the standard
+error that a run reports, both relative to the norm of the truth.
 """
 
 from __future__ import annotations

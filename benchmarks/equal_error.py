@@ -38,7 +38,7 @@ from goals import goal
 from processes import alone
 
 PARTICLES = {"none": (256, 1024, 4096, 8192, 16384)}  # by the kernels that are tracked
-WIDTHS = {64: 4096, 128: 2048, 256: 512, 512: 128, 1024: 32, 2048: 8}  # width -> seeds that measure it
+WIDTHS = {64: 2048, 128: 1024, 256: 256, 512: 64, 1024: 16, 2048: 4}  # width -> seeds that measure it
 TRACKED = {"none": ("f", "Phi", "G")}  # what a march that tracks these kernels is timed for
 TRACKED_LINEAR = {"none": ("f",), "all": ("Phi", "G")}  # whose fields are known exactly, but not as samples
 ERRORS = {"f": (0.01, 0.003, 0.001), "Phi": (0.01, 0.003), "G": (0.01, 0.003)}
@@ -143,8 +143,7 @@ def peers(case: Case, truth: Truth) -> dict[str, dict[int, Peer]]:
     found: dict[str, dict[int, Peer]] = {kind: {} for kind in ERRORS}
     for width, seeds in WIDTHS.items():
         method = kf.FiniteWidth(width=width, seeds=seeds, kernels="none")
-        for _ in range(2):  # the first one compiles
-            solution = kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])
+        solution = kf.solve(case.network, case.problem, case.training, method, fields_at=[-1])
         values, seconds = samples(solution), solution.info["seconds_run"] / seeds
         for kind, networks in found.items():
             networks[width] = peer(values[kind], truth, kind, seconds, 1)

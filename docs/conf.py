@@ -26,12 +26,15 @@ extensions = [
     "reference",
 ]
 exclude_patterns = ["_build", "gallery/*.py", "gallery/*.ipynb", "gallery/*.json", "gallery/*.zip", "gallery/*.md5"]
-suppress_warnings = ["config.cache"]  # sphinx-gallery's settings hold functions
+suppress_warnings = [
+    "config.cache",  # settings of sphinx-gallery hold functions
+    "ref.python",  # short names of types in signatures, which several modules have
+]
 smartquotes = False  # "all" is a value to type
 default_role = "py:obj"  # `name` in docstrings: a link where it is documented, code everywhere
 
 nitpicky = True  # a link of a page to a name that is not documented is an error
-_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Part|SitesBelow)"  # of other libraries, private, and variables
+_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Part|Value|SitesBelow)"  # not documented here
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:.*", _TYPES)]
 
 autodoc_member_order = "bysource"

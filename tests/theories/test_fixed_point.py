@@ -47,7 +47,7 @@ def test_other_losses_end_at_their_own(kind):
 
 @pytest.mark.thorough
 def test_finite_networks_end_there_too():
-    solution = trained(method=kf.FiniteWidth(width=64, seeds=1, precision="float64"), steps=1000, activation="tanh")
+    solution = trained(method=kf.FiniteWidth(width=64, seeds=1, precision="float64"), activation="tanh")
     assert solution.fixed_point().residual < 0.3  # f is reported without its value at initialization, of order N^-1/2
 
 

@@ -32,7 +32,7 @@ def fit(
     depth: Annotated[int, Option(min=1, help="Hidden layers.")] = 2,
     activation: Annotated[str, Option(help="Of the network.")] = "erf",
     max_steps: Annotated[int, Option(min=1, help="Steps of training, at most.")] = 200,
-    points: Annotated[int, Option(min=10, help="Rows that train, at most; time grows with their cube.")] = 300,
+    points: Annotated[int, Option(min=10, help="Rows that train, at most.")] = 300,
     width: Annotated[int, Option(min=1, help="Of the finite network beside it.")] = 512,
     seed: Annotated[int, Option(min=0, help="Of splits and samples.")] = 0,
     quiet: Quiet = False,
