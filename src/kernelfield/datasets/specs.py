@@ -29,7 +29,7 @@ class ImageData(Spec):
         loss: "mse", "logistic", "hinge" or "cross_entropy".
     """
 
-    source: str
+    source: Any
     classes: tuple[int, ...] = (0, 1)
     points: int = 20
     images: bool = False

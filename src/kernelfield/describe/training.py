@@ -33,7 +33,7 @@ class Descent(Spec):
     unit: ClassVar[str] = "step"  # what rows of a Solution count
 
     if TYPE_CHECKING:  # an argument of the rules below, or derived from one
-        steps: Any
+        steps: Any = None
 
     @property
     def plain(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -187,7 +187,8 @@ def draw_kernels(
     """
     entries = np.concatenate([matrix.ravel() for row in rows.values() for matrix in row])
     bounds = float(entries.min()), float(entries.max())
-    panels, image = part.subplots(len(rows), len(titles), squeeze=False), None
+    panels = part.subplots(len(rows), len(titles), squeeze=False)
+    image: Any = None
     for number, (name, matrices) in enumerate(rows.items()):
         for axes, matrix, title in zip(panels[number], matrices, titles, strict=True):
             image = draw(axes, matrix, bounds, title if number == 0 else "")

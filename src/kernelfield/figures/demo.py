@@ -214,7 +214,7 @@ def records(results: Results) -> list[dict[str, Any]]:
 def draw(results: Results) -> Figure:
     """Returns the figure: losses, distances from infinite width, and kernels."""
     plan, figure = results.plan, plotting.new_figure(12.8, 8.4, h_pad=0.12, w_pad=0.08)
-    above, below = figure.subfigures(2, 1, height_ratios=[1.1, 1.0])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1.0])[:, 0]
     left, right = above.subplots(1, 2, width_ratios=[1.2, 1.0])
     _draw_loss(left, results)
     _draw_distances(right, results)

@@ -46,7 +46,7 @@ def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Figure]]:
         theory[scale][depth] = solve_and_say(name, say, network, problem, training, march)
         if depth in (depths[0], depths[-1]):
             finite[scale][depth] = solve_and_say(f"{name}, N = {width}", say, network, problem, training, networks)
-    distances = {scale: compare_depths(theory[scale]) for scale in SCALES}
+    distances: dict[Scale, Distances] = {scale: compare_depths(theory[scale]) for scale in SCALES}
     for scale, values in distances.items():
         text = ", ".join(f"{depth} -> {2 * depth}: {d:.3g} ({noise:.1g})" for depth, (d, noise) in values.items())
         say(f"scale {scale}: predictions move when depth doubles by (standard error) {text}")

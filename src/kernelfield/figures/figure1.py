@@ -128,7 +128,7 @@ def draw_figure(runs: Runs, say: Say) -> Figure:
     say_loss("rich", runs.rich_finite, runs.rich, say)
     say_kernels("rich", runs.rich_finite, runs.rich, say)
     figure = new_figure(17.5, 12.0)
-    above, *below = figure.subfigures(3, 1, height_ratios=[3.6, 4.1, 4.1])
+    above, *below = figure.subfigures(3, 1, squeeze=False, height_ratios=[3.6, 4.1, 4.1])[:, 0]
     loss, *densities = above.subplots(1, 1 + DEPTH, width_ratios=[1.35, *[1] * DEPTH])
     _draw_loss(loss, runs)
     _draw_densities(densities, runs)

@@ -127,7 +127,8 @@ def draw_figure(runs: Runs, say: Say) -> Figure:
         say_loss(f"L = {depth}", runs.finite[depth], runs.infinite[depth], say)
     say_kernels(f"L = {deepest}", runs.finite[deepest], runs.infinite[deepest], say)
     figure = new_figure(17.5, 12.4)
-    (loss, samples), times, (alignment, movement) = figure.subfigures(3, 2, height_ratios=[4, 3.7, 3.8])
+    parts = figure.subfigures(3, 2, squeeze=False, height_ratios=[4, 3.7, 3.8])
+    (loss, samples), times, (alignment, movement) = parts
     _draw_loss(loss.subplots(), runs)
     _draw_samples(samples, runs)
     for part, kernel in zip(times, KERNELS, strict=True):

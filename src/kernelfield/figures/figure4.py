@@ -191,7 +191,7 @@ def spread(curves: Mapping[tuple[float, int], np.ndarray]) -> tuple[float, float
     squares: tuple[list[float], list[float]] = [], []
     for (one, a), (other, b) in itertools.combinations(curves.items(), 2):
         if (one[0] == other[0]) != (one[1] == other[1]):
-            squares[one[1] == other[1]].append(np.mean((a - b) ** 2))
+            squares[one[1] == other[1]].append(float(np.mean((a - b) ** 2)))
     across_channels, across_gamma0 = (float(np.sqrt(np.mean(values))) for values in squares)
     return across_channels, across_gamma0
 

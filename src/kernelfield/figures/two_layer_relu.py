@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -109,11 +109,13 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
     """Returns the figure, and says how well infinite and finite width agree."""
     _say_agreement(runs, say)
     figure = new_figure(17.5, 15)
-    above, middle, h_part, z_part = figure.subfigures(4, 1, height_ratios=[3.8, 4.6, 3.2, 3.2])
+    parts = figure.subfigures(4, 1, squeeze=False, height_ratios=[3.8, 4.6, 3.2, 3.2])
+    above, middle, h_part, z_part = parts[:, 0]
     loss, alignment = above.subplots(1, 2)
     _draw_losses(loss, plan, runs)
     _draw_alignment(alignment, runs)
-    for part, kernel, letter in zip(middle.subfigures(1, 2), KERNELS, "cd", strict=True):
+    halves: Any = middle.subfigures(1, 2)
+    for part, kernel, letter in zip(halves, KERNELS, "cd", strict=True):
         _draw_kernels(part, runs, kernel, letter)
     _draw_densities(h_part, runs, "h", "e")
     _draw_densities(z_part, runs, "z", "f")
@@ -141,7 +143,8 @@ def _say_agreement(runs: Runs, say: Say) -> None:
 
 def _draw_losses(axes: Axes, plan: Plan, runs: Runs) -> None:
     for (gamma0, pair), colour in zip(runs.items(), plotting.shades(len(runs)), strict=True):
-        draw_losses(axes, *pair.values(), colour, f"$\\gamma_0$ = {gamma0:g}")
+        infinite, finite = pair.values()
+        draw_losses(axes, infinite, finite, colour, f"$\\gamma_0$ = {gamma0:g}")
     write_heading(axes, "a", f"Loss (lines: {INFINITE}; dots: N = {plan.width}, 95 % intervals)")
     axes.legend(frameon=False)
     plotting.plain(axes)

@@ -17,7 +17,6 @@ from kernelfield.solution.solution import Solution
 
 FILE_ATTRIBUTES = ("format", "schema")  # by which `kernelfield.load` knows its files
 PAIRS = ("time", "sample", "time_prime", "sample_prime")
-SYMBOLS: tuple[Symbol, ...] = ("Phi", "G", "NTK")
 ABOUT: dict[Symbol, str] = {
     "Phi": "feature kernels of hidden layers",
     "G": "gradient kernels of hidden layers",
@@ -63,7 +62,8 @@ def labelled(solution: Solution) -> xarray.Dataset:
     coordinates: dict[str, Any] = {**times, "step": ("time", solution.steps(), counts)}
     layers = np.arange(1, solution.network.hidden_layers + 1)
     coordinates["layer"] = ("layer", layers, {"long_name": "hidden layer", "units": "1"})
-    kept = solution.times[solution.kernel_steps(*(symbol for symbol in SYMBOLS if solution.keeps(symbol)))]
+    symbols: list[Symbol] = [symbol for symbol in ABOUT if solution.keeps(symbol)]
+    kept = solution.times[solution.kernel_steps(*symbols)]
     if len(kept) < len(solution.times):
         about_kept = {"long_name": "training time of kernels", "units": "1"}
         coordinates |= {name: (name, kept, about_kept) for name in KEPT.values()}

@@ -162,8 +162,9 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
         check_comparable(solution, reference)
     last = min(side.steps_done for side in (*solutions.values(), reference))
     quantities: list[tuple[Quantity, int | None]] = [("predictions", None)]
-    quantities += [(symbol, layer) for symbol in ("Phi", "G") for layer in reference.hidden(symbol)]
-    quantities += [("NTK", None)] if reference.keeps("NTK") else []
+    symbols: tuple[Literal["Phi", "G"], ...] = ("Phi", "G")
+    quantities.extend((symbol, layer) for symbol in symbols for layer in reference.hidden(symbol))
+    quantities.extend([("NTK", None)] if reference.keeps("NTK") else [])
     rows: dict[str, list[Row]] = {name: [] for name in solutions}
     for times in ("all", "final"):
         for quantity, layer in quantities:
