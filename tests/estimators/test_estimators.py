@@ -116,6 +116,7 @@ def test_the_least_validation_loss_chooses_among_strengths_of_feature_learning()
         regressor(gamma0=(0.0, 1.0)).fit(X, Y)
 
 
+@pytest.mark.thorough
 def test_they_clone_pickle_and_run_in_pipelines_and_searches():
     model = make_pipeline(StandardScaler(), regressor(steps=5, gamma0=0.0))
     search = GridSearchCV(model, {"infinitewidthregressor__depth": [1, 2]}, cv=2).fit(X, Y)

@@ -68,6 +68,7 @@ def test_two_cubatures_agree(name, rule):
         np.testing.assert_allclose(one.feature_kernel(layer), other.feature_kernel(layer), atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_the_aggregated_error_signal_is_the_sum_over_outputs():
     together = exact(name := "biased, scaled, of several widths", "everything")
     apart = solved(EXACT[name][0], together.problem, RULES["everything"], kernels="per_output")

@@ -309,3 +309,24 @@ def test_the_table_shows_every_row_with_the_digits_that_are_known(capsys):
     assert "Phi 1 all 12.3 ± 1.2 3.4 0.988 ± 0.002" in lines
     assert "Phi 2 all 3e-10 ± 2e-11 0 1" in lines
     assert "NTK final 12.3 - -" in lines
+
+
+def kept_at(steps, seed=0):
+    """A march whose kernels were kept at some steps alone."""
+    problem, training = kf.Problem(np.eye(3), [1.0, -1.0, 0.5]), kf.GradientDescent(learning_rate=0.2, steps=4)
+    method = kf.March(particles=64, replicates=2, seed=seed)
+    return kf.solve(kf.MLP(depth=1), problem, training, method, save_at=steps, progress=False)
+
+
+def test_kernels_are_compared_at_the_steps_that_both_kept():
+    some, other, never = kept_at([0, 2, 4]), kept_at([2, 3, 4], seed=1), kept_at([1, 3])
+    row = compare(other, some).row("Phi", layer=1)
+    one, two = (solution.feature_kernel(1, [2, 4], [2, 4]) for solution in (other, some))
+    assert row.error == pytest.approx(np.linalg.norm(one - two) / np.linalg.norm(two))
+    without_final = compare(kept_at([1, 3], seed=1), never)
+    assert [(each.name, each.times) for each in without_final.rows if each.quantity == "Phi"] == [("Phi 1", "all")]
+    assert not [row for row in compare(some, never).rows if row.quantity != "predictions"]
+    aligned = kf.observables.cosine_alignment(other, some, "Phi", 1)
+    assert aligned.mean.shape == (2,) and (aligned.mean > 0.9).all()
+    with pytest.raises(ValueError, match="step"):
+        kf.observables.cosine_alignment(some, never, "Phi", 1)

@@ -13,6 +13,7 @@ import kernelfield as kf
 from kernelfield import report
 from kernelfield.datasets import digits, gaussian
 from kernelfield.files.config import parse
+from kernelfield.plotting import summary
 from kernelfield.report.reproduce import find_source
 from kernelfield.report.result import format_interval, format_number, format_with_error
 from kernelfield.solution.status import Status
@@ -302,3 +303,16 @@ def test_a_page_of_several_outputs_and_mini_batches(several_outputs):
     assert np.abs(kernels_of(movie, 0, "NTK")[-1] - NTK).max() <= 1e-4 * np.abs(NTK).max()
     toml = next(text for name, text in page.elements.items() if "toml" in name or "[training]" in text)
     assert parse(toml).training == several_outputs.training
+
+
+@pytest.mark.parametrize(("steps", "shows"), [([0, 3, -1], True), ([1, 3], False)])
+def test_kernels_of_some_steps_make_a_page_and_a_summary(tmp_path, steps, shows):
+    solutions = {
+        "one": solved(kf.March(particles=64), "tanh", save_at=steps),
+        "two": solved(kf.FiniteWidth(width=16, seeds=2), "tanh", save_at=steps),
+    }
+    report.write(tmp_path / "page.html", solutions)
+    text = (tmp_path / "page.html").read_text()
+    assert ("Kernels were not tracked in this run" in text) != shows
+    assert bool(summary.record(solutions["one"])["kernels"]) == shows
+    assert len(summary.draw(solutions["one"]).axes) == (4 if shows else 1)

@@ -17,6 +17,7 @@ def trained(problem=PROBLEM, steps=400, activation="linear", method=None, **sett
     return kf.solve(network, problem, training, method, save_at=[-1], fields_at=[-1], progress=False)
 
 
+@pytest.mark.thorough
 def test_exact_networks_meet_it_as_training_goes_on():
     residuals = [trained(steps=steps).fixed_point().residual for steps in (30, 120, 600)]
     assert residuals == sorted(residuals, reverse=True) and residuals[-1] < 1e-8

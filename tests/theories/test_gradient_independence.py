@@ -105,7 +105,7 @@ def test_linear_networks_follow_the_matrix_equations_without_responses(marching,
 @pytest.mark.thorough
 def test_it_is_wrong_at_depth_five_and_gamma0_of_the_paper():
     """Linear, L = 5, gamma0 = 1.5: finite networks follow the full theory, not this approximation."""
-    approximate, full = both("linear", depth=5, gamma0=1.5, rate=0.2, steps=20)
+    approximate, full = both("linear", depth=5, gamma0=1.5, rate=0.1, steps=40)
     method = kf.FiniteWidth(width=256, seeds=16, kernels="features")
     finite = kf.solve(full.network, PROBLEM, full.training, method, progress=False)
     gaps = {

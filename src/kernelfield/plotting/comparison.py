@@ -68,7 +68,7 @@ def draw(
         others = {name: solution for name, solution in solutions.items() if name != reference}
         comparisons = comparisons or compare_all(others, solutions[reference])
         alignments = {name: comparisons[name] for name in others}
-    kernels = {name: solution for name, solution in solutions.items() if solution.hidden("Phi")}
+    kernels = {name: solution for name, solution in solutions.items() if solution.with_both_ends().hidden("Phi")}
     colours = dict(zip(solutions, cycle(plotting.SERIES), strict=False))
 
     figure, (above, *below) = _divide_figure(len(kernels))

@@ -24,6 +24,7 @@ PARTS = ("network", "training", "method")
 
 def report(solution: Solution) -> Group:
     """Returns the settings, the status, the loss and the kernels as rich tables, to print."""
+    solution = solution.with_both_ends()
     tables = [_tabulate_settings(solution), _tabulate_loss(solution)]
     return Group(*tables, _tabulate_kernels(solution)) if solution.hidden("Phi") else Group(*tables)
 
@@ -50,7 +51,7 @@ def record(solution: Solution) -> dict[str, Any]:
         "loss": values(solution.estimate("loss")),
         "kernels": [
             {"layer": layer, "moved": values(movement), "alignment": values(alignment)}
-            for layer, movement, alignment in _measure_kernels(solution)
+            for layer, movement, alignment in _measure_kernels(solution.with_both_ends())
         ],
     }
 
@@ -127,7 +128,7 @@ def _format_with_error(mean: float, se: float) -> str:
 
 def draw(solution: Solution) -> Figure:
     """Returns a figure of the loss with its error band, and of the last feature kernel before and after training."""
-    layers = solution.hidden("Phi")
+    layers = solution.with_both_ends().hidden("Phi")
     figure = plotting.new_figure(12 if layers else 6, 3.8)
     ratios = [1.5, 1, 1] if layers else [1]
     loss, *places = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]

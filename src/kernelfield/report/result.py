@@ -105,7 +105,9 @@ def number_results(solutions: Mapping[str, Solution]) -> list[Result]:
     results = []
     for number, (name, solution) in enumerate(solutions.items()):
         dots = len(solutions) > 1 and isinstance(solution.method, FiniteWidth)
-        results.append(Result(name, solution, number, "dots" if dots else "dashes" if number else "line"))
+        results.append(
+            Result(name, solution.with_both_ends(), number, "dots" if dots else "dashes" if number else "line")
+        )
     return results
 
 

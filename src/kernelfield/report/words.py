@@ -21,6 +21,7 @@ from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
 
 AGREES = 1.5  # times the noise: an error below that is what two equal things would show
+NOT_KEPT = {"error": "–", "noise": "–", "alignment": "–", "resolved": False}  # a kernel that has no final step
 
 
 class Number(NamedTuple):
@@ -130,10 +131,15 @@ def judge(comparison: Comparison) -> str:
 
 def tabulate(comparison: Comparison) -> list[dict[str, Any]]:
     """Returns rows of a comparison: "quantity", "layer", and "cells" of all times and of the final one."""
-    periods = ([row for row in comparison.rows if row.times == times] for times in ("all", "final"))
+    final = {(row.quantity, row.layer): _format_cells(row) for row in comparison.rows if row.times == "final"}
     return [
-        {"quantity": every.quantity, "layer": every.layer, "cells": [_format_cells(every), _format_cells(final)]}
-        for every, final in zip(*periods, strict=True)
+        {
+            "quantity": row.quantity,
+            "layer": row.layer,
+            "cells": [_format_cells(row), final.get((row.quantity, row.layer), NOT_KEPT)],
+        }
+        for row in comparison.rows
+        if row.times == "all"
     ]
 
 

@@ -219,6 +219,14 @@ class Solution:
             return self.keeps("Phi") and self.keeps("G")
         return any(kind == symbol for kind, _ in self.kernels)
 
+    def with_both_ends(self) -> Solution:
+        """Returns the solution without kernels whose first or last step was not kept, which do not show what moved."""
+        ends = {0, self.steps_done}
+        short = {
+            key[0] for key, kernel in self.kernels.items() if kernel.steps is not None and not ends <= {*kernel.steps}
+        }
+        return replace(self, kernels={key: kernel for key, kernel in self.kernels.items() if key[0] not in short})
+
     # --- means and standard errors
 
     @property
