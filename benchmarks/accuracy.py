@@ -171,8 +171,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--particles", type=int)
     parser.add_argument("--replicates", type=int)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--feature-tol", type=float)
-    parser.add_argument("--gradient-tol", type=float)
+    parser.add_argument("--tol", type=float)
     return parser.parse_args()
 
 
