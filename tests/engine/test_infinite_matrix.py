@@ -97,7 +97,7 @@ def distance(one, two):
 @functools.cache
 def wide(scale=1.0, ratio=1.0):
     """Moments of the mean of six matrices, and of one more."""
-    *several, one = (moments(finite(1024, seed, scale, ratio)) for seed in range(7))
+    *several, one = (moments(finite(2048, seed, scale, ratio)) for seed in range(7))
     return np.mean(several, axis=0), one
 
 
