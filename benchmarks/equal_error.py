@@ -37,7 +37,7 @@ from cases import Case, equal_error_cases
 from goals import goal
 from processes import alone
 
-PARTICLES = {"none": (256, 1024, 4096, 8192, 16384)}  # by the kernels that are tracked
+PARTICLES = (256, 1024, 4096, 8192, 16384)
 WIDTHS = {64: 2048, 128: 1024, 256: 256, 512: 64, 1024: 16, 2048: 4}  # width -> seeds that measure it
 TRACKED = {"none": ("f", "Phi", "G")}  # what a march that tracks these kernels is timed for
 TRACKED_LINEAR = {"none": ("f",), "all": ("Phi", "G")}  # whose fields are known exactly, but not as samples
@@ -108,7 +108,7 @@ def marches(case: Case, truth: Truth, sizes: Sequence[int] | None = None) -> dic
     """Time, variance and bias of the march by kind and number of particles; too few for the rank are left out."""
     found: dict[str, dict[int, Peer]] = {}
     for kernels, kinds in tracked(case).items():
-        ladder = sizes or PARTICLES[kernels]
+        ladder = sizes or PARTICLES
         for particles in ladder[-1:] if case.network.is_linear else ladder:
             runs = [
                 kf.solve(
