@@ -27,7 +27,7 @@ AFTER = Path(__file__).parents[1]
 def runs() -> dict[str, Callable[[], tuple]]:
     """Network, problem, training and method by name."""
     import kernelfield as kf
-    from cases import digits
+    from kernelfield.datasets import digits
 
     rng = np.random.default_rng(0)
     rule = kf.GradientDescent(learning_rate=0.15, steps=40)
@@ -39,19 +39,19 @@ def runs() -> dict[str, Callable[[], tuple]]:
         return kf.MLP(depth=depth, activation=activation, gamma0=1.0)
 
     return {
-        "tanh L=3 P=10": lambda: (mlp("tanh", 3), digits(10), rule, march),
-        "tanh L=3 P=20": lambda: (mlp("tanh", 3), digits(20), rule, march),
-        "relu L=2 P=20": lambda: (mlp("relu", 2), digits(20), rule, march),
-        "linear L=3 P=20": lambda: (mlp("linear", 3), digits(20), rule, march),
-        "tanh L=2 P=60": lambda: (mlp("tanh", 2), digits(60), rule, march),
+        "tanh L=3 P=10": lambda: (mlp("tanh", 3), digits(points=10), rule, march),
+        "tanh L=3 P=20": lambda: (mlp("tanh", 3), digits(points=20), rule, march),
+        "relu L=2 P=20": lambda: (mlp("relu", 2), digits(points=20), rule, march),
+        "linear L=3 P=20": lambda: (mlp("linear", 3), digits(points=20), rule, march),
+        "tanh L=2 P=60": lambda: (mlp("tanh", 2), digits(points=60), rule, march),
         "CNN": lambda: (kf.CNN(depth=2), images, rule, march),
         "ResNet with batches, three classes": lambda: (kf.ResNet(depth=3), classes, batches, march),
-        "gradient flow": lambda: (mlp("tanh", 2), digits(10), kf.GradientFlow(time=5.0, steps=10), march),
-        "static NTK": lambda: (mlp("relu", 3), digits(20), rule, kf.StaticNTK()),
-        "deep linear": lambda: (mlp("linear", 3), digits(10), rule, kf.DeepLinear()),
-        "gradient independence": lambda: (mlp("tanh", 2), digits(10), rule, kf.GradientIndependence()),
-        "perturbation": lambda: (mlp("tanh", 2), digits(10), rule, kf.Perturbation()),
-        "finite width": lambda: (mlp("tanh", 2), digits(10), rule, kf.FiniteWidth(width=64, seeds=4)),
+        "gradient flow": lambda: (mlp("tanh", 2), digits(points=10), kf.GradientFlow(time=5.0, steps=10), march),
+        "static NTK": lambda: (mlp("relu", 3), digits(points=20), rule, kf.StaticNTK()),
+        "deep linear": lambda: (mlp("linear", 3), digits(points=10), rule, kf.DeepLinear()),
+        "gradient independence": lambda: (mlp("tanh", 2), digits(points=10), rule, kf.GradientIndependence()),
+        "perturbation": lambda: (mlp("tanh", 2), digits(points=10), rule, kf.Perturbation()),
+        "finite width": lambda: (mlp("tanh", 2), digits(points=10), rule, kf.FiniteWidth(width=64, seeds=4)),
     }
 
 
