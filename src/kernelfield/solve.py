@@ -57,7 +57,7 @@ def solve(
     Raises:
         ValueError: for input that cannot be solved, or a checkpoint that cannot be resumed; nothing was run.
         ImportError: for a checkpoint without orbax.
-        SolveError: the run diverged or ran out of particles; its `solution` holds the steps done.
+        SolveError: the run diverged or did not converge; its `solution` holds the steps done.
         Interrupted: Ctrl-C, a KeyboardInterrupt whose `solution` holds the steps done.
 
     Example:

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from commands import CONFIG, exit_code
-from kernelfield.cli import app
+from commands import exit_code
 from kernelfield.common.atomic_files import CannotWrite
 from kernelfield.describe.run import Run
 from kernelfield.layers import Activation, Dense, Readout
@@ -292,15 +291,6 @@ def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_run_goes_on(tm
 
 
 LINE = ("solve", "run.toml", "-o", "a.nc", "--checkpoint", "ck")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder with a configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "_cache_compilations", lambda: None)
-    (tmp_path / "run.toml").write_text(CONFIG)
-    return tmp_path
 
 
 @pytest.mark.thorough

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from commands import CONFIG, exit_code
-from kernelfield.cli import app
+from commands import exit_code
 from kernelfield.march import devices
 
 ON_SIX_DEVICES = """
@@ -141,15 +140,6 @@ def test_one_device_is_left_alone():
     before = signal.getsignal(signal.SIGINT)
     with devices.together() as agreed:
         assert agreed(5) == 5 and signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder with a configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "_cache_compilations", lambda: None)
-    (tmp_path / "run.toml").write_text(CONFIG)
-    return tmp_path
 
 
 @pytest.mark.thorough
