@@ -19,7 +19,7 @@ import numpy as np
 import kernelfield as kf
 from points import digits
 
-POINTS, STEPS, RATE = 200, 40, 2.0
+POINTS, STEPS, RATE = 200, 40, 20.0
 METHODS = {
     "infinite": kf.March(kernels="none", replicates=4),
     "N = 64": kf.FiniteWidth(width=64, seeds=16, kernels="none"),

@@ -19,7 +19,7 @@ import kernelfield as kf
 from cases import breast_cancer
 from goals import goal
 from kernelfield.datasets import digits
-from kernelfield.march.memory import GIB
+from kernelfield.march.cost import GIB
 from processes import alone
 
 

@@ -34,7 +34,7 @@ smartquotes = False  # "all" is a value to type
 default_role = "py:obj"  # `name` in docstrings: a link where it is documented, code everywhere
 
 nitpicky = True  # a link of a page to a name that is not documented is an error
-_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Part|Value|SitesBelow)"  # not documented here
+_TYPES = r"(?!kernelfield\.).*|kernelfield\..*\.(_\w+|State|Part|Value)"  # not documented here
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:.*", _TYPES)]
 
 autodoc_member_order = "bysource"

@@ -11,7 +11,7 @@ from kernelfield.solution.kernel import FactorKernel
 
 def with_parts(solution, **parts):
     """The solution of a run with another network, problem, training or method."""
-    return replace(solution, run=solution.run.replace(**parts))
+    return replace(solution, run=replace(solution.run, **parts))
 
 
 def factors(solution, symbol):

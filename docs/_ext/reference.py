@@ -229,7 +229,8 @@ def _auto(full: str, value: Any) -> list[str]:
     hidden += value._fields if issubclass(value, tuple) else []  # Python's own text about them says nothing
     hidden += [name for name in dir(value) if name.startswith("set_") and name.endswith("_request")]  # of scikit-learn
     exclude = [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
-    return [f".. autoclass:: {full}", "   :members:", *exclude, ""]
+    inherited = ["   :inherited-members:"] if value is kernelfield.Solution else []
+    return [f".. autoclass:: {full}", "   :members:", *inherited, *exclude, ""]
 
 
 def _title(text: str, line: str) -> list[str]:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kernelfield.common.progress import bar
+from kernelfield.common.processes import check_process
+from kernelfield.common.progress import Report, bar
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run, steps_from
@@ -28,7 +29,7 @@ def solve(
     *,
     save_at: Sequence[int] | None = None,
     fields_at: Sequence[int] | None = None,
-    progress: bool = True,
+    progress: bool | Report = True,
     throw: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -44,7 +45,7 @@ def solve(
         save_at: steps whose kernels are kept (negative from the end); all by default.
         fields_at: steps at which activation distributions are recorded (negative from the end), and states to predict
             from. By default the first and the last, and of problems of more than 1,000 points the state of the last.
-        progress: show a progress bar on runs over two seconds.
+        progress: show a progress bar on runs over two seconds; or a function that takes (done, total) instead.
         throw: raise when a run fails; otherwise return what it computed, with its status.
         checkpoint: folder in which March, GradientIndependence and Perturbation keep what they have done, so that a run
             that was stopped can go on bit for bit. What they solve in closed form needs none.
@@ -57,6 +58,7 @@ def solve(
     Raises:
         ValueError: for input that cannot be solved, or a checkpoint that cannot be resumed; nothing was run.
         ImportError: for a checkpoint without orbax.
+        RuntimeError: in a process that was forked after a solve.
         SolveError: the run diverged or did not converge; its `solution` holds the steps done.
         Interrupted: Ctrl-C, a KeyboardInterrupt whose `solution` holds the steps done.
 
@@ -68,7 +70,7 @@ def solve(
         >>> bool(solution.loss[-1] < solution.loss[0])
         True
     """
-    run = describe(network, problem, training, method, save_at=save_at, fields_at=fields_at)
+    run = describe(network, problem, training, method, save_at, fields_at)
     return solve_run(
         run, progress=progress, throw=throw, checkpoint=checkpoint, resume=resume, checkpoint_every=checkpoint_every
     )
@@ -79,18 +81,10 @@ def describe(
     problem: Problem,
     training: Training,
     method: Method | None = None,
-    *,
     save_at: Sequence[int] | None = None,
     fields_at: Sequence[int] | None = None,
 ) -> Run:
-    """Returns what `solve` is asked for as a Run, with its defaults.
-
-    Args:
-        network, problem, training, method, save_at, fields_at: as for `solve`.
-
-    Raises:
-        ValueError: for a step that is not there.
-    """
+    """Returns the Run that `solve` solves for these arguments; raises ValueError for a step that is not there."""
     method, last = method or March(), training.steps
     if fields_at is None:
         fields_at = (0, -1) if problem.points <= FEW else () if isinstance(method, March) else (-1,)
@@ -101,7 +95,7 @@ def describe(
 def solve_run(
     run: Run,
     *,
-    progress: bool = True,
+    progress: bool | Report = True,
     throw: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -111,8 +105,14 @@ def solve_run(
     method = run.method
     if not isinstance(method, Method):
         raise ValueError(f"method must be March() or another method, got {type(method).__name__}")
+    check_process()
     method.supports(run)
-    kept = _checkpoint(method, checkpoint, resume, checkpoint_every)
+    if checkpoint is None and resume:
+        raise ValueError("resume needs checkpoint, the folder to go on from")
+    if checkpoint is not None and not method.keeps_checkpoints:
+        keepers = "March, GradientIndependence and Perturbation"
+        raise ValueError(f"{type(method).__name__} keeps no checkpoints: {keepers} do")
+    kept = None if checkpoint is None else Checkpoint(checkpoint, checkpoint_every, resume)
     with bar(type(method).__name__, progress) as report:
         result = method.solve(run, report, kept)
     status, solution = (result, None) if isinstance(result, Status) else (result.status, result)
@@ -129,15 +129,3 @@ def check(status: Status, solution: Solution | None) -> None:
     """Raise SolveError or Interrupted, with what there is, if a run failed."""
     if status.code != "ok":
         raise (Interrupted if status.code == "interrupted" else SolveError)(str(status), solution)
-
-
-def _checkpoint(method: Method, folder: str | os.PathLike[str] | None, resume: bool, every: float) -> Checkpoint | None:
-    if folder is None:
-        if resume:
-            raise ValueError("resume needs checkpoint, the folder to go on from")
-        return None
-    if not method.keeps_checkpoints:
-        raise ValueError(
-            f"{type(method).__name__} keeps no checkpoints: March, GradientIndependence and Perturbation do"
-        )
-    return Checkpoint(folder, every, resume)

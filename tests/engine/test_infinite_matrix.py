@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernelfield.engine import infinite_matrix
 from kernelfield.engine.directions import make_empty_basis
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions, learn, project_rest
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions, learn
 from kernelfield.engine.points import padded_sobol
-from kernelfield.engine.tail import at_place, make_tail
+from kernelfield.engine.tail import make_tail
 from suites import thorough
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -40,8 +41,7 @@ def fresh(coupled=True, scale=1.0, tol=1e-2, capacity=8, ratio=1.0, particles=PA
 def send(matrix, x, upward, mass=None):
     x = jnp.asarray(x)
     sent, F = add_directions(matrix if upward else matrix.T, x, mass)
-    tail = sent.act(at_place(sent.J, 0), x) * sent.up.scale
-    return sent if upward else sent.T, F, F @ sent.up.D[0] + project_rest(sent, x, F) @ sent.above.q + tail
+    return sent if upward else sent.T, F, infinite_matrix.send(sent, x, F, np.array([[0]]))
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def infinite(**settings):
         g = np.tanh(h)
         matrix, G, z = send(matrix, g, False, mass)
         passed.append((h, g, z, phi))
-        rate = jnp.full((POINTS, 1), RATE)
+        rate = jnp.full(POINTS, RATE)
         up, down = learn(matrix.up, rate, F, jnp.asarray(g)), learn(matrix.down, rate, G, jnp.asarray(phi))
         matrix, phi = replace(matrix, up=up, down=down), nonlinear(u + np.asarray(z))
     return passed, matrix
@@ -158,7 +158,7 @@ def test_what_is_learned_moves_all_fields_but_between_tails():
     matrix, G, _ = send(matrix, g, False, mass)
     x = np.random.default_rng(5).standard_normal((2, PARTICLES))
     before = [send(matrix, x, way)[2] for way in (True, False)]
-    rate = jnp.full((POINTS, 1), RATE)
+    rate = jnp.full(POINTS, RATE)
     matrix = replace(
         matrix, up=learn(matrix.up, rate, F, jnp.asarray(g)), down=learn(matrix.down, rate, G, jnp.asarray(u))
     )

@@ -47,7 +47,7 @@ def test_lanes_of_a_population_share_no_dimension():
     population = Population(cubature, 64, SEED)
     lanes = [population.add_lane(1, 7), population.add_lane(1, 3), population.add_lane(2, 5)]
     rows = population.coordinates()
-    assert population.dimensions == 20
+    assert population.dimensions() == 20
     places = [place for lane in lanes for place in np.abs(rows[lane]).argmax(axis=2).ravel().tolist()]
     assert len(set(places)) == 20
 
@@ -59,7 +59,7 @@ def test_further_coordinates_are_new_ones_and_do_not_depend_on_how_many(points):
     known = np.concatenate([rows.reshape(-1, 1024) for rows in population.coordinates().values()])
     more = np.concatenate([population.draw_more(lane, 3).reshape(-1, 1024) for lane in (first, second)])
     everything = np.concatenate([known, more])
-    assert len(everything) == population.dimensions_with(3) == 4 + 12 + 9
+    assert len(everything) == population.dimensions(3) == 4 + 12 + 9
     np.testing.assert_allclose(everything @ everything.T / 1024, np.eye(25), atol=0.15)
     if points is padded_sobol:
         np.testing.assert_array_equal(population.draw_more(first, 2), population.draw_more(first, 3)[:, :2])

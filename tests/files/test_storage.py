@@ -12,8 +12,7 @@ import pytest
 import xarray
 
 import kernelfield as kf
-from kernelfield.files.attributes import settings_json
-from kernelfield.files.dataset import from_dataset, to_dataset
+from kernelfield.files.dataset import from_dataset, settings_json, to_dataset
 from solutions import with_parts
 from suites import thorough
 

@@ -9,7 +9,7 @@ import kernelfield as kf
 from explicit import DEEP, PROBLEM, TRAINING, explicit, solved
 from kernelfield.describe.run import Run
 from kernelfield.finite.network import FiniteNetwork
-from kernelfield.solution.low_rank import compressed
+from kernelfield.solution.factors import compressed
 
 
 def test_first_kernels_and_first_step_match_explicit_formulas():
@@ -89,7 +89,7 @@ def test_seeds_are_independent_reproducible_and_do_not_depend_on_company():
 
 def test_batches_of_seeds_do_not_change_the_result(monkeypatch):
     whole = solved(width=8, seeds=4)
-    monkeypatch.setattr("kernelfield.finite.ensemble.BATCH_BYTES", 2 * 30_000)
+    monkeypatch.setattr("kernelfield.finite.method.BATCH_BYTES", 2 * 30_000)
     parts = solved(width=8, seeds=4)
     assert parts.replicate_predictions.shape == (4, 4, 4)
     np.testing.assert_allclose(parts.replicate_predictions, whole.replicate_predictions, atol=1e-5)

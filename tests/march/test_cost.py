@@ -8,10 +8,9 @@ import kernelfield as kf
 from commands import exit_code
 from kernelfield.datasets import gaussian
 from kernelfield.describe.run import Run
-from kernelfield.march import memory
 from kernelfield.march.cost import bytes_of, count
-from kernelfield.march.devices import ONE_DEVICE
 from kernelfield.march.layout import Layout
+from kernelfield.march.replicate import Replicate
 
 TRAINING = kf.GradientDescent(learning_rate=0.2, steps=4)
 METHOD = kf.March(particles=1024, replicates=2)
@@ -30,7 +29,7 @@ NETWORKS = {
 def test_the_state_is_as_large_as_it_is_said_to_be(name, momentum):
     network, problem = NETWORKS[name]
     run = Layout(Run(network, problem, kf.GradientDescent(learning_rate=0.2, steps=4, momentum=momentum), METHOD))
-    layers = run.replicate(0, ONE_DEVICE).state.layers
+    layers = Replicate(run, 0).state.layers
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(layers))
     assert count(run).state * run.particles * 4 == pytest.approx(held, rel=0.06)  # biases, tails
 
@@ -40,7 +39,7 @@ def test_products_are_those_of_the_compiled_step():
     network, problem = kf.MLP(depth=2), gaussian(128, 40)
     run = Layout(Run(network, problem, TRAINING, kf.March(particles=1024, kernels="none")))
     with jax.enable_x64(True):
-        replicate = run.replicate(0, ONE_DEVICE)
+        replicate = Replicate(run, 0)
         layers, constants = replicate.state.layers, replicate.constants
 
         def learns(layers, data, y):
@@ -75,7 +74,7 @@ def test_time_grows_with_points_and_steps_and_not_with_the_data_of_batches():
 def test_a_run_that_does_not_fit_is_refused_before_it_starts_and_the_estimate_says_what_would_fit(monkeypatch):
     problem, network = gaussian(8, 10), kf.MLP(depth=2)
     needed = bytes_of(Layout(Run(network, problem, TRAINING, METHOD, fields_at=(0, 4))))
-    monkeypatch.setattr(memory, "available", lambda: needed // 2)
+    monkeypatch.setattr("kernelfield.march.cost.available", lambda: needed // 2)
     with pytest.raises(ValueError, match=r"particles=1024 and replicates=2 need about .*: particles=512 would fit"):
         kf.solve(network, problem, TRAINING, METHOD)
     cost = kf.estimate(network, problem, TRAINING, METHOD)

@@ -93,7 +93,7 @@ def test_widths_are_ticks_on_a_logarithmic_axis(axes):
 
 
 def test_every_primitive_is_exported():
-    for module in ("curves", "densities", "matrices", "style", "widths"):
+    for module in ("curves", "matrices", "style", "widths"):
         made = vars(getattr(plotting, module))
         names = [
             key for key, each in made.items() if getattr(each, "__module__", "") == f"kernelfield.plotting.{module}"

@@ -15,7 +15,7 @@ from kernelfield.datasets import digits, gaussian
 from kernelfield.files.config import parse
 from kernelfield.plotting import summary
 from kernelfield.report.reproduce import find_source
-from kernelfield.report.result import format_interval, format_number, format_with_error
+from kernelfield.report.words import format_interval, format_number, format_with_error
 from kernelfield.solution.status import Status
 from suites import keep_fast
 

@@ -130,9 +130,8 @@ def test_the_lemma_of_stein_gives_the_derivatives_of_a_linear_network(x64):
     n, samples = ROWS * POINTS, 64
     run = _Iterations(Run(*problem_of("linear", 3), AlternatingMonteCarlo(samples=samples)))
     assert run.iterate(lambda *_: None).code == "ok"
-    each = run.replicates[0]
     zetas = [jnp.asarray(zeta) for zeta in _zetas(n, n, samples, np.random.SeedSequence(1))]
-    neurons = run.iteration.neurons(2, each.constants, zetas, each.state)
+    neurons = run.iteration.neurons(2, run.constants, zetas, run.states[0])
     stein = dataclasses.replace(run.iteration, stein=True)
     for by_r in (True, False):
         visited = neurons.roots[by_r].R  # a response has no meaning in other directions
@@ -145,7 +144,7 @@ def test_responses_are_causal(x64, name):
     """A(t, s) = 0 for s >= t; B(t, s) = 0 for s > t, B(0, 0) = 0 and B(t, t) != 0 later."""
     run = _Iterations(Run(*problem_of(name), AlternatingMonteCarlo(samples=512, replicates=1)))
     assert run.iterate(lambda *_: None).code == "ok"
-    state, time = run.replicates[0].state, np.repeat(np.arange(ROWS), POINTS)
+    state, time = run.states[0], np.repeat(np.arange(ROWS), POINTS)
     A, B = np.asarray(state.A[1]), np.asarray(state.B[1])
     assert not A[time[:, None] <= time].any() and np.abs(A).max() > 0.01
     assert not B[time[:, None] < time].any()

@@ -88,7 +88,9 @@ def marched(depth, particles=256):
 
 def at_gamma0(run, gamma0):
     """The perturbative Solution that the run gives at another gamma0."""
-    run.run = run.run.replace(network=kf.MLP(depth=run.run.network.depth, activation="tanh", gamma0=gamma0))
+    run.run = dataclasses.replace(
+        run.run, network=kf.MLP(depth=run.run.network.depth, activation="tanh", gamma0=gamma0)
+    )
     return run.solution(kf.Status())
 
 

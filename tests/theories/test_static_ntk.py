@@ -8,8 +8,7 @@ from scipy.integrate import solve_ivp
 
 import kernelfield as kf
 from kernelfield.activations.functions import ACTIVATIONS
-from kernelfield.activations.gaussian_averages import NotConverged, kernel_map
-from kernelfield.activations.hermite import averages
+from kernelfield.activations.gaussian_averages import NotConverged, hermite_averages, kernel_map
 from suites import thorough
 
 X, Y = np.random.default_rng(3).standard_normal((5, 8)), np.array([1.0, -0.6, 0.8, -1.2, 0.4])
@@ -31,7 +30,7 @@ def test_series_and_quadrature_give_the_closed_forms_to_ten_digits(name, scale):
     for function, closed in ((phi.phi, phi.feature_map), (phi.dphi, phi.derivative_map)):
         truth = kernel_map(kernel, function, closed)
         np.testing.assert_allclose(kernel_map(kernel, function, None), truth, rtol=1e-10, atol=1e-10 * truth.max())
-        assert (averages(kernel, function, 1e-11) is None) == (scale > 1 and name != "linear")  # those by quadrature
+        assert (hermite_averages(kernel, function) is None) == (scale > 1 and name != "linear")  # those by quadrature
 
 
 def test_the_series_of_tanh_against_many_nodes():

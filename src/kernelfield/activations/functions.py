@@ -69,12 +69,15 @@ def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], A
 
 
 def _relu_angle(k11, k12, k22):
-    return np.arccos(np.clip(k12 / np.sqrt(np.maximum(k11 * k22, 1e-300)), -1.0, 1.0))
+    """Returns the angle of two Gaussian fields; zero for equal ones, whose cosine is one but for rounding."""
+    cosine = k12 / np.maximum(np.sqrt(k11) * np.sqrt(k22), 1e-300)
+    cosine = np.where(1 - np.abs(cosine) < 32 * np.finfo(float).eps, np.sign(cosine), cosine)
+    return np.arctan2(np.sqrt((1 - cosine) * (1 + cosine)), cosine)
 
 
 def _relu_features(k11, k12, k22):
     angle = _relu_angle(k11, k12, k22)
-    return np.sqrt(k11 * k22) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+    return np.sqrt(k11) * np.sqrt(k22) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
 
 
 def _relu_derivatives(k11, k12, k22):

@@ -1,7 +1,12 @@
-"""Averages <f(a) f(b)> over zero-mean Gaussian pairs, numerically where no closed form is known."""
+"""Averages <f(a) f(b)> over zero-mean Gaussian pairs, numerically where no closed form is known.
+
+Integrals are sums of the trapezoidal rule, which converges exponentially in the nodes for functions that are analytic
+in a strip around the real line.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +14,14 @@ import jax
 import numpy as np
 
 from kernelfield.activations.functions import KernelMap
-from kernelfield.activations.hermite import averages
 
 REACH = 8.5  # standard deviations; the Gaussian weight beyond is below rounding
 NODES = (48, 72, 108, 162, 243, 365, 547, 820, 1230, 1845, 2768)  # of each axis, until averages of two rules agree
-ACCURACY = 1e-11  # relative change at which they do
+ACCURACY = 1e-11  # relative change at which they do, and relative rest of a series
 BLOCK = 2**22  # function values at a time
+HERMITE_REACH = 13.0  # standard deviations; the root of the Gaussian weight beyond is below rounding
+HERMITE_TERMS = (64, 128, 256, 512, 1024, 2048)  # of the series, until the rest is small
+HERMITE_NODES = (512, 724, 1024, 1448, 2048, 2896)  # of the trapezoidal rule that gives as many terms
 
 
 class NotConverged(ArithmeticError):
@@ -26,7 +33,7 @@ class NotConverged(ArithmeticError):
 
 
 def kernel_map(kernel: np.ndarray, function: Callable[[Any], Any], closed_form: KernelMap | None) -> np.ndarray:
-    """Returns <f(h_mu) f(h_nu)> (P, P) for Gaussian fields h with covariance `kernel` (P, P), to 1e-10.
+    """Returns <f(h_mu) f(h_nu)> for Gaussian fields h with covariance `kernel` (P, *sites, P, *sites), to 1e-10.
 
     It is known in closed form, or summed as a Hermite series, or where that is too long integrated pair by pair.
 
@@ -41,22 +48,68 @@ def kernel_map(kernel: np.ndarray, function: Callable[[Any], Any], closed_form: 
         >>> bool(np.allclose(kernel_map(K, erf.phi, None), kernel_map(K, erf.phi, erf.feature_map), rtol=1e-10))
         True
     """
-    if closed_form is None and (series := averages(kernel, function, ACCURACY)) is not None:
-        return series
+    shape, kernel = kernel.shape, kernel.reshape(math.isqrt(kernel.size), -1)
+    if closed_form is None and (series := hermite_averages(kernel, function)) is not None:
+        return series.reshape(shape)
     rows, columns = np.triu_indices(len(kernel))
     variances = np.diag(kernel)
     pairs = variances[rows], kernel[rows, columns], variances[columns]
     out = np.empty_like(kernel)
     values = _integrate(function, *pairs) if closed_form is None else closed_form(*pairs)
     out[rows, columns] = out[columns, rows] = values
+    return out.reshape(shape)
+
+
+def hermite_averages(kernel: np.ndarray, function: Callable[[Any], Any]) -> np.ndarray | None:
+    """Returns <f(h_mu) f(h_nu)> (P, P) for Gaussian fields h with covariance `kernel` (P, P), by Mehler's formula.
+
+    With normalized Hermite polynomials he_n, f(s x) = sum_n c_n(s) he_n(x), and for unit Gaussians of correlation rho
+    <he_n(x) he_m(y)> = rho^n if n = m, else 0: the average is sum_n c_n(s_mu) c_n(s_nu) rho^n. Returns None if
+    that takes too many terms: at large variances, and where f has a kink.
+    """
+    scales = np.sqrt(np.diag(kernel))
+    c = _hermite_coefficients(function, scales)
+    if c is None:
+        return None
+    products = np.outer(scales, scales)
+    rho = np.clip(np.divide(kernel, products, out=np.zeros_like(kernel), where=products > 0), -1, 1)
+    np.fill_diagonal(rho, 1.0)
+    out = np.zeros_like(kernel)
+    for c_n in c[::-1]:  # Horner's rule
+        out = out * rho + np.outer(c_n, c_n)
     return out
+
+
+def _hermite_coefficients(function: Callable[[Any], Any], scales: np.ndarray) -> np.ndarray | None:
+    """Returns c_n(s) (terms, scales), enough of them for <f(s x)^2> = sum_n c_n(s)^2, the hardest average (rho = 1)."""
+    before = np.full(len(scales), np.inf)
+    for terms, nodes in zip(HERMITE_TERMS, HERMITE_NODES, strict=True):
+        x = np.linspace(-HERMITE_REACH, HERMITE_REACH, nodes)
+        root = np.exp(-(x**2) / 4)
+        root /= np.sqrt(np.sum(root**2))
+        with jax.enable_x64(True):
+            weighted = root * np.asarray(function(scales[:, None] * x))
+        c = _hermite_functions(x, root, terms) @ weighted.T
+        squares = np.sum(weighted**2, axis=1)
+        rest = np.maximum(np.abs(squares - before), np.abs(squares - np.sum(c**2, axis=0)))
+        if rest.max() <= ACCURACY * squares.max():
+            return c
+        before = squares
+    return None
+
+
+def _hermite_functions(x: np.ndarray, first: np.ndarray, terms: int) -> np.ndarray:
+    """Returns he_n(x) times `first` (terms, nodes), by their recurrence."""
+    rows = [first, x * first]
+    for n in range(1, terms - 1):
+        rows.append((x * rows[n] - np.sqrt(n) * rows[n - 1]) / np.sqrt(n + 1))
+    return np.stack(rows)
 
 
 def _integrate(function: Callable[[Any], Any], k11: np.ndarray, k12: np.ndarray, k22: np.ndarray) -> np.ndarray:
     """Returns <f(a) f(b)> by the trapezoidal rule on a square of independent x, y.
 
-    a = s1 x and b = s2 (rho x + sqrt(1 - rho^2) y). The rule converges exponentially in the nodes for functions that
-    are analytic in a strip around the real line.
+    a = s1 x and b = s2 (rho x + sqrt(1 - rho^2) y).
     """
     s1, s2 = np.sqrt(k11), np.sqrt(k22)
     rho = np.clip(np.divide(k12, s1 * s2, out=np.zeros_like(k12), where=s1 * s2 > 0), -1, 1)

@@ -4,7 +4,7 @@ Bad input prints one line to stderr and exits 2 with nothing written; a failed r
 one 130, both after writing the steps that were computed.
 """
 
-from kernelfield.cli import grid, runs, studies, tables
+from kernelfield.cli import runs, studies, tables
 from kernelfield.cli.app import main
 
-__all__ = ["grid", "main", "runs", "studies", "tables"]
+__all__ = ["main", "runs", "studies", "tables"]

@@ -18,8 +18,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from typer import Exit, Option
+from typer.core import TyperGroup
 
 from kernelfield.common.atomic_files import CannotWrite
 from kernelfield.common.progress import WANTED
@@ -27,8 +28,25 @@ from kernelfield.solution.status import SolveError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
+
+class Stopped(Exception):
+    """Ctrl-C; the message says what was written."""
+
+
+class Commands(TyperGroup):
+    """The commands of the application: Ctrl-C in one of them is an error that `main` explains."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was parsed."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("interrupted: nothing was written") from None
+
+
 app = typer.Typer(
     name="kernelfield",
+    cls=Commands,
     help="Train infinitely wide neural networks that learn features, and compare them with finite ones.",
     epilog="Start with: kernelfield demo",
     add_completion=False,
@@ -46,9 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         run = contextvars.copy_context().run  # `--quiet` is of this call alone
         code = run(command.main, words, prog_name="kernelfield", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        print_line("interrupted: nothing was written")
-        sys.exit(INTERRUPTED)
     except Exception as error:
         if "--debug" in words:
             raise
@@ -86,25 +101,8 @@ class Output:
 
 def new_table(about: str, left: Sequence[str], right: Sequence[str]) -> Table:
     """Returns an empty table with a caption, and with columns aligned to the left and to the right."""
-    table = Table(box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
-    for name in left:
-        table.add_column(name)
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
-
-
-class Stopped(Exception):
-    """Ctrl-C where there is nothing to keep."""
-
-
-@contextmanager
-def catch_interrupts(message: str = "interrupted: nothing was written") -> Iterator[None]:
-    """Turns Ctrl-C into `Stopped` with a message."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped(message) from None
+    columns = [*left, *(Column(name, justify="right") for name in right)]
+    return Table(*columns, box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
 
 
 @contextmanager
@@ -126,8 +124,8 @@ def _explain(error: Exception) -> int:
         if usage():  # empty where the help was shown instead
             print_line(f"{usage()} Try 'kernelfield --help'.")
         return BAD_INPUT
-    if isinstance(error, Stopped):
-        code, message = INTERRUPTED, str(error)
+    if isinstance(error, Stopped | typer.Abort):
+        code, message = INTERRUPTED, str(error) or "interrupted"
     elif isinstance(error, CannotWrite):
         code, message = FAILED, str(error)
     elif isinstance(error, ValueError | OSError | ImportError):

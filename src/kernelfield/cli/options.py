@@ -19,17 +19,25 @@ DataPath = Annotated[
     Path | None,
     Option("--data", metavar="FOLDER", help="CIFAR-10's or MNIST's own files, instead of folder in [data]."),
 ]
-ResultPath = Annotated[Path, Option("--output", "-o", metavar="RESULT.nc", help="NetCDF file to write.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors, and show no progress.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document instead, for scripts.")]
 Quick = Annotated[bool, Option("--quick", help="Fewer and smaller runs.")]
 
 
-def check_image(path: Path) -> None:
-    """Raises an error if no image can be written at a path."""
-    check_folder(path)
-    if path.suffix.lower() not in IMAGES:
-        raise ValueError(f"the figure's name must end in {', '.join(IMAGES)}, got {path.name}")
+def check_image(path: Path | None) -> Path | None:
+    """Returns a path; raises an error if no image can be written there."""
+    if path is not None:
+        check_folder(path)
+        if path.suffix.lower() not in IMAGES:
+            raise ValueError(f"the figure's name must end in {', '.join(IMAGES)}, got {path.name}")
+    return path
+
+
+ResultPath = Annotated[Path, Option("--output", "-o", metavar="RESULT.nc", help="NetCDF file to write.")]
+ImagePath = Annotated[Path, Option("--output", "-o", metavar="IMAGE", help="Figure to write.", callback=check_image)]
+DrawPath = Annotated[
+    Path | None, Option("--output", "-o", metavar="IMAGE", help="Also write a figure.", callback=check_image)
+]
 
 
 def name_files(files: Sequence[Path]) -> dict[str, Path]:

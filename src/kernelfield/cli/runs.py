@@ -11,41 +11,19 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
-from kernelfield.cli.app import FAILED, INTERRUPTED, Output, accept_sigterm, app, catch_interrupts, print_line
+from kernelfield.cli.app import FAILED, INTERRUPTED, Output, accept_sigterm, app, print_line
 from kernelfield.cli.grid import show_grid
-from kernelfield.cli.options import AsJson, ConfigPath, DataPath, Quick, Quiet, ResultPath, check_image, finite_networks
+from kernelfield.cli.options import AsJson, ConfigPath, DataPath, DrawPath, Quiet, ResultPath, finite_networks
 from kernelfield.common.atomic_files import check_folder
 from kernelfield.files.config import Config, read
 from kernelfield.files.storage import load
+from kernelfield.march.cost import GIB
 from kernelfield.march.devices import join
 from kernelfield.march.estimate import estimate as estimate_cost
-from kernelfield.march.memory import GIB
 from kernelfield.march.method import OnParticles
 from kernelfield.plotting import summary, write_figure
 from kernelfield.solution.method import Method
 from kernelfield.solve import describe, solve_run
-
-
-@app.command()
-def demo(
-    quick: Quick = False,
-    out: Annotated[Path, Option("--out", metavar="IMAGE", help="Figure to write.")] = Path("kernelfield-demo.png"),
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Learn two classes of digits, lazily and richly, at infinite and at growing finite width."""
-    from kernelfield.figures import demo as demonstration
-
-    check_image(out)
-    output, began = Output(quiet, as_json), time.perf_counter()
-    plan = demonstration.QUICK if quick else demonstration.FULL
-    with catch_interrupts():
-        results = demonstration.run(plan, output.say)
-        write_figure(demonstration.draw(results), out)
-    seconds = time.perf_counter() - began
-    output.say(demonstration.table(results))
-    output.say(f"wrote {out} ({seconds:.0f} s in all)")
-    output.print_json({"wrote": str(out), "seconds": seconds, "runs": demonstration.records(results)})
 
 
 @app.command()
@@ -55,20 +33,12 @@ def solve(
     method: Annotated[
         str, Option(help="march, static_ntk, gradient_independence, perturbation, deep_linear or alternating.")
     ] = "march",
-    checkpoint: Annotated[
-        Path | None, Option(metavar="FOLDER", help="Keep what is done there, to go on from with --resume.")
-    ] = None,
-    resume: Annotated[
-        bool, Option("--resume", help="Go on from the checkpoint; from the beginning if there is none.")
-    ] = False,
+    checkpoint: Annotated[Path | None, Option(metavar="FOLDER", help="Keep what is done there, for --resume.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
     checkpoint_every: Annotated[float, Option(metavar="SECONDS", help="Between two checkpoints.")] = 300.0,
     data: DataPath = None,
-    distributed: Annotated[
-        bool, Option("--distributed", help="Share the solve with the other processes of a Slurm job.")
-    ] = False,
-    coordinator: Annotated[
-        str | None, Option(metavar="HOST:PORT", help="Share it without Slurm: a free port of process 0.")
-    ] = None,
+    distributed: Annotated[bool, Option("--distributed", help="Share it with other processes of a Slurm job.")] = False,
+    coordinator: Annotated[str | None, Option(metavar="HOST:PORT", help="Without Slurm: a port of process 0.")] = None,
     processes: Annotated[int | None, Option(min=1, help="Without Slurm: how many there are.")] = None,
     process: Annotated[int | None, Option(min=0, help="Without Slurm: the number of this one, from 0.")] = None,
     quiet: Quiet = False,
@@ -96,9 +66,8 @@ def estimate(
 ) -> None:
     """Say how long solve will take and how much memory, before it runs."""
     settings, out = read(config, data), Output(quiet, as_json)
-    with catch_interrupts():
-        solver: Any = settings.method(method)  # of any kind: other methods are refused
-        cost = estimate_cost(settings.network, settings.problem(), settings.training, solver)
+    solver: Any = settings.method(method)  # of any kind: other methods are refused
+    cost = estimate_cost(settings.network, settings.problem(), settings.training, solver)
     out.say(
         f"about {format_duration(cost.seconds)} to run and at most {format_duration(cost.seconds_compile)} to compile",
         f"{cost.memory / GIB:.2f} GiB of memory, of {cost.available / GIB:.1f} that are available",
@@ -129,15 +98,14 @@ def train(
 @app.command()
 def show(
     result: Annotated[Path, Argument(metavar="RESULT", help="File that solve or train wrote, or folder of a sweep.")],
-    output: Annotated[
-        Path | None, Option("--output", "-o", metavar="IMAGE", help="Also draw loss and kernels.")
-    ] = None,
+    output: DrawPath = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Summarize a result: settings, status, loss with error bars, kernels; or the points of a sweep that are done."""
-    if output is not None:
-        check_image(output)
+    """Summarize a result: settings, status, loss with error bars, kernels; or the points of a sweep that are done.
+
+    The figure shows loss and kernels.
+    """
     if result.is_dir():
         show_grid(result, output, Output(quiet, as_json))
         return
@@ -169,7 +137,7 @@ def _solve_and_write(
     run = describe(settings.network, settings.problem(), settings.training, method)
     writes, folder = join_others(), checkpoints.get("checkpoint")
     out = out if writes else Output(quiet=True, as_json=False)
-    with catch_interrupts(), accept_sigterm() if folder else contextlib.nullcontext():
+    with accept_sigterm() if folder else contextlib.nullcontext():
         solution = solve_run(run, throw=False, **checkpoints)
     if writes:
         solution.save(output)

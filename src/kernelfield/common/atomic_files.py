@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -22,14 +21,6 @@ def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
 
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written to; a file at `path` stays as it was.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole_file(folder + "/a.txt") as temporary:
-        ...         _ = temporary.write_text("all of it")
-        ...     os.listdir(folder)
-        ['a.txt']
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -42,7 +33,7 @@ def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise CannotWrite(f"{path} could not be written: {reason(error)}") from error
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

@@ -17,11 +17,15 @@ WANTED: ContextVar[bool] = ContextVar("progress bars are wanted", default=True)
 
 
 @contextmanager
-def bar(title: str, wanted: bool = True) -> Iterator[Report]:
+def bar(title: str, wanted: bool | Report = True) -> Iterator[Report]:
     """Yields a Report, which shows a bar with a title once the work has taken SHOW_AFTER seconds.
 
-    No bar is shown unless both `wanted` and WANTED are true and standard error is a terminal.
+    No bar is shown unless both `wanted` and WANTED are true and standard error is a terminal. A Report in place of
+    `wanted` is yielded as it is.
     """
+    if callable(wanted):
+        yield wanted
+        return
     counts, console = TextColumn("{task.completed:.0f}/{task.total:.0f}"), Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), counts, TimeRemainingColumn()
     progress, began = Progress(*columns, console=console, transient=True), time.perf_counter()

@@ -78,12 +78,18 @@ def real_array(name: str, values: Any, dimensions: int | tuple[int, ...]) -> np.
     """Returns `values` as a read-only float64 copy with `dimensions` axes, or any number of axes from a tuple.
 
     Raises:
-        ValueError: the array is not real, empty, not finite, or has other axes; the message names the argument.
+        ValueError: the array is masked, not real, empty, not finite, or has other axes; the message names the argument.
     """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ValueError(f"{name} must not be masked: fill in what is missing, or leave out those points")
     try:
+        if np.iscomplexobj(values):
+            raise TypeError
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of real numbers, got {type(values).__name__}") from None
+        dtype = getattr(values, "dtype", None)
+        got = type(values).__name__ + (f" of {dtype}" if dtype is not None else "")
+        raise ValueError(f"{name} must be an array of real numbers, got {got}") from None
     allowed = dimensions if isinstance(dimensions, tuple) else (dimensions,)
     if array.ndim not in allowed:
         raise ValueError(f"{name} must have {' or '.join(map(str, allowed))} dimension(s), got shape {array.shape}")

@@ -8,8 +8,7 @@ networks of images take them. `pool` averages squares of pixels first, for small
 """
 
 from kernelfield.datasets.built_in import digits, gaussian
-from kernelfield.datasets.cifar10 import cifar
-from kernelfield.datasets.idx import mnist
+from kernelfield.datasets.image_files import cifar, mnist
 from kernelfield.datasets.images import standardized
 
 __all__ = ["cifar", "digits", "gaussian", "mnist", "standardized"]

@@ -53,7 +53,7 @@ def digits(
         (40, 10)
     """
     chosen = check_classes(classes, "digits")
-    pictures, labels = _digits()
+    pictures, labels = load_digits()
     rows = [np.flatnonzero(labels == digit) for digit in chosen]
     count = points_per_class(points, len(chosen), min(map(len, rows)))
     if seed is not None:
@@ -63,11 +63,11 @@ def digits(
 
 
 @cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns all images (n, 8, 8), with pixels 0..16, and their labels."""
-    from sklearn.datasets import load_digits  # lazy: takes a second to import
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns all images (n, 8, 8) of scikit-learn's digits, with pixels 0..16, and their labels."""
+    from sklearn import datasets  # lazy: takes a second to import
 
-    table: Any = load_digits()
+    table: Any = datasets.load_digits()
     return table.images, table.target
 
 

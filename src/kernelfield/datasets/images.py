@@ -31,16 +31,10 @@ def image_problem(
 
 
 def pool_pixels(planes: np.ndarray, pool: int) -> np.ndarray:
-    """Returns the means of blocks of pool x pool pixels of planes (points, channels, rows, columns).
-
-    Raises:
-        ValueError: `pool` does not divide rows and columns.
-    """
+    """Returns the means of blocks of pool x pool pixels of planes (points, channels, rows, columns)."""
     points, channels, rows, columns = planes.shape
     if pool < 1 or rows % pool or columns % pool:
         raise ValueError(f"pool must divide the sides of the images, {rows} x {columns}, got {pool}")
-    if pool == 1:
-        return planes
     return planes.reshape(points, channels, rows // pool, pool, columns // pool, pool).mean(axis=(3, 5))
 
 

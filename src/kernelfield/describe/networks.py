@@ -14,8 +14,8 @@ from kernelfield.activations.functions import Activation, activation
 from kernelfield.common.settings import Spec
 from kernelfield.describe.problem import InputAxes, Problem
 from kernelfield.layers import Layer, Sequential
-from kernelfield.layers.base import Simple, Stateless, uses
-from kernelfield.layers.readout import Readout
+from kernelfield.layers.base import Stateless, uses
+from kernelfield.layers.vectors import Readout
 from kernelfield.layers.weights import Multiplies, Scaled, Weights
 
 
@@ -57,16 +57,6 @@ class Architecture(Spec):
         return all(phi.is_linear for phi in self.nonlinearities)
 
     @property
-    def smooth(self) -> bool:
-        """Whether the slopes of all activations are continuous."""
-        return all(phi.smooth for phi in self.nonlinearities)
-
-    @property
-    def has_sites(self) -> bool:
-        """Whether inputs keep their sites; else an image is a vector."""
-        return not isinstance(uses(self.layers)[0], kl.Dense)
-
-    @property
     def factorizes(self) -> bool:
         """Whether the tangent kernel is sum_l G^{l+1} Phi^l, sample by sample.
 
@@ -79,12 +69,12 @@ class Architecture(Spec):
         return plain and not shared and all(isinstance(layer, simple) for layer in layers)
 
     def inputs(self, problem: Problem) -> np.ndarray:
-        """Returns X as the first layer takes it: (P, D), or (P, *sites, C).
+        """Returns X as the first layer takes it: (P, D) for Dense, which takes an image as a vector, or (P, *sites, C).
 
         Raises:
             ValueError: the first layer is a convolution and the inputs have no sites.
         """
-        if not self.has_sites:
+        if isinstance(uses(self.layers)[0], kl.Dense):
             return problem.X.reshape(problem.points, -1)
         if problem.X.ndim == 2:
             need = "(P, positions, C) or (P, rows, columns, C)"
@@ -95,14 +85,14 @@ class Architecture(Spec):
         """Returns `inputs` of the observed points, followed by those of the stream if there is one."""
         return np.concatenate([self.inputs(points) for points in (problem, problem.stream) if points is not None])
 
-    def input_axes(self, problem: Problem) -> InputAxes:
-        """Returns the principal axes of the inputs that train."""
-        X = self.inputs(problem)[problem.weights > 0] if problem.stream is None else self.inputs(problem.stream)
-        return InputAxes.of(X.reshape(-1, X.shape[-1]))
+    def coordinates(self, problem: Problem) -> tuple[np.ndarray, np.ndarray, int]:
+        """Returns the principal axes (k, D) of the inputs that train, and `InputAxes.coordinates` of `every_input`.
 
-    def coordinates(self, problem: Problem) -> tuple[np.ndarray, int]:
-        """Returns `InputAxes.coordinates` of `every_input`, which are all that infinite width knows of inputs."""
-        return self.input_axes(problem).coordinates(self.every_input(problem))
+        These coordinates are all that infinite width knows of inputs.
+        """
+        X = self.inputs(problem)[problem.weights > 0] if problem.stream is None else self.inputs(problem.stream)
+        axes = InputAxes.of(X.reshape(-1, X.shape[-1]))
+        return axes.axes, *axes.coordinates(self.every_input(problem))
 
 
 def _containers(layer: Layer) -> dict[int, tuple[Layer, ...]]:
@@ -146,7 +136,7 @@ class Network(Architecture):
             raise ValueError("the last layer of a network, and no other, must be Readout")
         seen: set[int] = set()
         for parts in _containers(network).values():
-            own = {id(layer) for layer in parts if isinstance(layer, Simple) and not isinstance(layer, Stateless)}
+            own = {id(layer) for layer in parts if not layer.parts and not isinstance(layer, Stateless)}
             if own & seen:
                 raise ValueError("weights can be shared within one Sequential, not between several")
             seen |= own

@@ -1,25 +1,19 @@
-"""A run: the one description of what is solved, which all other code takes."""
+"""A run: the one description of what is solved, which all other code takes, and what makes two runs the same."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kernelfield.common.settings import Spec
-from kernelfield.describe.fingerprint import fingerprint
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
-
-EXTRAS = {
-    "losses": "other losses than the mean squared error",
-    "outputs": "networks of several outputs",
-    "momentum": "gradient descent with momentum",
-    "weight_decay": "gradient descent with weight decay",
-    "schedule": "gradient descent with a schedule of learning rates",
-}
 
 
 @dataclass(frozen=True)
@@ -39,8 +33,8 @@ class Run:
         >>> from kernelfield.describe.run import Run
         >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
         >>> run = Run(kf.MLP(depth=1), problem, training, kf.March(), fields_at=(0, 4))
-        >>> run.steps, run.outputs, run.replace(method=kf.StaticNTK()).fields_at
-        (4, 1, (0, 4))
+        >>> run.steps, run.outputs, run.kernel_steps
+        (4, 1, (0, 1, 2, 3, 4))
     """
 
     network: Architecture
@@ -66,20 +60,36 @@ class Run:
         return tuple(range(self.steps + 1)) if self.save_at is None else self.save_at
 
     @property
-    def extras(self) -> tuple[str, ...]:
-        """Names in `EXTRAS`: needs beyond plain gradient descent on the mean squared error of one output."""
-        needs = {
-            "losses": self.problem.loss.name != "mse",
-            "outputs": self.problem.outputs is not None,
-            "momentum": getattr(self.training, "momentum", 0) > 0,
-            "weight_decay": getattr(self.training, "weight_decay", 0) > 0,
-            "schedule": getattr(self.training, "schedule", "constant") != "constant",
-        }
-        return tuple(name for name, is_needed in needs.items() if is_needed)
+    def extras(self) -> dict[str, str]:
+        """The needs beyond plain gradient descent on the mean squared error of one output, in words, by their names."""
+        problem, training = self.problem, self.training
+        schedule = getattr(training, "schedule", "constant")
+        needs = [
+            ("losses", "other losses than the mean squared error", problem.loss.name != "mse"),
+            ("outputs", "networks of several outputs", problem.outputs is not None),
+            ("momentum", "gradient descent with momentum", getattr(training, "momentum", 0) > 0),
+            ("weight_decay", "gradient descent with weight decay", getattr(training, "weight_decay", 0) > 0),
+            ("schedule", "gradient descent with a schedule of learning rates", schedule != "constant"),
+        ]
+        return {name: words for name, words, is_needed in needs if is_needed}
 
-    def replace(self, **parts: Any) -> Run:
-        """Returns the run with other parts."""
-        return dataclasses.replace(self, **parts)
+    @property
+    def input_square(self) -> float:
+        """The mean square K of the inputs, infinite where it overflows."""
+        X = self.problem.X
+        largest = float(np.abs(X).max()) or 1.0
+        return float(np.square(X / largest).mean() * largest * largest)
+
+    @property
+    def movement(self) -> float:
+        """About how far preactivations move, relative to their size sqrt(K), for a choice of precision.
+
+        They move by gamma0 Delta times the smaller of training time times K, and of what learning the targets takes, 1.
+        """
+        problem, root = self.problem, np.sqrt(self.input_square) or 1.0
+        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
+        reach = max(float(self.training.times(problem)[-1]) * root, 1 / root)
+        return float(np.sqrt(np.mean(start**2))) * self.network.gamma0 * min(1.0, reach)
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the parts of the run as JSON can hold them; runs are the same if these are."""
@@ -96,3 +106,40 @@ def steps_from(name: str, chosen: Sequence[int], last: int) -> tuple[int, ...]:
     if outside:
         raise ValueError(f"{name} must be steps in 0..{last} (or negative, from the end), got {outside[0]}")
     return tuple(sorted({int(step) % (last + 1) for step in chosen}))
+
+
+def fingerprint(value: Any) -> Any:
+    """Returns a value as JSON can hold it: settings by their values, arrays by a digest, functions by their names."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value)
+        return f"an array {array.shape} with digest {hashlib.sha256(array.data).hexdigest()[:16]}"
+    if isinstance(value, Sequence):
+        return [fingerprint(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        values: Any = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, Spec | Mapping):
+        values = dict(value)
+    elif callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    else:
+        values = getattr(value, "__dict__", {})
+    return {"kind": type(value).__name__} | {str(name): fingerprint(item) for name, item in values.items()}
+
+
+def differences(there: Any, here: Any, *place: str) -> Iterator[str]:
+    """Yields a sentence for every difference between two fingerprints, which lie at `place` in larger ones.
+
+    Example:
+        >>> list(differences({"network": {"gamma0": 1.0}}, {"network": {"gamma0": 2.0}}))
+        ['network gamma0 is 1.0 there, 2.0 here']
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in {**there, **here}:
+            yield from differences(there.get(name), here.get(name), *place, name)
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for number, pair in enumerate(zip(there, here, strict=True)):
+            yield from differences(*pair, *place, str(number))
+    elif there != here:
+        yield f"{' '.join(place)} is {there} there, {here} here"

@@ -53,11 +53,7 @@ class Descent(Spec):
         return None
 
     def rates(self, problem: Problem) -> np.ndarray:
-        """Returns eta_t of every update (T,).
-
-        Raises:
-            ValueError: the schedule does not give a number >= 0 for every update.
-        """
+        """Returns eta_t of every update (T,); raises ValueError unless the schedule gives a number >= 0 for each."""
         count = self.updates(problem)
         schedule: Any = self.schedule
         if schedule == "linear" or schedule == "cosine":
@@ -153,10 +149,8 @@ class SGD(Descent):
     def batches(self, problem: Problem) -> Batches | None:
         """Returns the points of every update, in the order of the points; a batch that is not full has weights of zero.
 
-        Returns None if every batch has all points that train once: this is GradientDescent.
-
-        Raises:
-            ValueError: `batch_size` is more than the points that have a weight.
+        Returns None if every batch has all points that train once: this is GradientDescent. Raises ValueError if
+        `batch_size` is more than the points that have a weight.
         """
         trained, size, rng = np.flatnonzero(problem.weights), self.batch_size, np.random.default_rng(self.seed)
         if size > len(trained):
@@ -209,11 +203,7 @@ class OnlineSGD(Descent):
         return self.every
 
     def batches(self, problem: Problem) -> Batches:
-        """Returns the points of every update, those of the stream in order.
-
-        Raises:
-            ValueError: the stream has too few points.
-        """
+        """Returns the points of every update, those of the stream in order; raises ValueError if they are too few."""
         shape, stream = (self.updates(problem), self.batch_size), problem.stream
         available = 0 if stream is None else stream.points
         if available < np.prod(shape):

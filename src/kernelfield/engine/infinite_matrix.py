@@ -33,11 +33,13 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.directions import BLOCK, Directions, project, represent
-from kernelfield.engine.series import Fields
-from kernelfield.engine.tail import Tail, at_place, decorrelate, pass_down, pass_up
+from kernelfield.engine.series import Fields, apply_linear
+from kernelfield.engine.tail import Tail, decorrelate
+from kernelfield.engine.wiring import apply_tail, gather, sum_places
 
 State = TypeVar("State")
 Part = TypeVar("Part")
@@ -86,7 +88,8 @@ class InfiniteMatrix:
     def T(self) -> InfiniteMatrix:
         """The transpose."""
         ends = {"below": self.above, "above": self.below, "up": self.down, "down": self.up}
-        return replace(self, **ends, transposed=not self.transposed)
+        tail = None if self.tail is None else self.tail.T
+        return replace(self, **ends, tail=tail, transposed=not self.transposed)
 
     @property
     def share(self) -> float:
@@ -95,20 +98,16 @@ class InfiniteMatrix:
 
     @property
     def J(self) -> Tail | None:
-        """The tail of W(0), or of a W(0)^T that is unrelated to it; `act` applies it."""
+        """The tail of W(0), or of a W(0)^T that is unrelated to it."""
         if self.tail is None or self.coupled or not self.transposed:
             return self.tail
         return decorrelate(self.tail)
 
-    def act(self, J: Tail, x: Fields) -> Fields:
-        """Returns J x of one place, for x (rows, S)."""
-        return pass_down(J, x) if self.transposed else pass_up(J, x)
-
     def apply_tails(self, q: Array) -> Array:
         """Returns J q (n, k, S) of directions (k, S), for every place."""
-        if (J := self.J) is None:
+        if self.J is None:
             return jnp.zeros_like(self.up.K[:, :1])
-        return jnp.stack([self.act(at_place(J, place), q) for place in range(len(J.core))])
+        return jnp.stack([J @ q for J in map(Tail, *self.J)])
 
     @property
     def D_b(self) -> Fields:
@@ -178,6 +177,21 @@ def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start
     return images._replace(K=K, M=M, velocity=velocity)
 
 
+def send(matrix: InfiniteMatrix, x: Fields, F: Fields, table: np.ndarray) -> Fields:
+    """Returns h = F D_a + (<x D_b> - F <q_a D_b>) q_b + s J x (P B, S), which is W x / sqrt(N), wired by a table.
+
+    The fields x are (P, *sites, S), with coordinates F.
+    """
+    h = combine(F, matrix.up, table) + sum_places(project_rest(matrix, x, F), table) @ matrix.above.q
+    J = matrix.J
+    return h if J is None else h + apply_tail(J, x, table) * matrix.up.scale
+
+
+def combine(F: Fields, images: Images, table: np.ndarray) -> Fields:
+    """Returns F D (P B, S), of the coordinates F (P, *sites, k) wired by a table."""
+    return gather(F, table) @ images.D.reshape(-1, images.K.shape[-1])
+
+
 def project_rest(matrix: InfiniteMatrix, x: Fields, F: Fields) -> Fields:
     """Returns <x D_b> - F <q_a D_b> (..., n k'): the coordinates in q_b of W E, with the rest E = x - F q_a.
 
@@ -193,12 +207,14 @@ def project_rest(matrix: InfiniteMatrix, x: Fields, F: Fields) -> Fields:
 def learn(images: Images, rate: Fields, coordinates: Fields, x: Fields) -> Images:
     """Returns images after gradient descent, M += sum_i rate_i coordinates_i^T x_i over rows i, or with that velocity.
 
-    The rates are (rows, 1), the coordinates (rows, n k), and x is (rows, S).
+    The rates are (P,), those of samples; rows are samples and sites, of coordinates (P A, n k) and x (P, *sites, S).
     """
-    step = (images.gain * (rate * coordinates)).T @ x
+    x = x.reshape(-1, x.shape[-1])
+    column = apply_linear(lambda values: jnp.repeat(values, x.shape[0] // len(values))[:, None], rate)
+    step = ((images.gain * (column * coordinates)).T @ x).reshape(*images.K.shape)
     if images.velocity is None:
-        return images._replace(M=images.M + step.reshape(*images.K.shape))
-    return images._replace(velocity=images.velocity + step.reshape(*images.K.shape))
+        return images._replace(M=images.M + step)
+    return images._replace(velocity=images.velocity + step)
 
 
 def decay(images: Images, factor: Array) -> Images:

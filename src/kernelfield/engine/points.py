@@ -1,9 +1,8 @@
 """Gaussian coordinates of a population of particles.
 
-A population of S particles stands for the neurons of one hidden layer. Each weight matrix that touches it
-sees its own independent N(0, 1) coordinates, a `Lane`; the lanes of a population share one point set in
-S particles, dealt out in turn, so that the first (most important) directions of every matrix get the
-leading, best dimensions.
+A population of S particles stands for the neurons of one hidden layer. Each weight matrix that touches it sees its own
+independent N(0, 1) coordinates, a `Lane`. The lanes of a population share one point set in S particles, dealt out in
+turn, so that the first (most important) directions of every matrix get the leading, best dimensions.
 """
 
 from __future__ import annotations
@@ -80,7 +79,8 @@ class Lane:
 
     matrices: int
     rows: int
-    grows: bool
+    grows: bool  # whether there can be more later
+    room: int  # for how many coordinates and directions of each matrix there is room
 
 
 @dataclass(eq=False)
@@ -93,9 +93,9 @@ class Population:
     lanes: list[Lane] = field(default_factory=list)
     whole: Population | None = None  # the population that this one has joined
 
-    def add_lane(self, matrices: int, rows: int, grows: bool = False) -> Lane:
-        """Returns a new lane of `rows` coordinates for each matrix; one that grows can have more later."""
-        self.root.lanes.append(lane := Lane(matrices, rows, grows))
+    def add_lane(self, matrices: int, rows: int, grows: bool = False, room: int = 0) -> Lane:
+        """Returns a new lane of `rows` coordinates for each matrix, and with room for them at least."""
+        self.root.lanes.append(lane := Lane(matrices, rows, grows, max(rows, room)))
         return lane
 
     @property
@@ -109,35 +109,25 @@ class Population:
         if mine is not theirs:
             mine.lanes, theirs.lanes, theirs.whole = mine.lanes + theirs.lanes, [], mine
 
-    @property
-    def dimensions(self) -> int:
-        """The number of coordinates of all lanes."""
-        return sum(places.size for places in self._dimensions().values())
-
-    def dimensions_with(self, rows: int) -> int:
-        """Returns the number of coordinates after every lane that grows has `rows` more."""
-        return self.dimensions + rows * sum(lane.matrices for lane in self.lanes if lane.grows)
+    def dimensions(self, further: int = 0) -> int:
+        """Returns the number of coordinates of all lanes, once each lane that grows has `further` more."""
+        return sum(lane.matrices * (lane.rows + further * lane.grows) for lane in self.lanes)
 
     def coordinates(self) -> dict[Lane, np.ndarray]:
         """Returns the coordinates (matrices, rows, S) of every lane."""
-        table = self.points(self.dimensions, self.particles, self.seed)
-        return {lane: table[places] for lane, places in self._dimensions().items()}
+        table, used = self.points(self.dimensions(), self.particles, self.seed), 0
+        dealt = {lane: np.empty((lane.matrices, lane.rows, self.particles), table.dtype) for lane in self.lanes}
+        for row in range(max((lane.rows for lane in self.lanes), default=0)):
+            for lane in self.lanes:
+                if row < lane.rows:
+                    dealt[lane][:, row] = table[used : used + lane.matrices]
+                    used += lane.matrices
+        return dealt
 
     def draw_more(self, lane: Lane, rows: int) -> np.ndarray:
         """Returns `rows` coordinates (matrices, rows, S) of a lane that grows, after those that it has."""
         before = self.lanes[: self.lanes.index(lane)]
-        start = self.dimensions if self.points is cubature else OUTSIDE
+        start = self.dimensions() if self.points is cubature else OUTSIDE
         start += rows * sum(other.matrices for other in before if other.grows)
         table = self.points(start + lane.matrices * rows, self.particles, self.seed, start)
         return table.reshape(rows, lane.matrices, -1).swapaxes(0, 1)
-
-    def _dimensions(self) -> dict[Lane, np.ndarray]:
-        """Returns the dimensions (matrices, rows) of the point set that every lane has."""
-        places: dict[Lane, list[range]] = {lane: [] for lane in self.lanes}
-        dimension = 0
-        for row in range(max((lane.rows for lane in self.lanes), default=0)):
-            for lane, ranges in places.items():
-                if row < lane.rows:
-                    ranges.append(range(dimension, dimension + lane.matrices))
-                    dimension += lane.matrices
-        return {lane: np.array(ranges, int).reshape(-1, lane.matrices).T for lane, ranges in places.items()}

@@ -101,14 +101,12 @@ def lift(function: Function, derivative: Function) -> Function:
     (phi o h)_n = 1/n sum_{j=1..n} j h_j (phi' o h)_{n-j}, from d phi(h) = phi'(h) dh.
     """
 
-    def compose(phi: Function, dphi: Function, h: Array, orders: int) -> list[Array]:
+    def compose(phi: Function, dphi: Function, h: Array, orders: int) -> list[Array | float]:
         if orders == 1:
             return [phi(h[0])]
         slope = compose(dphi, elementwise_derivative(dphi), h, orders - 1)
-        higher = [
-            sum((j * h[j] * slope[n - j] for j in range(2, n + 1)), h[1] * slope[n - 1]) for n in range(1, orders)
-        ]
-        return [phi(h[0]), *(total / n for n, total in enumerate(higher, start=1))]
+        higher = (sum(j * h[j] * slope[n - j] for j in range(1, n + 1)) / n for n in range(1, orders))
+        return [phi(h[0]), *higher]
 
     def apply(x: Fields) -> Fields:
         if not isinstance(x, Series):

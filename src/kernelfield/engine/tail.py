@@ -14,17 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.series import Fields, apply_linear
-
 SWEEPS = 6  # over singular values and lengths of rows and columns, until all are what they should be
 
 
 class Tail(NamedTuple):
-    """The matrices J_j of every place j of a kernel, J_j = diag(above_j) core_j diag(below_j) in every block."""
+    """The matrices J_j of every place j of a kernel, J_j = diag(above_j) core_j diag(below_j) in every block.
+
+    `J @ x` multiplies the matrix of one place, whose arrays have no axis for places, with x (rows, S).
+    """
 
     core: Array  # (places, n, n), the matrix that all blocks share
     below: Array  # (places, S), signs of the particles below
     above: Array  # (places, S), signs of the particles above
+
+    @property
+    def T(self) -> Tail:
+        """The transposes."""
+        return Tail(self.core.swapaxes(-1, -2), self.above, self.below)
+
+    def __matmul__(self, x: Array) -> Array:
+        blocks = (x * self.below).reshape(len(x), -1, len(self.core))
+        return jnp.einsum("rbi,ji->rbj", blocks, self.core).reshape(x.shape) * self.above
 
 
 def make_tail(places: int, particles: int, block: int, seed: np.random.SeedSequence, dtype: type) -> Tail:
@@ -50,29 +60,6 @@ def _draw_core(n: int, rng: np.random.Generator) -> np.ndarray:
     return core
 
 
-def at_place(tail: Tail, place: Any) -> Tail:
-    """Returns the tail of one place: core (n, n) and signs (S,)."""
-    return Tail(*(values[place] for values in tail))
-
-
-def pass_up(tail: Tail, x: Fields) -> Fields:
-    """Returns J x of one place, for x (rows, S)."""
-    return _multiply(tail.above, tail.core.T, tail.below, x)
-
-
-def pass_down(tail: Tail, x: Fields) -> Fields:
-    """Returns J^T x of one place, for x (rows, S)."""
-    return _multiply(tail.below, tail.core, tail.above, x)
-
-
 def decorrelate(tail: Tail) -> Tail:
     """Returns an uncorrelated tail, which has the same numbers in other places."""
     return Tail(tail.core[..., ::-1, ::-1], jnp.roll(tail.below, 1, -1), jnp.roll(tail.above, 1, -1))
-
-
-def _multiply(after: Array, core: Array, before: Array, x: Fields) -> Fields:
-    def act(rows: Array) -> Array:
-        blocks = (rows * before).reshape(len(rows), -1, len(core))
-        return jnp.einsum("rbi,ij->rbj", blocks, core).reshape(rows.shape) * after
-
-    return apply_linear(act, x)

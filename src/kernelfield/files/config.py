@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kernelfield.common.atomic_files import check_file
 from kernelfield.common.settings import Spec, spec_class, suggestion
 from kernelfield.datasets.specs import SOURCES, CifarData, Data, MnistData
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import Descent, GradientDescent, Training
+from kernelfield.describe.training import Training
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.method import March, OnParticles
 from kernelfield.solution.method import Method
@@ -50,7 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "alternating": AlternatingMonteCarlo,
 }
 _REQUIRED = ("data", "network", "training")
-_SHARED = ("particles", "replicates", "seed")  # settings of [march] that other theories on particles take over
+_SHARED = {"particles", "replicates", "seed"}  # settings of [march] that other theories on particles take over
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ class Config:
         """
         if name not in METHODS:
             raise ValueError(f"method '{name}' is unknown{suggestion(name, list(METHODS))}")
-        values = self.methods[name].model_dump() if name in self.methods else {}
-        if not values and issubclass(METHODS[name], OnParticles):
-            values = {key: getattr(self.method("march"), key) for key in _SHARED} if name != "march" else {}
+        values = {}
+        if name in self.methods:
+            values = self.methods[name].model_dump()
+        elif name != "march" and issubclass(METHODS[name], OnParticles):
+            values = self.method("march").model_dump(include=_SHARED)
         return METHODS[name](**{**values, **replaced})
 
     def to_toml(self) -> str:
@@ -124,14 +127,11 @@ class Config:
 
 
 def read(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Config:
-    """Returns the run that a configuration file describes.
+    """Returns the run that a configuration file describes, checked but for the data themselves.
 
     Args:
         path: of a TOML file.
         data: takes the place of `folder` in [data], but is relative to the current folder: the option `--data`.
-
-    Returns:
-        Config, checked but for the data themselves.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -139,34 +139,27 @@ def read(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = Non
             to replace.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    check_file(path)
     try:
         config = parse(path.read_text(encoding="utf-8"), path.parent)
-        return config if data is None else _moved(config, data)
+        if data is None:
+            return config
+        if not isinstance(config.data, CifarData | MnistData):
+            raise ValueError(f"--data is for [data] with source cifar or mnist, got {config.data.source}")
+        moved = type(config.data)(**{**config.data.model_dump(), "folder": os.path.abspath(data)})
+        return dataclasses.replace(config, data=moved)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _moved(config: Config, data: str | os.PathLike[str]) -> Config:
-    """The same run on data in another folder."""
-    if not isinstance(config.data, CifarData | MnistData):
-        raise ValueError(f"--data is for [data] with source cifar or mnist, got {config.data.source}")
-    values = {**config.data.model_dump(), "folder": os.path.abspath(data)}
-    return dataclasses.replace(config, data=type(config.data)(**values))
-
-
 def parse(text: str, folder: Path | None = None) -> Config:
-    """Returns the run that the text of a configuration file describes.
+    """Returns the run that the text of a configuration file describes, checked but for the data themselves.
 
     Args:
         text: TOML.
         folder: which paths are relative to; the current one by default.
-
-    Returns:
-        Config, checked but for the data themselves.
 
     Raises:
         ValueError: naming section and key.
@@ -198,18 +191,14 @@ def parse(text: str, folder: Path | None = None) -> Config:
     for name in _REQUIRED:
         if name not in sections:
             raise ValueError(f"section [{name}] is required")
-    return Config(
-        data=_section("data", sections["data"]),
-        network=_section("network", sections["network"]),
-        training=_section("training", sections["training"]),
-        methods={name: _section(name, sections[name]) for name in METHODS if name in sections},
-        folder=folder or Path(),
-        stream=_section("stream", sections["stream"]) if "stream" in sections else None,
-    )
+    specs = {name: _section(name, sections[name]) for name in known if name in sections}
+    methods = {name: specs[name] for name in METHODS if name in specs}
+    data, network, training = (specs[name] for name in _REQUIRED)
+    return Config(data, network, training, methods, folder or Path(), specs.get("stream"))
 
 
 def _section(name: str, values: dict[str, Any]) -> Any:
-    """The object that a section describes."""
+    """Returns the object that a section describes."""
     try:
         return _class_of(name, values)(**values)
     except ValueError as error:
@@ -217,7 +206,7 @@ def _section(name: str, values: dict[str, Any]) -> Any:
 
 
 def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
-    """The class that a section names (and takes out of `values`, if it is not an argument)."""
+    """Returns the class that a section names, and takes the name out of `values` if it is not an argument."""
     if section in ("data", "stream"):
         source = values.get("source")
         if source not in SOURCES:
@@ -225,10 +214,8 @@ def _class_of(section: str, values: dict[str, Any]) -> type[Spec]:
         return SOURCES[source]
     if section in METHODS:
         return METHODS[section]
-    default = "MLP" if section == "network" else GradientDescent.__name__
-    kind = values.pop("kind", default)
-    modules = {"network": "kernelfield.describe.networks", "training": "kernelfield.describe.training"}
-    found = spec_class(str(kind))
-    if found.__module__ != modules[section] or found is Descent:
+    kind = str(values.pop("kind", "MLP" if section == "network" else "GradientDescent"))
+    cls = spec_class(kind)
+    if not issubclass(cls, Architecture if section == "network" else Training):
         raise ValueError(f"kind '{kind}' is not a {section}")
-    return found
+    return cls

@@ -1,42 +1,45 @@
 """Solution <-> xarray.Dataset, as files hold it: everything needed to look at a run again, bit for bit.
 
 Kernels stay factorised: `Phi_factor_l` is F (replicate, time, sample, feature_rank_l) and
-Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one where
-nothing depends on replicate or time is named `any_replicate` or `any_time`. Kernels that are power series in
-gamma0 also have `Phi_weight_l` (order, feature_rank_l), see `FactorKernel`; files of schema 1 have none.
-Factors of long runs are kept as modes in time, see `TimeModes`: then `Phi_factor_l` is B (replicate, feature_mode_l,
-sample, feature_rank_l), and `Phi_time_l` is C. Files of schemas 1 and 2 have no modes, and no weights
-of samples: all are equal. `NTK` (replicate, time, sample, sample_prime) is there where the factors do not give it,
-from schema 4 on.
+Phi^l[t, mu; s, nu] = sum_k F[t, mu, k] F[s, nu, k]; `G_factor_l` likewise. An axis of length one is named
+`any_replicate` or `any_time` where nothing depends on it. Power series in gamma0 also have `Phi_weight_l` (order,
+feature_rank_l), see `FactorKernel`. Factors of long runs are modes in time, see `TimeModes`: then `Phi_factor_l` is
+B (replicate, feature_mode_l, sample, feature_rank_l), and `Phi_time_l` is C. With several outputs, targets and
+predictions have a last dimension `output`, and gradients `sample_output` in place of `sample`: rows (sample, output)
+with the outputs of a sample side by side. The group `predictor`, where there is one, holds the arrays of the method
+that predict at new points.
 
-With several outputs, from schema 5 on, targets and predictions have a last dimension `output`, and gradients of every
-output have `sample_output` in place of `sample`, rows (sample, output) with the outputs of a sample side by side. The
-attribute `loss` names the loss; files of schemas 1 to 4 have none: it is "mse". The stream of a problem, where there is
-one, is in `X_stream` and `y_stream`, from schema 6 on. What predicts at new points, if it was saved, is in the group
-`predictor`: arrays of the method, as it left them. Kernels that were kept at some steps alone have `kernel_step` in
-place of `time`, from schema 7 on. Gradient fields of every output, in files of schema 5 and 6, are left out.
+What came with each schema: 2 `Phi_weight_l`; 3 modes, and `weights` of samples, which were equal before; 4 `NTK`
+(replicate, time, sample, sample_prime) where the factors do not give it; 5 several outputs, and the name of the `loss`,
+which was "mse"; 6 `X_stream` and `y_stream`; 7 `kernel_step` in place of `time` where kernels were kept at some steps
+alone. Gradient fields of every output, in files of schemas 5 and 6, are left out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernelfield.common.settings import Spec, spec_class
+from kernelfield.describe.losses import LOSSES
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
-from kernelfield.files.attributes import about_steps, attributes, restore_settings
-from kernelfield.solution.kernel import FactorKernel, Kernel, Key, RecordedKernel, Symbol
+from kernelfield.describe.training import GradientDescent
+from kernelfield.layers import Sequential
+from kernelfield.solution.factors import TimeModes
+from kernelfield.solution.kernel import FactorKernel, KeptKernel, Key, RecordedKernel, Steps, Symbol
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
-from kernelfield.solution.time_modes import Factor, TimeModes
 
 if TYPE_CHECKING:
     import xarray
 
+FORMAT, SCHEMA = "kernelfield.Solution", 7
+RETIRED = ("feature_tol", "gradient_tol", "save_at")  # settings that methods on particles had once
 NAMES = {"Phi": "feature", "G": "gradient"}
 FIELDS = {"h": "preactivation", "z": "pregradient", "g": "gradient phi'(h) z"}
 INPUT_DIMS = {
@@ -66,11 +69,17 @@ def variable(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1
     return dims, values, {"long_name": long_name, "units": units}
 
 
+def step_coordinates(solution: Solution) -> dict[str, Any]:
+    """Returns the training time of every row, and the steps before it, as coordinates of a Dataset."""
+    steps = f"number of {solution.training.unit}s before this row"
+    return {
+        "time": variable(("time",), solution.times, "training time, the sum of learning rates so far"),
+        "step": variable(("time",), solution.steps(), steps, "steps"),
+    }
+
+
 def to_dataset(solution: Solution) -> xarray.Dataset:
     """Returns a Solution as an xarray.Dataset with named dimensions, units and the settings in its attributes.
-
-    Args:
-        solution: what to convert.
 
     Returns:
         xarray.Dataset, with dimensions replicate, time, sample, dimension, feature_rank_l, gradient_rank_l
@@ -81,44 +90,29 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     """
     import xarray
 
-    outputs = OUTPUT_DIMS[solution.problem.y.ndim]
     variables = problem_variables(solution)
     if (stream := solution.problem.stream) is not None:
-        dims = ("stream_sample", *INPUT_DIMS[stream.X.ndim][1:])
-        variables["X_stream"] = variable(dims, stream.X, "inputs of the stream")
+        inputs, outputs = INPUT_DIMS[stream.X.ndim][1:], OUTPUT_DIMS[stream.y.ndim]
+        variables["X_stream"] = variable(("stream_sample", *inputs), stream.X, "inputs of the stream")
         variables["y_stream"] = variable(("stream_sample", *outputs), stream.y, "targets of the stream")
     variables |= _kernel_variables(solution) | _field_variables(solution)
-    times = {
-        "time": variable(("time",), solution.times, "training time, the sum of learning rates so far"),
-        **_kept_steps(solution),
-        "step": variable(("time",), np.arange(solution.steps_done + 1), about_steps(solution), "steps"),
-    }
-    return xarray.Dataset(variables, times, attributes(solution))
-
-
-def _kept_steps(solution: Solution) -> dict[str, Any]:
-    """The steps whose kernels were kept, if not all were."""
-    steps = next((kernel.steps for kernel in solution.kernels.values() if kernel.steps is not None), None)
-    if steps is None:
-        return {}
-    return {"kernel_step": variable(("kernel_step",), np.array(steps), "steps of kernels", "steps")}
+    coordinates = step_coordinates(solution)
+    kept = next((kernel.steps for kernel in solution.kernels.values() if kernel.steps is not None), None)
+    if kept is not None:
+        coordinates["kernel_step"] = variable(("kernel_step",), np.array(kept), "steps of kernels", "steps")
+    return xarray.Dataset(variables, coordinates, {"format": FORMAT, "schema": SCHEMA, **attributes(solution)})
 
 
 def _kernel_variables(solution: Solution) -> dict[str, Any]:
-    """Factors of kernels, their modes in time and weights, and recorded kernels."""
+    """Returns factors of kernels, their modes in time and weights, and recorded kernels."""
     variables: dict[str, Any] = {}
     for (symbol, layer), kernel in solution.kernels.items():
-        rows = (
-            "sample"
-            if (kernel.outputs == 1 and solution.problem.outputs is None) or symbol == "Phi"
-            else "sample_output"
-        )
+        rows = "sample" if symbol == "Phi" or solution.problem.outputs is None else "sample_output"
         time = "any_time" if kernel.rests else "time" if kernel.steps is None else "kernel_step"
         if isinstance(kernel, RecordedKernel):
             dims = (_replicates(solution, len(kernel.values)), time, rows, f"{rows}_prime")
             variables[symbol] = variable(dims, kernel.values, "neural tangent kernel at equal times")
             continue
-        assert isinstance(kernel, FactorKernel)
         kind, factor = NAMES[symbol], kernel.factor
         name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
         rank, leading = f"{kind}_rank_{layer}", (_replicates(solution, factor.shape[0]), time)
@@ -134,7 +128,7 @@ def _kernel_variables(solution: Solution) -> dict[str, Any]:
 
 
 def _field_variables(solution: Solution) -> dict[str, Any]:
-    """Samples of the activation distributions."""
+    """Returns samples of the activation distributions."""
     variables: dict[str, Any] = {}
     for (layer, step), recorded in solution.field_samples.items():
         for name, values in recorded.items():
@@ -156,23 +150,22 @@ def from_dataset(data: xarray.Dataset) -> Solution:
         KeyError: for a variable or attribute that is missing.
     """
     fields: dict[tuple[int, int], dict[str, np.ndarray]] = {}
-    for variable in data.data_vars:
-        if match := _FIELD_NAME.fullmatch(str(variable)):
+    for variable, array in data.data_vars.items():
+        if (match := _FIELD_NAME.fullmatch(str(variable))) and "sample_output" not in array.dims:
             name, layer, step = match.groups()
-            if "sample_output" not in data[variable].dims:
-                fields.setdefault((int(layer), int(step)), {})[name] = data[variable].values
-    settings = json.loads(data.attrs["settings"])
+            fields.setdefault((int(layer), int(step)), {})[name] = array.values
     problem = Problem(
         *(data[name].values for name in ("X", "y", "weights") if name in data),
         loss=data.attrs.get("loss", "mse"),
         stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
     )
+    settings = json.loads(data.attrs["settings"])
     network, training, method = (restore_settings(settings[part]) for part in ("network", "training", "method"))
     kept = tuple(data["kernel_step"].values.tolist()) if "kernel_step" in data.variables else None
     return Solution(
         run=Run(network, problem, training, method, kept, tuple(sorted({step for _, step in fields}))),
         replicate_predictions=data["predictions"].values,
-        kernels=_kernels(data, problem),
+        kernels=_kernels(data, problem.outputs or 1, kept),
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),
@@ -180,29 +173,84 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     )
 
 
-def _kernels(data: xarray.Dataset, problem: Problem) -> dict[Key, Kernel]:
-    """Kernels by symbol and layer; those of input and output are exact."""
-    found: dict[Key, Kernel] = {}
+def _kernels(data: xarray.Dataset, outputs: int, kept: Steps | None) -> dict[Key, KeptKernel]:
+    """Returns kernels by symbol and layer; those of input and output are exact."""
+    kernels: dict[Key, KeptKernel] = {}
     for variable in map(str, data.data_vars):
-        match = _FACTOR_NAME.fullmatch(variable)
-        if match is None and variable != "NTK":
-            continue
-        dims = data[variable].dims
-        outputs = (problem.outputs or 1) if "sample_output" in dims else 1
-        if match is None:
-            steps = _steps(data, dims)
-            found["NTK", None] = RecordedKernel(data["NTK"].values, outputs, steps)
-            continue
-        symbol: Symbol = "Phi" if match[1] == "Phi" else "G"
-        layer = int(match[2])
-        factor: Factor = data[variable].values
-        if (times := f"{symbol}_time_{layer}") in data:
-            factor, dims = TimeModes(data[times].values, data[variable].values), data[times].dims
-        weights = data[name].values if (name := f"{symbol}_weight_{layer}") in data else None
-        is_input_or_output = layer == 0 or (symbol == "G" and f"G_factor_{layer + 1}" not in data)
-        found[symbol, layer] = FactorKernel(factor, outputs, _steps(data, dims), is_input_or_output, weights)
-    return found
+        if match := _FACTOR_NAME.fullmatch(variable):
+            symbol: Symbol = "Phi" if match[1] == "Phi" else "G"
+            layer, factor, dims = int(match[2]), data[variable].values, data[variable].dims
+            if (in_time := data.get(f"{symbol}_time_{layer}")) is not None:
+                factor, dims = TimeModes(in_time.values, factor), in_time.dims
+            weights = data.get(f"{symbol}_weight_{layer}")
+            kernels[symbol, layer] = FactorKernel(
+                factor,
+                outputs=1 if symbol == "Phi" else outputs,
+                steps=kept if "kernel_step" in dims else None,
+                exact=layer == 0 or (symbol == "G" and f"G_factor_{layer + 1}" not in data),
+                weights=None if weights is None else weights.values,
+            )
+    if "NTK" in data:
+        steps = kept if "kernel_step" in data["NTK"].dims else None
+        kernels["NTK", None] = RecordedKernel(data["NTK"].values, outputs, steps)
+    return kernels
 
 
-def _steps(data: xarray.Dataset, dims: tuple[Hashable, ...]) -> tuple[int, ...] | None:
-    return tuple(data["kernel_step"].values.tolist()) if "kernel_step" in dims else None
+def attributes(solution: Solution) -> dict[str, Any]:
+    """Returns settings, status and versions, as attributes of a file can hold them.
+
+    Raises:
+        ValueError: for a custom activation, loss or schedule, which cannot be stored.
+    """
+    loss = solution.problem.loss
+    if LOSSES.get(loss.name) != loss:
+        raise ValueError(_not_stored("loss", f"use one of {', '.join(LOSSES)}"))
+    parts = {"network": solution.network, "training": solution.training, "method": solution.method}
+    return {
+        "settings": json.dumps({name: settings_json(spec) for name, spec in parts.items()}),
+        "loss": loss.name,
+        "seed": getattr(solution.method, "seed", -1),
+        "exact": json.dumps(bool(solution.exact)),
+        "status": solution.status.code,
+        "status_message": solution.status.message,
+        "info": json.dumps(dict(solution.info), default=_to_list),
+        **{f"{name}_version": version(name) for name in ("kernelfield", "jax", "numpy")},
+    }
+
+
+def settings_json(spec: Spec) -> dict[str, Any]:
+    """Returns {"class": name, **values} of a network, training rule or method, as JSON can hold it.
+
+    Raises:
+        ValueError: a value is a custom function, or the network has custom layers.
+    """
+    for name, value in spec:
+        if isinstance(value, Sequential):
+            raise ValueError(
+                "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN or ResNet"
+            )
+        if callable(value):
+            known = "list its values" if name == "schedule" else "use an activation known by name"
+            raise ValueError(_not_stored(name, known))
+    return {"class": type(spec).__name__, **spec.model_dump(mode="json")}
+
+
+def restore_settings(settings: dict[str, Any]) -> Any:
+    """Returns the network, training rule or method that `settings_json` described."""
+    values = dict(settings)
+    cls: type[Spec] = spec_class(values.pop("class"))
+    if cls is GradientDescent and values.pop("batch", None) is not None:  # of schemas 1 to 4
+        raise ValueError("it was trained by GradientDescent(batch=...), which is SGD now: solve it again")
+    retired = (*RETIRED, "seed") if cls is GradientDescent else RETIRED
+    return cls(**{name: value for name, value in values.items() if name not in retired})
+
+
+def _not_stored(name: str, otherwise: str) -> str:
+    return f"{name} is a custom function, which cannot be stored: save the arrays you need, or {otherwise}"
+
+
+def _to_list(value: Any) -> Any:
+    """Returns a NumPy value as JSON can hold it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise ValueError(f"info holds a {type(value).__name__}, which cannot be stored")

@@ -10,12 +10,10 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from kernelfield.files.attributes import about_steps, attributes
-from kernelfield.files.dataset import FIELDS, problem_variables, variable
+from kernelfield.files.dataset import FIELDS, attributes, problem_variables, step_coordinates, variable
 from kernelfield.solution.kernel import RecordedKernel, Symbol
 from kernelfield.solution.solution import Solution
 
-FILE_ATTRIBUTES = ("format", "schema")  # by which `kernelfield.load` knows its files
 PAIRS = ("time", "sample", "time_prime", "sample_prime")
 ABOUT: dict[Symbol, str] = {
     "Phi": "feature kernels of hidden layers",
@@ -54,27 +52,20 @@ def labelled(solution: Solution) -> xarray.Dataset:
         >>> data.Phi.sel(layer=2).isel(time=-1, time_prime=-1).mean("replicate").shape
         (2, 2)
     """
-    times = {
-        name: (name, solution.times, {"long_name": "training time, the sum of learning rates so far", "units": "1"})
-        for name in ("time", "time_prime")
-    }
-    counts = {"long_name": about_steps(solution), "units": "steps"}
-    coordinates: dict[str, Any] = {**times, "step": ("time", solution.steps(), counts)}
-    layers = np.arange(1, solution.network.hidden_layers + 1)
-    coordinates["layer"] = ("layer", layers, {"long_name": "hidden layer", "units": "1"})
+    coordinates = step_coordinates(solution)
+    coordinates["time_prime"] = ("time_prime", *coordinates["time"][1:])
+    coordinates["layer"] = variable(("layer",), np.arange(1, solution.network.hidden_layers + 1), "hidden layer")
     symbols: list[Symbol] = [symbol for symbol in ABOUT if solution.keeps(symbol)]
     kept = solution.times[solution.kernel_steps(*symbols)]
     if len(kept) < len(solution.times):
-        about_kept = {"long_name": "training time of kernels", "units": "1"}
-        coordinates |= {name: (name, kept, about_kept) for name in KEPT.values()}
+        coordinates |= {name: variable((name,), kept, "training time of kernels") for name in KEPT.values()}
+    if solution.field_samples:
+        steps = sorted({step for _, step in solution.field_samples})
+        coordinates["recorded_step"] = variable(("recorded_step",), steps, "step of recorded fields", "steps")
     K_x = variable(("sample", "sample_prime"), solution.problem.input_kernel, "input kernel X X^T / D")
     loss = variable(("replicate", "time"), solution.estimate("loss").replicates, "training loss")
     variables = {**problem_variables(solution), "K_x": K_x, "loss": loss, **_kernels(solution), **_fields(solution)}
-    if solution.field_samples:
-        steps = sorted({step for _, step in solution.field_samples})
-        coordinates["recorded_step"] = ("recorded_step", steps, {**counts, "long_name": "step of recorded fields"})
-    about = {name: value for name, value in attributes(solution).items() if name not in FILE_ATTRIBUTES}
-    return xarray.Dataset(variables, coordinates, about)
+    return xarray.Dataset(variables, coordinates, attributes(solution))
 
 
 def _kernels(solution: Solution) -> dict[str, tuple]:
@@ -83,9 +74,9 @@ def _kernels(solution: Solution) -> dict[str, tuple]:
     of_outputs = (problem.points,) if problem.outputs is None else (problem.points, problem.outputs)
     variables = {}
     for symbol, about in ABOUT.items():
-        if not solution.keeps(symbol) or (symbol != "NTK" and not solution.hidden(symbol)):
-            continue
         layers: list[int | None] = [None] if symbol == "NTK" else [*solution.hidden(symbol)]
+        if not layers or not solution.keeps(symbol):
+            continue
         kernel = solution.kernel(symbol, layers[0])
         times, rows = len(solution.kernel_steps(symbol)), (problem.points,) if symbol == "Phi" else of_outputs
         pair = PAIRS_OF_OUTPUTS if len(rows) > 1 else PAIRS
@@ -145,14 +136,14 @@ def _reader(solution: Solution, symbol: Symbol) -> Callable[..., np.ndarray]:
 
     def one(replicates: np.ndarray, layer: int | None, *pair: np.ndarray) -> np.ndarray:
         (t, mu, *c), (s, nu, *d) = pair[: len(pair) // 2], pair[len(pair) // 2 :]
-        samples, places = np.unique(np.concatenate([mu, nu]), return_inverse=True)
+        samples, rows = np.unique(np.concatenate([mu, nu]), return_inverse=True)
+        left, right = rows[: len(mu)], rows[len(mu) :]
+        if c:  # rows are pairs (sample, output)
+            outputs = solution.problem.outputs or 1
+            left, right = np.add.outer(left * outputs, c[0]), np.add.outer(right * outputs, d[0])
         chosen = solution.restricted(samples, replicates)
         values = chosen.kernel_estimate(symbol, layer, t=steps[t], s=steps[s]).replicates
-        if c:
-            shape = len(samples), solution.problem.outputs or 1
-            values = values.reshape(*values.shape[:2], *shape, len(s), *shape)
-            return values[:, :, places[: len(mu)]][:, :, :, c[0]][..., places[len(mu) :], :][..., d[0]]
-        return values[:, :, places[: len(mu)]][..., places[len(mu) :]]
+        return values[:, :, left][..., right]
 
     def read(replicates: np.ndarray, *others: np.ndarray) -> np.ndarray:
         if symbol == "NTK":

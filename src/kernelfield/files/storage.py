@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from kernelfield.common.atomic_files import check_folder, whole_file
-from kernelfield.files.attributes import FORMAT, SCHEMA
-from kernelfield.files.dataset import from_dataset, to_dataset
+from kernelfield.common.atomic_files import check_file, check_folder, whole_file
+from kernelfield.files.dataset import FORMAT, SCHEMA, from_dataset, to_dataset
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 
@@ -43,6 +41,8 @@ def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = Fal
         ...     kf.load(folder + "/run.nc").loss.tolist() == solution.loss.tolist()
         True
     """
+    import h5py
+
     path = Path(path)
     data = to_dataset(solution)
     check_folder(path)
@@ -52,27 +52,24 @@ def save(solution: Solution, path: str | os.PathLike[str], predictor: bool = Fal
     with whole_file(path, size) as beside:  # HDF5 does not get over a disk that is full
         data.to_netcdf(beside, engine="h5netcdf", encoding=encoding)
         if arrays:
-            _append(beside, arrays)
+            with h5py.File(beside, "a") as file:
+                group = file.create_group(PREDICTOR)
+                for name, values in arrays.items():
+                    group.create_dataset(name, data=values.astype(np.int8) if values.dtype == bool else values)
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
-    """Returns the Solution that `save` wrote.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The Solution, its arrays, settings, status and info as they were.
+    """Returns the Solution that `save` wrote, its arrays, settings, status and info as they were.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, of another format or of another schema.
     """
+    import h5py
     import xarray
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    check_file(path)
     try:
         data = xarray.load_dataset(path, engine="h5netcdf", decode_cf=False)
     except Exception:  # every reader below has its own exceptions for a file it cannot read
@@ -82,7 +79,10 @@ def load(path: str | os.PathLike[str]) -> Solution:
     if data.attrs.get("schema") not in range(1, SCHEMA + 1):
         raise ValueError(f"{path} has schema {data.attrs.get('schema')}; this version reads schemas 1 to {SCHEMA}")
     try:
-        solution, arrays = from_dataset(data), _appended(path)
+        solution = from_dataset(data)
+        with h5py.File(path, "r") as file:
+            group: Any = file.get(PREDICTOR, {})
+            arrays = {name: values[()] for name, values in group.items()}
         if not arrays:
             return solution
         method = cast(Method, solution.method)
@@ -91,22 +91,3 @@ def load(path: str | os.PathLike[str]) -> Solution:
         raise ValueError(f"{path} is damaged: {error} is missing or of the wrong kind") from None
     except ValueError as error:
         raise ValueError(f"{path} cannot be restored: {error}") from None
-
-
-def _append(netcdf: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any type into a group of the file."""
-    import h5py
-
-    with h5py.File(netcdf, "a") as file:
-        group = file.create_group(PREDICTOR)
-        for name, values in arrays.items():
-            group.create_dataset(name, data=values.astype(np.int8) if values.dtype == bool else values)
-
-
-def _appended(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that `_append` wrote, if there are any."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        group: Any = file.get(PREDICTOR, {})
-        return {name: values[()] for name, values in group.items()}

@@ -1,27 +1,33 @@
-"""Finite networks: width N, trained by automatic differentiation, many seeds at once.
-
-They are the independent witness of the theory. Gradients come from `jax.vjp`, kernels from averages over neurons;
-nothing here is shared with the march but the description of the network.
-"""
+"""Finite networks, the independent witness of the theory: they share nothing with the march but the description."""
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
 from kernelfield.common.progress import Report
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
-from kernelfield.finite.ensemble import Ensemble, finite_network
-from kernelfield.finite.network import Kernels
+from kernelfield.finite.network import CHUNK, Constants, FiniteNetwork, Kernels, Record, Updates
 from kernelfield.finite.predictor import FinitePredictor
+from kernelfield.solution.factors import compressed, slim, stacked
+from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
-from kernelfield.solution.status import Status
+from kernelfield.solution.status import Status, diverged, interrupted
+
+DIVERGED = 1e3  # times the initial loss
+BATCH_BYTES = 2**30  # parameters and recorded neurons of the seeds that train together
+SECONDS_BETWEEN_FETCHES = 0.3  # what Ctrl-C waits for
+LEAST_MOVEMENT = {"float32": 1e-5, "float64": 1e-12}  # of features, relative to them
+LEFT_OUT = {"float32": 1e-7, "float64": 1e-15}  # variance, relative, that compressed kernels leave out
 
 
 class FiniteWidth(Method):
@@ -65,6 +71,15 @@ class FiniteWidth(Method):
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
 
+    def supports(self, run: Run) -> None:
+        """Raises ValueError for a run that it cannot solve: also where weights move by less than their rounding."""
+        super().supports(run)
+        if 0 < run.movement < LEAST_MOVEMENT[self.precision]:
+            advice = "take precision='float64'" if self.precision == "float32" else "StaticNTK() solves that limit"
+            raise ValueError(
+                f"features would move by {run.movement:.0e} of their size, which is below rounding: {advice}"
+            )
+
     def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
         """Returns the Solution; see `kernelfield.solve`."""
         with jax.enable_x64(self.precision == "float64"):
@@ -76,3 +91,192 @@ class FiniteWidth(Method):
     ) -> FinitePredictor:
         """Returns the predictor that a stored run kept."""
         return FinitePredictor.restored(finite_network(run), run.network.gamma0, self.precision, arrays)
+
+
+def finite_network(run: Run) -> FiniteNetwork:
+    """Returns the network of a run at the width of its method."""
+    method, network, problem = cast(FiniteWidth, run.method), run.network, run.problem
+    inputs, rtol = network.inputs(problem).shape[1:], getattr(run.training, "rtol", None)
+    settings = problem.loss, problem.outputs, network.factorizes, rtol, method.kernels
+    return FiniteNetwork(network.layers, inputs, method.width, *settings)
+
+
+@functools.lru_cache(maxsize=32)
+def programs(network: FiniteNetwork) -> tuple[Any, Any, Any]:
+    """Returns `start`, `advance` and `fields` of a batch of networks, to be compiled once for arguments of a shape."""
+    fields = jax.vmap(network.fields, in_axes=(None, 0, None))
+    return jax.jit(network.start), jax.jit(network.advance, donate_argnums=1), jax.jit(fields)
+
+
+class Batch(NamedTuple):
+    """Trained seeds: their record, and for every chosen step their parameters and the fields of all layers.
+
+    In the record f is (R, t, P), features and gradients are factors (R, t, P, k) of their kernels, and tangent kernels
+    are (R, t, P, P). With C outputs f is (R, t, P, C), and gradients of every output have P C rows in place of P.
+    """
+
+    record: Record
+    kept: dict[int, tuple[Any, list[dict[str, np.ndarray]]]]
+
+
+class Ensemble:
+    """The networks of one run, and the batches that have been trained."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.method, self.network = run, cast(FiniteWidth, run.method), finite_network(run)
+        problem, training, stream = run.problem, run.training, run.problem.stream
+        momentum, decay = (getattr(training, name, 0.0) for name in ("momentum", "weight_decay"))
+        real = functools.partial(jnp.asarray, dtype=self.method.precision)
+        self.constants = Constants(
+            X=real(run.network.inputs(problem)),
+            y=real(problem.y),
+            weights=real(problem.weights),
+            gamma0=real(run.network.gamma0),
+            last=jnp.asarray(run.steps),
+            limit=real(DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf),
+            momentum=real(momentum) if momentum > 0 else None,
+            weight_decay=real(decay) if decay > 0 else None,
+            stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.y)),
+        )
+        if isinstance(training, GradientFlow):  # one update, over the time between two rows
+            self.updates = Updates(np.full((training.steps, 1), training.learning_rate))
+        else:
+            batches, eta = training.batches(problem), training.rates(problem).reshape(training.steps, -1)
+            self.updates = Updates(eta, *(values.reshape(*eta.shape, -1) for values in batches or ()))
+        self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
+        self.batches: list[Batch] = []
+        self.t, self.records, self.kept = 0, [], {}  # of the batch that trains
+
+    def train(self, progress: Report) -> Status:
+        """Train batch after batch; `batches` then holds what can be kept."""
+        first, end, size = self.method.seed, self.method.seed + self.method.seeds, self._batch_size()
+        try:
+            for start in range(first, end, size):
+                status = self._train_batch(range(start, min(start + size, end)), progress)
+                self._finish_batch()
+                if status.code != "ok":
+                    return status
+        except KeyboardInterrupt:
+            if self.batches:
+                return interrupted(sum(len(batch.record.f) for batch in self.batches), self.method.seeds, "seeds")
+            self._finish_batch()
+            return interrupted(max(self.t - 1, 0), self.run.steps)
+        return Status()
+
+    def _batch_size(self) -> int:
+        """Returns how many seeds train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
+        constants, last = self.constants, self.constants.last
+        network = jax.eval_shape(self.network.start, constants, jnp.zeros(1, jnp.uint32))
+        chunk = jax.eval_shape(self.network.advance, constants, network, last, last, self._next_updates()).records
+        numbers = 3 * _size(network.params) + _size(network.velocity) + _size(network.stream_f0)
+        numbers += (self.run.steps + 1 + CHUNK) * _size(chunk) // CHUNK
+        most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
+        return -(-self.method.seeds // -(-self.method.seeds // most))
+
+    def _train_batch(self, seeds: range, progress: Report) -> Status:
+        """Train the networks of `seeds` to the last step, and fetch their records on the way."""
+        self.t, self.records, self.kept = 0, [], {}
+        method, constants, last, fields_at = self.method, self.constants, self.run.steps, self.run.fields_at
+        began, numbers = time.perf_counter(), jnp.asarray(seeds, jnp.uint32)
+        start, advance, read = programs(self.network)
+        start = start.lower(constants, numbers)
+        advance = advance.lower(constants, start.out_info, constants.last, constants.last, self._next_updates())
+        read = read.lower(constants, start.out_info, constants.last)
+        start, advance, read = (program.compile() for program in (start, advance, read))
+        compiled_at = time.perf_counter()
+        self.seconds["compile"] += compiled_at - began
+        state, stride = jax.block_until_ready(start(constants, numbers)), 1
+        self.seconds["run"] += time.perf_counter() - compiled_at
+        while self.t <= last:
+            began, t = time.perf_counter(), jnp.asarray(self.t)
+            if self.t in fields_at:
+                self.kept[self.t] = jax.tree.map(np.array, (state.params, read(constants, state, t)))
+            stop = min(self.t + stride, last + 1, *(step for step in fields_at if step > self.t))
+            now = advance(constants, state, t, jnp.asarray(stop), self._next_updates())
+            self._fetch(now.records, int(now.t) - (not now.alive))
+            state, elapsed = now.state, time.perf_counter() - began
+            self.seconds["run"] += elapsed
+            if not now.alive:
+                return diverged(self.t, self.run.training.learning_rate, DIVERGED)
+            stride = max(1, min(CHUNK, int(stride * min(4.0, SECONDS_BETWEEN_FETCHES / elapsed))))
+            done = (seeds.start - method.seed) * last + len(seeds) * min(self.t, last)
+            progress(done // method.seeds, last)
+        return Status()
+
+    def _next_updates(self) -> Updates:
+        """Returns the updates of the next CHUNK rows, filled up with zeros beyond the last one."""
+
+        def chunk(values: np.ndarray) -> jax.Array:
+            rows = values[self.t : self.t + CHUNK]
+            padded = np.pad(rows, [(0, CHUNK - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
+            return jnp.asarray(padded, jnp.int32 if rows.dtype.kind == "i" else self.method.precision)
+
+        return jax.tree.map(chunk, self.updates)
+
+    def _fetch(self, records: Record, stop: int) -> None:
+        """Fetch the records of the rows from `self.t` to `stop`, seeds first."""
+        if count := stop - self.t:
+            rows = jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]).swapaxes(0, 1), records)
+            self.records.append(rows)
+        self.t = stop
+
+    def _finish_batch(self) -> None:
+        """Put the records of a batch together, and compress its kernels."""
+        if not self.records:
+            return
+        began = time.perf_counter()
+        whole = jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1), *self.records)
+        left_out = LEFT_OUT[self.method.precision]
+        record = whole._replace(
+            f=whole.f.astype(np.float64),
+            features=[_factor(field, left_out) for field in whole.features],
+            gradients=[_factor(field, left_out, sums=True) for field in whole.gradients],
+        )
+        self.batches.append(Batch(record, self.kept))
+        self.records = []
+        self.seconds["compress"] += time.perf_counter() - began
+
+    def solution(self, status: Status) -> Solution | Status:
+        """Returns the Solution of all batches, cut to the steps that all of them reached; without any the status."""
+        if not self.batches:
+            return status
+        method, records = self.method, [batch.record for batch in self.batches]
+        steps, left_out = min(record.f.shape[1] for record in records), LEFT_OUT[method.precision]
+        record = jax.tree.map(lambda *parts: stacked([part[:, :steps] for part in parts]), *records)
+        features, gradients = ([slim(F, left_out) for F in factors] for factors in (record.features, record.gradients))
+        kept = {
+            t: jax.tree.map(lambda *parts: np.concatenate(parts), *(batch.kept[t] for batch in self.batches))
+            for t in self.batches[0].kept
+            if t < steps
+        }
+        seeds, params = range(method.seed, method.seed + len(record.f)), {t: params for t, (params, _) in kept.items()}
+        return Solution(
+            self.run,
+            record.f,
+            network_kernels(self.run.problem, features or None, gradients or None, record.tangent),
+            field_samples={
+                (layer, t): field for t, (_, fields) in kept.items() for layer, field in enumerate(fields, start=1)
+            },
+            predictor=FinitePredictor(self.network, self.run.network.gamma0, tuple(seeds), params, method.precision),
+            status=status,
+            info={
+                "width": method.width,
+                "seeds": len(seeds),
+                "feature_ranks": [factor.shape[-1] for factor in features],
+                "gradient_ranks": [factor.shape[-1] for factor in gradients],
+                "precision": method.precision,
+                **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
+            },
+        )
+
+
+def _size(tree: Any) -> int:
+    """Returns how many numbers a tree of arrays has."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _factor(field: np.ndarray, left_out: float, sums: bool = False) -> np.ndarray:
+    """Returns the factor of the kernel of a field (R, t, P, *sites, N): the mean over its sites, or their sum."""
+    factor = compressed(field.reshape(*field.shape[:3], -1), left_out)
+    sites = np.prod(field.shape[3:-1], dtype=int) if sums else 1
+    return factor if sites == 1 else factor * np.sqrt(sites, dtype=factor.dtype)

@@ -28,8 +28,7 @@ OTHER_OUTPUTS = 2**31 - 1  # of the key of a network: its layers have 0, 1, ...
 class Constants(NamedTuple):
     """X (P, D) or (P, *sites, C), y (P,) or (P, outputs), weights (P,), gamma0, last row T, and the highest loss.
 
-    A run whose loss exceeds it has diverged. Momentum and weight decay are None where there is none. Mini-batches
-    take their points from the stream (X, y); where it is None, from the points above.
+    A run whose loss exceeds it has diverged. Mini-batches take their points from the stream (X, y), if there is one.
     """
 
     X: Array
@@ -98,6 +97,7 @@ class FiniteNetwork:
     outputs: int | None = None  # None for one output without an axis of its own
     factorizes: bool = True  # feature and gradient kernels give the tangent kernel, which else is recorded
     rtol: float | None = None  # of gradient flow, relative to the motion of weights; None in discrete time
+    kernels: Kernels = "all"  # those that are recorded, see `kernelfield.FiniteWidth`
 
     def init(self, seed: Array) -> Any:
         """Returns parameters at initialization; with several outputs the readout has weights (C, sites N)."""
@@ -122,10 +122,6 @@ class FiniteNetwork:
         f0, stream_f0 = jax.tree.map(lambda y: jnp.zeros((len(seeds), *y.shape), y.dtype), targets)
         return State(params, f0, velocity, stream_f0)
 
-    def tracks_gradients(self, kernels: Kernels) -> bool:
-        """Returns whether gradient kernels are recorded; for several outputs only those of every output."""
-        return kernels == "per_output" or (kernels == "all" and self.outputs is None)
-
     def apply(self, params: Any, x: Array, probes: Places | None = None) -> tuple[Array, Places]:
         """Returns gamma0 f (P,) or (P, outputs), and the values at all places, to which probes are added."""
         places: Places = {"in": [], "out": [], "h": [], "phi": []}
@@ -140,32 +136,29 @@ class FiniteNetwork:
 
     def pull_back(self, params: Any, x: Array) -> tuple[Array, Places, Callable[[Array], tuple[Any, Places]]]:
         """Returns gamma0 f, the values at all places, and the pullback of gamma0 f to parameters and these values."""
-        shapes = jax.eval_shape(self.apply, params, x)[1]
-        probes = jax.tree.map(lambda place: jnp.zeros(place.shape, place.dtype), shapes)
+        probes = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.apply, params, x)[1])
         f, pullback, places = jax.vjp(lambda *inputs: self.apply(inputs[0], x, inputs[1]), params, probes, has_aux=True)
         return f, places, pullback
 
-    def step(
-        self, kernels: Kernels, constants: Constants, state: State, t: Array, updates: Updates
-    ) -> tuple[State, Record]:
+    def step(self, constants: Constants, state: State, t: Array, updates: Updates) -> tuple[State, Record]:
         """Returns the network after the updates that follow row t, and the record of all points at this row."""
         output, places, pullback = self.pull_back(state.params, constants.X)
         f = output / constants.gamma0
         state = state._replace(f0=jnp.where(t == 0, f, state.f0))
         if constants.stream is not None:
             state = state._replace(stream_f0=self.first_outputs(constants, constants.stream[0], state, t))
-        tracks_gradients = self.tracks_gradients(kernels)
+        with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs is None)
         record = Record(
             f - state.f0,
-            tuple(places["in"][1:]) if kernels != "none" else (),
-            self.gradients(pullback, f) if tracks_gradients else (),
-            self.tangent(state.params, constants.X, constants.X) if tracks_gradients and not self.factorizes else None,
+            tuple(places["in"][1:]) if self.kernels != "none" else (),
+            self.gradients(pullback, f) if with_gradients else (),
+            self.tangent(state.params, constants.X, constants.X) if with_gradients and not self.factorizes else None,
         )
         if self.rtol is not None:
             return self.flow(constants, state, t, updates.eta[0]), record
         if updates.rows is not None:
             return self.epoch(constants, state, jnp.where(t < constants.last, len(updates.eta), 0), updates), record
-        descent, _ = pullback(self.weighted_signal(record.f, constants.y, constants.weights))
+        descent, _ = pullback((constants.weights * self.loss.signal(record.f, constants.y).T).T)
         return self.update(constants, state, updates.eta[0], descent), record
 
     def first_outputs(self, constants: Constants, X: Array, state: State, t: Array) -> Array:
@@ -206,12 +199,7 @@ class FiniteNetwork:
     def descent(self, constants: Constants, params: Any, f0: Array, X: Array, y: Array, weights: Array) -> Any:
         """Returns the descent of the loss of points with weights (P,) through gamma0 f, shaped as the parameters."""
         f, pullback = jax.vjp(lambda params: self.apply(params, X)[0], params)
-        return pullback(self.weighted_signal(f / constants.gamma0 - f0, y, weights))[0]
-
-    def weighted_signal(self, f: Array, y: Array, weights: Array) -> Array:
-        """Returns w Delta, shaped as f: the error signals of points with weights w (P,)."""
-        Delta = self.loss.signal(f, y)
-        return weights.reshape(-1, *[1] * (Delta.ndim - 1)) * Delta
+        return pullback((weights * self.loss.signal(f / constants.gamma0 - f0, y).T).T)[0]
 
     def update(self, constants: Constants, state: State, eta: Array, descent: Any) -> State:
         """Returns the network after an update with rate eta gamma0^2 N along v, `descent` or its sum with momentum."""
@@ -263,14 +251,12 @@ class FiniteNetwork:
         fields = [{"h": h, "z": self.width * z, "g": self.width * g} for h, z, g in activations]
         return jax.tree.map(lambda field: field.reshape(len(field), -1), fields)
 
-    def advance(
-        self, kernels: Kernels, constants: Constants, state: State, start: Array, stop: Array, updates: Updates
-    ) -> Advance:
+    def advance(self, constants: Constants, state: State, start: Array, stop: Array, updates: Updates) -> Advance:
         """Returns all networks (leading axis of `state`) after rows `start` to `stop` - 1, at most CHUNK rows.
 
         `updates` are those of CHUNK rows from `start` on (CHUNK, ...). A row at which a network diverged is the last.
         """
-        step = jax.vmap(functools.partial(self.step, kernels, constants), in_axes=(0, None, None))
+        step = jax.vmap(functools.partial(self.step, constants), in_axes=(0, None, None))
         _, record = jax.eval_shape(step, state, start, jax.tree.map(lambda values: values[0], updates))
         records = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), record)
 

@@ -18,7 +18,7 @@ POINTS_AT_ONCE = 512  # new points that pass a network at once
 
 @dataclass(frozen=True, eq=False)
 class FinitePredictor:
-    """Trained networks at the steps that were kept; see `kernelfield.solution.solution.Predictor`."""
+    """Trained networks at the steps that were kept; see `kernelfield.solution.trained_network.Predictor`."""
 
     network: FiniteNetwork
     gamma0: float
@@ -79,9 +79,9 @@ class FinitePredictor:
     def _map(self, function: Callable[..., jax.Array], inputs: np.ndarray, t: int) -> np.ndarray:
         """Returns a function of the networks, one after the other, and of inputs, a few at once: (R, n, ...)."""
         with jax.enable_x64(self.precision == "float64"):
-            program, starts = jax.jit(function), range(0, len(inputs), POINTS_AT_ONCE)
-            batches = [jnp.asarray(inputs[start : start + POINTS_AT_ONCE], self.precision) for start in starts]
-            results = []
+            program, results = jax.jit(function), []
+            parts = np.array_split(inputs, range(POINTS_AT_ONCE, len(inputs), POINTS_AT_ONCE))
+            batches = [jnp.asarray(part, self.precision) for part in parts]
             for number, seed in enumerate(self.seeds):
                 params = jax.tree.map(lambda values, number=number: values[number], self.params[t])
                 results.append(np.concatenate([program(params, jnp.uint32(seed), batch) for batch in batches]))

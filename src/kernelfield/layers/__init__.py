@@ -4,13 +4,10 @@ Compose them in `Sequential` and give that to `kernelfield.Network`: the first l
 Readout. A layer object that occurs more than once shares its weights.
 """
 
-from kernelfield.layers.activation import Activation
 from kernelfield.layers.base import FieldTrace, Layer, Setup, Space, WeightTrace
-from kernelfield.layers.bias import Bias
-from kernelfield.layers.pool import AveragePool, GlobalAveragePool
-from kernelfield.layers.readout import Readout
-from kernelfield.layers.residual import Residual
-from kernelfield.layers.sequential import Sequential
+from kernelfield.layers.composed import Residual, Sequential
+from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool
+from kernelfield.layers.vectors import Bias, Readout
 from kernelfield.layers.weights import Conv, Dense
 
 __all__ = [

@@ -17,13 +17,13 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.directions import make_empty_basis
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect, learn
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect
 from kernelfield.engine.points import Lane, PointSet, Population, child_seed
-from kernelfield.engine.series import Fields, Series, apply_linear
+from kernelfield.engine.series import Fields, Series
 from kernelfield.engine.tail import make_tail
+from kernelfield.engine.wiring import Sites
 
 State = Any
-Sites = tuple[int, ...]
 Mass = Array | None  # weights (P,) of the points in the choice of leading directions; None leaves the state as it is
 Tape = Callable[[str, Array], Array]
 
@@ -31,7 +31,8 @@ Tape = Callable[[str, Array], Array]
 class WeightTrace(NamedTuple):
     """The fields at weights: features phi that came in and gradients g of the fields that went out, (P, *sites, S).
 
-    F and G are their coordinates in the leading directions of the weights.
+    F and G are their coordinates in the leading directions of the weights. A bias has g alone. In the lazy limit all
+    are kernels: <phi phi>, <g g>, and F is that of the features which all places of the weights see.
     """
 
     phi: Any = None
@@ -41,19 +42,15 @@ class WeightTrace(NamedTuple):
 
 
 class FieldTrace(NamedTuple):
-    """The fields at an activation: preactivation h, phi(h), pregradient z, gradient g = phi'(h) z, (P, *sites, S)."""
+    """The fields at an activation: preactivation h, phi(h), pregradient z, gradient g = phi'(h) z, (P, *sites, S).
+
+    In the lazy limit these are their kernels.
+    """
 
     h: Any
     phi: Any
     z: Any = None
     g: Any = None
-
-
-class Pair(NamedTuple):
-    """Features and gradients at weights, (P, *sites, n) each, in any coordinates whose products are their averages."""
-
-    F: Any
-    G: Any
 
 
 class Space(NamedTuple):
@@ -98,12 +95,9 @@ class Setup:
         self.populations.append(Population(self.points, self.particles, child_seed(self.seed, len(self.populations))))
         return self.populations[-1]
 
-    def make_images(self, lane: Lane, sigma: float, gain: float = 1.0, rows: int | None = None) -> Images:
-        """Returns images of `rows` directions or coordinates, the first of which have the lane's Gaussian coordinates.
-
-        K is the lane and the number of rows, by default the lane's, until `deal` replaces them by coordinates.
-        """
-        K: Any = lane, lane.rows if rows is None else rows
+    def make_images(self, lane: Lane, sigma: float, gain: float = 1.0) -> Images:
+        """Returns images with the Gaussian coordinates of a lane; K is the lane until `deal` puts them in its place."""
+        K: Any = lane
         numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, 1.0, gain))
         return Images(K, None, *numbers)
 
@@ -114,10 +108,10 @@ class Setup:
         def fresh(space: Space) -> int:
             return min(capacity, self.orders * self.rows * math.prod(space.sites)) if self.block else capacity
 
-        lane = above.population.add_lane(matrices, fresh(below), grows=self.is_exact)
-        up = self.make_images(lane, sigma, gain, capacity)
-        lane = below.population.add_lane(matrices, fresh(above))
-        down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio, capacity)
+        lane = above.population.add_lane(matrices, fresh(below), self.is_exact, capacity)
+        up = self.make_images(lane, sigma, gain)
+        lane = below.population.add_lane(matrices, fresh(above), room=capacity)
+        down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio)
         tail = None
         if self.block:
             lanes = sum(len(population.lanes) for population in self.populations)
@@ -129,17 +123,15 @@ class Setup:
     def deal(self, state: State) -> State:
         """Returns the state with the coordinates of every lane in its place, as NumPy arrays."""
         coordinates = {lane: rows for population in self.populations for lane, rows in population.coordinates().items()}
-        first = [images.K[0] for images in collect(state, Images)[:1]]  # the lane of the data
+        data = collect(state, Images)[0].K  # the lane of the data
 
         def fill(images: Images) -> Images:
-            lane, rows = images.K  # type: ignore[misc]
-            K = np.zeros((lane.matrices, rows, self.particles), self.dtype)
+            lane: Any = images.K
+            K = np.zeros((lane.matrices, lane.room, self.particles), self.dtype)
             K[:, : lane.rows] = coordinates[lane]
-            if lane in first and rows > lane.rows:  # inputs outside the span of the data
-                K[:, lane.rows :] = self.populations[0].root.draw_more(lane, rows - lane.rows)
-            M: Any = np.zeros(K.shape, self.dtype)
-            if self.orders > 1:
-                M = Series(jnp.zeros((self.orders, *K.shape), self.dtype))
+            if lane is data and lane.room > lane.rows:  # inputs outside the span of the data
+                K[:, lane.rows :] = self.populations[0].root.draw_more(lane, lane.room - lane.rows)
+            M: Any = Series(jnp.zeros((self.orders, *K.shape), self.dtype)) if self.orders > 1 else np.zeros_like(K)
             return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None)
 
         return change_images(fill, state)
@@ -157,7 +149,7 @@ class Layer(Protocol):
     @property
     def parts(self) -> tuple[Layer, ...]:
         """The layers that this one is made of, in the order in which they act; none for most."""
-        ...
+        return ()
 
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
         """Returns the state at initialization and the space that the layer feeds."""
@@ -195,37 +187,25 @@ class Layer(Protocol):
         ...
 
 
-class Simple:
-    """A layer that is not made of others."""
+class Stateless(Layer):
+    """A layer without weights, which may change the sites of fields."""
 
-    parts: tuple[Layer, ...] = ()
-
-
-class Stateless(Simple):
-    """A layer without weights."""
+    def sites_above(self, sites: Sites) -> Sites:
+        """Returns the sites of the fields that go up."""
+        return sites
 
     def init(self, setup: Setup, below: Space) -> tuple[None, Space]:
-        """Returns no state, and the same space."""
-        return None, below
+        """Returns no state, and the same population on the sites above."""
+        return None, below._replace(sites=self.sites_above(below.sites))
 
     def update(self, state: None, trace: Any, rate: Fields) -> None:
         """Returns None: there is nothing to learn."""
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[None, tuple[int, ...]]:
-        """Returns no parameters, and the same shape."""
-        return None, shape
+        """Returns no parameters, and the shape above."""
+        return None, (*self.sites_above(shape[:-1]), shape[-1])
 
 
 def uses(layer: Layer) -> list[Layer]:
     """Returns the simple layers of which a layer is made, in the order in which they act, one for each use."""
     return [use for part in layer.parts for use in uses(part)] if layer.parts else [layer]
-
-
-def descend(images: Images, rate: Fields, coordinates: Fields, x: Fields) -> Images:
-    """Returns images after gradient descent at rates (P,), for coordinates (P A, n k) of samples and sites.
-
-    x (P, *sites, S) are the fields whose coordinates are not used: gradients for images of features, or features.
-    """
-    rows = x.reshape(-1, x.shape[-1])
-    column = apply_linear(lambda values: jnp.repeat(values, rows.shape[0] // len(values))[:, None], rate)
-    return learn(images, column, coordinates, rows)

@@ -11,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions, combine, learn, send
 from kernelfield.engine.series import Fields
-from kernelfield.layers import lazy
-from kernelfield.layers.base import Mass, Pair, Setup, Simple, Sites, Space, Tape, WeightTrace, descend
-from kernelfield.layers.lazy import LazyWeights
-from kernelfield.layers.wiring import Padding, Wiring, combine, gather, send, sum_products, wire_all, wire_windows
+from kernelfield.engine.wiring import Sites, Wiring, gather, wire_all, wire_windows
+from kernelfield.layers import kernels
+from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
 
 State = InfiniteMatrix | Images
 Multiplies = Literal["initialization", "weight"]
+Padding = Literal["zero", "circular"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scaled(Simple):
+class Scaled(Layer):
     """Weights with a scale.
 
     Args:
@@ -49,11 +49,11 @@ class Scaled(Simple):
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Returns weights of finite width at initialization."""
         weights = jax.random.normal(key, shape)
-        return weights if self.multiplies == "weight" or self.scale == 1 else self.scale * weights
+        return weights if self.multiplies == "weight" else self.scale * weights
 
     def multiply(self, h: Array) -> Array:
         """Returns the product h of weights of finite width, times the scale if it multiplies them in use."""
-        return self.scale * h if self.multiplies == "weight" and self.scale != 1 else h
+        return self.scale * h if self.multiplies == "weight" else h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ class Weights(Scaled):
         if below.population is not None:
             return setup.make_matrix(below, above, wiring.places, self.scale, self.gain), above
         # inputs outside the span of the data may come later
-        lane = above.population.add_lane(wiring.places, below.channels - below.outside, grows=True)
-        return setup.make_images(lane, self.scale, self.gain, below.channels), above
+        lane = above.population.add_lane(wiring.places, below.channels - below.outside, True, below.channels)
+        return setup.make_images(lane, self.scale, self.gain), above
 
     def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, WeightTrace]:
         """Returns h of every site above."""
@@ -109,29 +109,29 @@ class Weights(Scaled):
         """Returns M_a += sum_mu rate_mu F_mu^T g_mu and M_b += sum_mu rate_mu G_mu^T phi_mu, summed over sites."""
         wiring = self.wiring(trace.F.shape[1:-1])
         if isinstance(state, Images):
-            return descend(state, rate, gather(trace.F, wiring.up), trace.g)
-        up = descend(state.up, rate, gather(trace.F, wiring.up), trace.g)
-        down = descend(state.down, rate, gather(trace.G, wiring.down), trace.phi)
+            return learn(state, rate, gather(trace.F, wiring.up), trace.g)
+        up = learn(state.up, rate, gather(trace.F, wiring.up), trace.g)
+        down = learn(state.down, rate, gather(trace.G, wiring.down), trace.phi)
         return replace(state, up=up, down=down)
 
-    def tangent(self, one: Pair, other: Pair) -> Array:
+    def tangent(self, one: kernels.Pair, other: kernels.Pair) -> Array:
         """Returns G^{l+1} Phi^l, summed over pairs of sites above."""
-        return sum_products(one, other, self.wiring(one.F.shape[1:-1]).up) * (self.gain * self.width)
+        return kernels.sum_products(one, other, self.wiring(one.F.shape[1:-1]).up) * (self.gain * self.width)
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, WeightTrace]:
         """Returns <h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
-        wiring = self.wiring(lazy.sites_of(kernel))
-        h = lazy.average_places(kernel, wiring.up, wiring.above)
-        return self.scale**2 * h, LazyWeights(phi=kernel, h=h)
+        wiring = self.wiring(kernels.sites_of(kernel))
+        h = kernels.average_places(kernel, wiring.up, wiring.above)
+        return self.scale**2 * h, WeightTrace(phi=kernel, F=h)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: LazyWeights) -> tuple[np.ndarray, np.ndarray, LazyWeights]:
+    def lazy_backward(self, kernel: np.ndarray, trace: WeightTrace) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
         """Returns <z_a z_b> = scale^2 n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b>.
 
         Kernels that go down are sums over neurons, which widths do not change, not means.
         """
-        wiring = self.wiring(lazy.sites_of(trace.phi))
-        z = self.scale**2 * lazy.average_places(kernel, wiring.down, wiring.below)
-        return z, self.gain * lazy.sum_sites(kernel * trace.h), trace._replace(g=kernel / self.width)
+        wiring = self.wiring(kernels.sites_of(trace.phi))
+        z = self.scale**2 * kernels.average_places(kernel, wiring.down, wiring.below)
+        return z, self.gain * kernels.sum_sites(kernel * trace.F), trace._replace(g=kernel / self.width)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,7 @@ SETTLED = 0.5  # seconds after which threads of a write that failed make no more
 
 
 class ArrayFolders:
-    """Reads and writes folders of arrays.
-
-    Raises:
-        ImportError: orbax is not installed.
-    """
+    """Reads and writes folders of arrays; ImportError if orbax is not installed."""
 
     def __init__(self) -> None:
         with _quiet():
@@ -52,22 +48,16 @@ class ArrayFolders:
             code = int(number[1]) if number else None
             raise CannotWrite(reason(error if code is None else OSError(code, os.strerror(code)))) from error
 
-    def document(self, folder: Path) -> dict[str, Any]:
-        """Returns the document of a folder."""
-        return self._read(folder, document=self._args.JsonRestore()).document
-
-    def tree(self, folder: Path, name: str) -> Any:
-        """Returns one of the trees of a folder."""
-        return self._read(folder, **{name: self._args.PyTreeRestore()})[name]
+    def read(self, folder: Path, name: str) -> Any:
+        """Returns one of the trees of a folder, or its "document"."""
+        restore = self._args.JsonRestore() if name == "document" else self._args.PyTreeRestore()
+        with _quiet():
+            return self._files.restore(folder, self._args.Composite(**{name: restore}))[name]
 
     def clean(self, folder: Path) -> None:
         """Remove what was left unfinished in a folder of such folders."""
         for path in folder.glob(f"*{self._unfinished}*"):
             shutil.rmtree(path, ignore_errors=True)
-
-    def _read(self, folder: Path, **items: Any) -> Any:
-        with _quiet():
-            return self._files.restore(folder, self._args.Composite(**items))
 
 
 @contextmanager

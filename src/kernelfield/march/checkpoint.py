@@ -7,7 +7,6 @@ the part before it. The newest part also holds the state from which the run goes
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import math
@@ -26,25 +25,23 @@ import jax
 import numpy as np
 
 from kernelfield.common.atomic_files import reason
-from kernelfield.describe.fingerprint import differences
+from kernelfield.describe.run import differences
 from kernelfield.engine.infinite_matrix import change_images
+from kernelfield.engine.series import Series
 from kernelfield.march.array_folders import ArrayFolders
+from kernelfield.march.devices import gathered
 from kernelfield.march.programs import look
 from kernelfield.march.replicate import Replicate
-from kernelfield.march.step import entry
 
 FORMAT = 2
 EVERY = 300.0  # seconds between two parts
 PART = re.compile(r"part\d{6}")
+BY_STEP = ("rows", "fields", "states", "starts")  # records of a replicate, which are dictionaries
+RECORDS: tuple[str, ...] = ("outputs", *BY_STEP)
 
 
 class Checkpoint:
-    """The folder in which a run keeps what it has done.
-
-    Args:
-        folder: it is made if it is missing.
-        every: seconds between two writes.
-        resume: go on from what is in the folder, if there is something.
+    """The folder in which a run keeps what it has done, every so many seconds; `resume` goes on from what is there.
 
     Raises:
         ValueError: `every` is not a number of seconds.
@@ -62,13 +59,9 @@ class Checkpoint:
         self._forget(0)
 
     def open(self, fingerprint: dict[str, Any]) -> int | None:
-        """Look for a checkpoint of a run; nothing is changed on disk.
+        """Look for a checkpoint of a run with this fingerprint; nothing is changed on disk.
 
-        Args:
-            fingerprint: of the run.
-
-        Returns:
-            The room for directions with which the run goes on; None if it starts from the beginning.
+        Returns the room for directions with which the run goes on; None if it starts from the beginning.
 
         Raises:
             ValueError: there is a checkpoint that must not be resumed, or of another run, or a damaged one.
@@ -82,7 +75,7 @@ class Checkpoint:
         if not self.resume:
             raise ValueError(f"{self.folder} holds a checkpoint: resume from it, or remove it to start anew")
         with self._intact():
-            found = self.files.document(self.folder / parts[-1])
+            found = self.files.read(self.folder / parts[-1], "document")
             version = found["format"]
         if version != FORMAT:
             raise ValueError(f"the checkpoint in {self.folder} has format {version}; this version reads {FORMAT}")
@@ -94,8 +87,7 @@ class Checkpoint:
     def begin(self, replicates: Sequence[Replicate]) -> float:
         """Make sure that checkpoints can be written, and put what `open` found into replicates at initialization.
 
-        Returns:
-            The seconds that it took to compute what was found.
+        Returns the seconds that it took to compute what was found.
 
         Raises:
             ValueError: the folder cannot be written to, or what is in it is damaged.
@@ -112,16 +104,15 @@ class Checkpoint:
             return 0.0
         found, self.found = self.found, None  # a run that starts again, with more directions, has nothing to resume
         with self._intact(), jax.enable_x64(True):
-            parts = [self.files.tree(self.folder / name, "rows") for name in found["parts"]]
-            states = self.files.tree(self.folder / self._on_disk()[-1], "state")
+            parts = [self.files.read(self.folder / name, "rows") for name in found["parts"]]
+            states = self.files.read(self.folder / self._on_disk()[-1], "state")
             if [*map(_checksum, parts), _checksum(states)] != [*found["parts"].values(), found["state"]]:
                 raise ValueError("other arrays than were written")
             trees = _trees(replicates[0])
             for number, replicate in enumerate(replicates):
                 rows = [part[str(number)] for part in parts]
                 _restore(replicate, trees, rows, states[str(number)], found["replicates"][number])
-        self.parts, self.written = found["parts"], [_written(replicate) for replicate in replicates]
-        self.latest = [_counters(replicate) for replicate in replicates]
+        self._remember(found["parts"], replicates)
         return found["seconds"]
 
     @property
@@ -131,11 +122,10 @@ class Checkpoint:
 
     def write(self, replicates: Sequence[Replicate], seconds: float) -> None:
         """Write what is new, `seconds` after the run began; a failure warns once, and the run goes on."""
-        counters = [_counters(replicate) for replicate in replicates]
-        if counters == self.latest:
+        if list(map(_counters, replicates)) == self.latest:
             return
         try:
-            self._write(replicates, counters, seconds)
+            self._write(replicates, seconds)
         except (OSError, MemoryError) as error:
             if not self.warned:
                 self.warned = True
@@ -146,7 +136,7 @@ class Checkpoint:
                 )
         self.last = time.monotonic()
 
-    def _write(self, replicates: Sequence[Replicate], counters: list[dict[str, Any]], seconds: float) -> None:
+    def _write(self, replicates: Sequence[Replicate], seconds: float) -> None:
         here = self._on_disk()
         if not set(self.parts) <= set(here):  # somebody removed them
             self._forget(len(replicates))
@@ -156,18 +146,15 @@ class Checkpoint:
             "described": self.description,
             "directions": replicates[0].setup.capacity,
             "seconds": seconds,
-            "replicates": counters,
+            "replicates": list(map(_counters, replicates)),
         }
         pairs = enumerate(zip(replicates, self.written, strict=True))
         rows = {str(number): _rows(replicate, written) for number, (replicate, written) in pairs}
-        state = {str(number): jax.tree.leaves(replicate.snapshot()) for number, replicate in enumerate(replicates)}
+        states = enumerate(gathered((replicate.state, replicate.bases)) for replicate in replicates)
+        state = {str(number): jax.tree.leaves(tree) for number, tree in states}
         run |= {"parts": {**self.parts, name: _checksum(rows)}, "state": _checksum(state)}
         self.files.save(self.folder / name, run, rows=rows, state=state)
-        self.parts, self.written, self.latest = (
-            run["parts"],
-            [_written(replicate) for replicate in replicates],
-            counters,
-        )
+        self._remember(run["parts"], replicates)
         for old in self._on_disk():
             if old != name:
                 shutil.rmtree(self.folder / old / ("state" if old in self.parts else ""), ignore_errors=True)
@@ -175,9 +162,14 @@ class Checkpoint:
     def _forget(self, replicates: int) -> None:
         """Begin with nothing written."""
         self.parts: dict[str, int] = {}  # and their checksums
-        self.written = [_Written()] * replicates
+        self.written = [dict.fromkeys(RECORDS, 0)] * replicates  # how many records of every replicate the parts hold
         self.latest: list[dict[str, Any]] = []  # counters of the replicates
         self.last = time.monotonic()
+
+    def _remember(self, parts: dict[str, int], replicates: Sequence[Replicate]) -> None:
+        """Note that parts hold all that the replicates have."""
+        self.parts, self.latest = parts, list(map(_counters, replicates))
+        self.written = [{name: len(getattr(replicate, name)) for name in RECORDS} for replicate in replicates]
 
     def _on_disk(self) -> list[str]:
         """The names of the parts that are whole, in order."""
@@ -198,24 +190,6 @@ class Checkpoint:
 # --- replicates
 
 
-@dataclasses.dataclass(frozen=True)
-class _Written:
-    """What of a replicate the parts hold: a number of its outputs, and the steps of everything else."""
-
-    outputs: int = 0
-    rows: frozenset[int] = frozenset()
-    fields: frozenset[int] = frozenset()
-    states: frozenset[int] = frozenset()
-    starts: frozenset[int] = frozenset()
-
-
-BY_STEP = ("rows", "fields", "states", "starts")
-
-
-def _written(replicate: Replicate) -> _Written:
-    return _Written(len(replicate.outputs), *(frozenset(getattr(replicate, name)) for name in BY_STEP))
-
-
 def _counters(replicate: Replicate) -> dict[str, Any]:
     return {name: getattr(replicate, name) for name in replicate.counters}
 
@@ -227,51 +201,44 @@ def _checksum(tree: Any) -> int:
     )
 
 
-def _rows(replicate: Replicate, written: _Written) -> dict[str, Any]:
+def _rows(replicate: Replicate, written: dict[str, int]) -> dict[str, Any]:
     """What is not written yet, as lists and dictionaries of arrays."""
-    fresh = replicate.outputs[written.outputs :]
+    fresh = replicate.outputs[written["outputs"] :]
     if fresh:
         fresh = [jax.tree.map(lambda *parts: np.concatenate(parts), *fresh)]
-        replicate.outputs[written.outputs :] = fresh
-    by_step = {
-        name: {
-            str(t): jax.tree.leaves(record)
-            for t, record in getattr(replicate, name).items()
-            if t not in getattr(written, name)
-        }
-        for name in BY_STEP
-    }
-    return jax.tree.map(np.asarray, {"outputs": [jax.tree.leaves(part) for part in fresh], **by_step})
+        replicate.outputs[written["outputs"] :] = fresh
+    rows: dict[str, Any] = {"outputs": [jax.tree.leaves(part) for part in fresh]}
+    for name in BY_STEP:
+        records = list(getattr(replicate, name).items())[written[name] :]
+        rows[name] = {str(t): jax.tree.leaves(record) for t, record in records}
+    return jax.tree.map(np.asarray, rows)
 
 
 def _trees(replicate: Replicate) -> dict[str, Any]:
     """The trees whose leaves the arrays are: the same in all replicates."""
-    constants, state = replicate.constants, replicate.state
-    pace = entry(replicate.schedule.paces(0), 0)
+    layers, data = replicate.state.layers, replicate.constants.data
     looked = functools.partial(look, replicate.step, replicate.recorder, False)
-    row = jax.eval_shape(looked, state.layers, replicate.bases, constants.data)
-    outputs: Any = 0
-    if replicate.step.orders > 1:
-        outputs = jax.eval_shape(functools.partial(replicate.step, constants), state, pace)[1]
-    kept = change_images(lambda images: images._replace(velocity=None), state.layers)
-    found: dict[str, Any] = {"outputs": outputs, "rows": row.row, "fields": row.fields, "states": kept, "starts": 0}
-    found["state"] = replicate.all_state
-    return {name: jax.tree.structure(tree) for name, tree in found.items()}
+    row = jax.eval_shape(looked, layers, replicate.bases, data)
+    trees = {
+        "outputs": 0 if replicate.step.orders == 1 else Series(data),
+        "rows": row.row,
+        "fields": row.fields,
+        "states": change_images(lambda images: images._replace(velocity=None), layers),
+        "starts": 0,
+        "state": (replicate.state, replicate.bases),
+    }
+    return {name: jax.tree.structure(tree) for name, tree in trees.items()}
 
 
 def _restore(
-    replicate: Replicate,
-    trees: dict[str, Any],
-    rows: list[dict[str, Any]],
-    state: list[Any],
-    counters: dict[str, Any],
+    replicate: Replicate, trees: dict[str, Any], rows: list[dict[str, Any]], state: list[Any], counters: dict[str, Any]
 ) -> None:
     """Put what `_rows` took into a replicate at initialization."""
     replicate.outputs = [trees["outputs"].unflatten(leaves) for part in rows for leaves in part["outputs"]]
     for name in BY_STEP:
         records = {int(t): trees[name].unflatten(leaves) for part in rows for t, leaves in part[name].items()}
         setattr(replicate, name, records)
-    replicate.starts = {t: replicate.to_devices(start) for t, start in replicate.starts.items()}
-    replicate.restore(*trees["state"].unflatten(state))
+    replicate.starts = replicate.placement.put(replicate.starts)
+    replicate.state, replicate.bases = replicate.placement.put(trees["state"].unflatten(state))
     for name, value in counters.items():
         setattr(replicate, name, value)

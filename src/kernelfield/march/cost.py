@@ -1,4 +1,4 @@
-"""What a run does and holds, counted before it runs: products, fields, bytes."""
+"""What a run does and holds, counted before it runs: products, fields, bytes, and whether they fit into memory."""
 
 from __future__ import annotations
 
@@ -6,33 +6,29 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 from kernelfield.layers import Activation, Readout, Space
 from kernelfield.layers.base import uses
 from kernelfield.layers.weights import Weights
+from kernelfield.march.devices import placement
 from kernelfield.march.layout import Layout
-from kernelfield.march.replicate import PASS_ROWS
+from kernelfield.march.replicate import KEPT, PASS_ROWS
 
+GIB = 2**30
+FEWEST = 256  # particles that are proposed
 WORKING = 6  # fields of a layer that a step has at once: h, phi, z, g, and what products make
 
 
 @dataclass
 class Work:
-    """What one step of a replicate does, for each particle.
+    """What one step of a replicate does, for each particle."""
 
-    Args:
-        products: multiplications for points that train.
-        passed: multiplications for points that only pass.
-        recorded: multiplications for kernels.
-        fields: numbers in the fields of all layers, of points that train.
-        state: numbers in the state.
-    """
-
-    products: int = 0
-    passed: int = 0
-    recorded: int = 0
-    fields: int = 0
-    state: int = 0
+    products: int = 0  # multiplications for points that train
+    passed: int = 0  # multiplications for points that only pass
+    recorded: int = 0  # multiplications for kernels
+    fields: int = 0  # numbers in the fields of all layers, of points that train
+    state: int = 0  # numbers in the state
 
 
 def count(layout: Layout) -> Work:
@@ -74,13 +70,41 @@ def count(layout: Layout) -> Work:
 def bytes_of(layout: Layout) -> int:
     """Returns the size of the arrays of a run at its peak, about."""
     work, problem, recorder = count(layout), layout.problem, layout.recorder
-    S, item = layout.particles, np.dtype(layout.setup(0).dtype).itemsize
+    S, item = layout.particles, np.dtype(layout.dtype).itemsize
     points = problem.points / layout.rows
     passing = min(points, max(1.0, PASS_ROWS / layout.rows)) if layout.batched else 1
     busy = layout.side_by_side * WORKING * work.fields * S * item * passing
-    kept = layout.initial_bytes + 3 * len(layout.run.fields_at) * work.fields * points * S * item
+    initial = min(layout.initial_bytes, KEPT) if layout.batched else layout.initial_bytes
+    kept = initial + 3 * len(layout.run.fields_at) * work.fields * points * S * item
     state = work.state * S * item * (len(layout.states_at) + 2)
     rows = len(layout.kernels_at) * problem.points * 2 * len(uses(layout.step.layers)) // 2
     kernels = recorder.capacity * item * (rows + 2 * S) if rows else 0
     data = layout.data.size * (8 + item) + problem.X.nbytes
     return int(layout.count * (kept + state + kernels) + busy + data)
+
+
+def available() -> int:
+    """Returns the bytes that programs can still have on this machine."""
+    return psutil.virtual_memory().available
+
+
+def advice(layout: Layout, share: float) -> str | None:
+    """Returns the setting of a run that takes no more than a share of its memory, as text; None if nothing suffices."""
+    fewer = 2 ** math.floor(math.log2(max(1.0, layout.particles * share)))
+    if fewer >= FEWEST:
+        return f"particles={fewer}"
+    count = int(layout.count * share)
+    return f"replicates={count}" if count >= 2 else None
+
+
+def check_memory(layout: Layout) -> None:
+    """Raise ValueError if this machine cannot hold the arrays of a run."""
+    if layout.exact or placement(layout.particles).is_split:
+        return
+    needed, most = bytes_of(layout), available()
+    if needed > most:
+        fits = advice(layout, most / needed)
+        raise ValueError(
+            f"particles={layout.particles} and replicates={layout.count} need about {needed / GIB:.1f} GiB of memory, "
+            f"of which {most / GIB:.1f} are available" + (f": {fits} would fit" if fits else "")
+        )

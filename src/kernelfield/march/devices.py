@@ -8,11 +8,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -27,16 +28,12 @@ ON_PARTICLES = frozenset({"q", "K", "M", "velocity", "below", "above", "h", "phi
 class Placement:
     """Where arrays are: arrays with particles are split over the devices of a mesh, others are on every device.
 
-    Args:
-        mesh: it has an axis "particles"; None for JAX's default device alone.
-        particles: S.
-
     Raises:
         ValueError: the devices cannot have equally many particles.
     """
 
-    mesh: Mesh | None = None
-    particles: int = 0
+    mesh: Mesh | None = None  # it has an axis "particles"; None for JAX's default device alone
+    particles: int = 0  # S
 
     def __post_init__(self) -> None:
         if self.mesh is not None and self.particles % (count := self.mesh.shape[AXIS]):
@@ -61,16 +58,19 @@ class Placement:
 
         return tree_map_with_path(sharding, tree)
 
-    def make(self, make: Callable[[], Any]) -> Any:
-        """Returns a tree of arrays on the devices; every process makes the same one, and no device holds all of it."""
+    def put(self, tree: Any) -> Any:
+        """Returns a tree of NumPy arrays on the devices, none of which holds all; it is the same in every process."""
+
+        def share(leaf: Any, sharding: NamedSharding) -> jax.Array:
+            values = np.asarray(leaf)
+            return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
+
         if self.mesh is None:
-            return make()
-        with _host():
-            tree = make()
-        return jax.tree.map(_shared, tree, self.shardings(tree))
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.tree.map(share, tree, self.shardings(tree))
 
     def compiled(self, function: Callable[..., Any], arguments: tuple, **options: Any) -> Any:
-        """Returns a function compiled for arguments of these shapes, placed as `make` does, and so are its results."""
+        """Returns a function compiled for arguments of these shapes, placed as `put` does, and so are its results."""
         if self.mesh is not None:
             results = jax.eval_shape(function, *arguments)
             options |= {"in_shardings": self.shardings(arguments), "out_shardings": self.shardings(results)}
@@ -108,12 +108,11 @@ def multiple(particles: int) -> int:
 
 
 def gathered(tree: Any) -> Any:
-    """Returns a tree whose arrays on a mesh are whole NumPy arrays in every process; others stay as they are."""
+    """Returns a tree of arrays as whole NumPy arrays in every process, valid until the arrays are donated."""
 
     def whole(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
-            return leaf
-        return np.asarray(leaf) if leaf.is_fully_addressable else process_allgather(leaf, tiled=True)
+        is_elsewhere = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        return process_allgather(leaf, tiled=True) if is_elsewhere else np.asarray(leaf)
 
     return jax.tree.map(whole, tree)
 
@@ -153,9 +152,8 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
 def together() -> Iterator[Callable[[int], int]]:
     """Let all processes do the same steps, and stop together; one process alone is left as it is.
 
-    Yields:
-        A function of the number of steps that this process would take next. It returns the number of process 0, and
-        raises KeyboardInterrupt in every process once one of them had Ctrl-C.
+    Yields a function of the number of steps that this process would take next. It returns the number of process 0, and
+    raises KeyboardInterrupt in every process once one of them had Ctrl-C.
     """
     if jax.process_count() == 1:
         yield lambda steps: steps
@@ -180,16 +178,3 @@ def together() -> Iterator[Callable[[int], int]]:
     finally:
         if is_main:
             signal.signal(signal.SIGINT, before)
-
-
-def _host() -> AbstractContextManager:
-    """A context in which arrays are in the memory of the host, unless JAX was told to leave it alone."""
-    with suppress(RuntimeError):
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
-    return nullcontext()
-
-
-def _shared(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """An array, of which each device has its share."""
-    values = np.asarray(leaf)
-    return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)

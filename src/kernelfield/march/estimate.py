@@ -6,7 +6,7 @@ particles. Their number follows from the network; how fast this machine does the
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,11 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientFlow, Training
 from kernelfield.layers.base import uses
-from kernelfield.march import memory
-from kernelfield.march.cost import bytes_of, count
+from kernelfield.march import cost
 from kernelfield.march.layout import BLOCK, Layout
 from kernelfield.march.method import March, OnParticles
 
-PROCESS = memory.GIB // 2  # what a process holds besides arrays
+PROCESS = cost.GIB // 2  # what a process holds besides arrays
 PASSES = 12  # over such a field in a step, besides products
 COMPILE = 1.0, 0.5  # seconds to compile a step, and more for every use of weights, about
 REPEATS = 5  # of a measurement
@@ -69,9 +68,6 @@ def estimate(network: Architecture, problem: Problem, training: Training, method
         training: how it learns.
         method: March() by default, or another one on particles.
 
-    Returns:
-        Cost.
-
     Raises:
         ValueError: for input that cannot be solved, a method that is not on particles, or gradient flow, whose steps
             are known only when it runs.
@@ -91,9 +87,9 @@ def estimate(network: Architecture, problem: Problem, training: Training, method
     if isinstance(training, GradientFlow):
         raise ValueError("estimate knows what rules in discrete time take, not GradientFlow, which chooses its steps")
     layout = Layout(run)
-    work, particles = count(layout), layout.particles
+    work, particles = cost.count(layout), layout.particles
     rate, bandwidth = _rates(layout)
-    item, points = np.dtype(layout.setup(0).dtype).itemsize, problem.points / layout.rows
+    item, points = np.dtype(layout.dtype).itemsize, problem.points / layout.rows
 
     def seconds(products: float, fields: float) -> float:
         return 2 * products * particles / rate + PASSES * fields * particles * item / bandwidth
@@ -104,7 +100,7 @@ def estimate(network: Architecture, problem: Problem, training: Training, method
     look = seconds(1.5 * work.passed * points + work.recorded * points, work.fields * points)
     spent = (training.steps + 1) * row + len(layout.kernels_at) * look
     own = psutil.Process().memory_info().rss + PROCESS
-    needed, most = own + bytes_of(layout), own + memory.available()
+    needed, most = own + cost.bytes_of(layout), own + cost.available()
     return Cost(
         seconds=spent * layout.count,
         seconds_compile=COMPILE[0] + COMPILE[1] * len(uses(layout.step.layers)) / 2,
@@ -112,14 +108,14 @@ def estimate(network: Architecture, problem: Problem, training: Training, method
         available=most,
         directions=layout.directions,
         gflops=rate / 1e9,
-        advice=None if needed <= most else memory.smaller(particles, layout.count, 256, most / needed),
+        advice=None if needed <= most else cost.advice(layout, most / needed),
     )
 
 
 def _rates(layout: Layout) -> tuple[float, float]:
     """Operations in a second of products like those of a step, and bytes in a second of passes over a field."""
     rows = min(layout.rows * layout.sites, 1024)
-    S, k, dtype = layout.particles, layout.directions, layout.setup(0).dtype
+    S, k, dtype = layout.particles, layout.directions, layout.dtype
     with jax.enable_x64(True):
         x, q, core = (jnp.ones(shape, dtype) for shape in ((rows, S), (k, S), (BLOCK, BLOCK)))
 
@@ -138,9 +134,4 @@ def _time(function: Callable[..., Any], *arguments: Any) -> float:
     """Seconds of a compiled call, the shortest of some."""
     compiled = jax.jit(function).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
-    found = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        found.append(time.perf_counter() - began)
-    return min(found)
+    return min(timeit.repeat(lambda: jax.block_until_ready(compiled(*arguments)), number=1, repeat=REPEATS))

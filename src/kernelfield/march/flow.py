@@ -13,7 +13,7 @@ order; what both disagree about in f is the error that sets h.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,12 @@ from jax import Array
 from jax.scipy.linalg import expm
 
 from kernelfield.describe.training import GradientFlow
-from kernelfield.engine.infinite_matrix import change_images, damp, move
+from kernelfield.engine.infinite_matrix import change_images, move
+from kernelfield.march.devices import ONE_DEVICE, Placement
+from kernelfield.march.layout import Layout
 from kernelfield.march.recorder import field_pairs, tangent_kernel
 from kernelfield.march.replicate import Replicate
-from kernelfield.march.step import Constants, Marched, Passed, Step
+from kernelfield.march.step import Constants, Marched, Pace, Passed, Step
 
 SAFETY, SHORTEST, LONGEST = 0.8, 0.2, 4.0  # factors of the length of the next step
 
@@ -48,6 +50,7 @@ def flow(step: Step, constants: Constants, state: Marched, h: Array, first: Arra
     start = jnp.where(first, passed.readout.phi, state.initial)
     f = step.output(constants.gamma0, layers, passed.readout.phi, start)
     Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.outputs or 1)
+    shape = len(constants.y), -1
     slope = jax.jacfwd(lambda values: jnp.ravel(step.loss.signal(values.reshape(f.shape), constants.y)))(jnp.ravel(f))
 
     def mean_signal(K: Array, h: Array) -> Array:
@@ -58,17 +61,16 @@ def flow(step: Step, constants: Constants, state: Marched, h: Array, first: Arra
 
     K = _tangent(step, layers, passed)
     euler = h * K @ (weights * mean_signal(K, h))
-    layers, passed = _sent_down(step, constants, layers, passed, mean_signal(K, h / 2))
-    layers = _along(step, constants, layers, passed)
-    layers = change_images(lambda images: move(images, h / 2), layers)
+    half, whole = (Pace(length, jnp.array(True), first) for length in (h / 2, h))
+    layers, passed = step.backward(layers, passed, mean_signal(K, h / 2).reshape(shape), constants.weights)
+    layers = step.learn(constants, layers, passed, constants.weights, half)
     layers, passed = step.forward(layers, constants.data, constants.weights)
     K = _tangent(step, layers, passed)
     signal = mean_signal(K, h)
     midpoint = h * K @ (weights * signal)
-    layers, passed = _sent_down(step, constants, layers, passed, signal)
+    layers, passed = step.backward(layers, passed, signal.reshape(shape), constants.weights)
     layers = change_images(lambda images: move(images, -h / 2), layers)
-    layers = _along(step, constants, layers, passed)
-    layers = change_images(lambda images: move(images, h), layers)
+    layers = step.learn(constants, layers, passed, constants.weights, whole)
     error, size = (jnp.sqrt(jnp.sum(weights * each**2)) for each in (midpoint - euler, jnp.ravel(constants.y)))
     size = jnp.maximum(size, jnp.sqrt(jnp.sum(weights * jnp.ravel(f) ** 2)))
     return Flowed(Marched(layers, start), f, error, size)
@@ -80,39 +82,24 @@ def _tangent(step: Step, layers: tuple, passed: Passed) -> Array:
     return tangent_kernel(step.layers, pairs, pairs).astype(jnp.float64)
 
 
-def _sent_down(step: Step, constants: Constants, layers: tuple, passed: Passed, signal: Array) -> tuple[tuple, Passed]:
-    """The states and the pass, after an error signal (P C,) went down."""
-    return step.backward(layers, passed, signal.reshape(len(constants.y), -1), constants.weights)
-
-
-def _along(step: Step, constants: Constants, layers: tuple, passed: Passed) -> tuple:
-    """The states with the velocity of gradient descent."""
-    layers = change_images(lambda images: damp(images, jnp.zeros(())), layers)
-    return step.update(layers, passed, step.paced(constants, constants.weights))
-
-
 class FlowReplicate(Replicate):
     """One scramble in continuous time."""
 
     counters: ClassVar[tuple[str, ...]] = (*Replicate.counters, "time", "h", "accepted", "rejected")
 
-    def start(self, training: GradientFlow) -> FlowReplicate:
-        """Returns the replicate itself, at time zero."""
+    def __init__(self, layout: Layout, number: int, placement: Placement = ONE_DEVICE) -> None:
+        super().__init__(layout, number, placement)
+        training = cast(GradientFlow, layout.training)
         self.between, self.last, self.rtol = training.learning_rate, training.steps, training.rtol
+        self.rounding = 1e-12 * self.between
         self.time, self.h, self.accepted, self.rejected = 0.0, self.between, 0, 0
-        return self
 
     @property
     def _at_row(self) -> bool:
-        return self.time >= self.t * self.between - self._rounding
-
-    @property
-    def _rounding(self) -> float:
-        return 1e-12 * self.between
+        return self.time >= self.t * self.between - self.rounding
 
     def _flow(self, h: float) -> Any:
-        first = jnp.asarray(self.time == 0.0)
-        return self._run(flow, (self.step,), self.constants, self.state, jnp.asarray(h), first)
+        return self._run(flow, self.constants, self.state, jnp.asarray(h), jnp.asarray(self.time == 0.0))
 
     def _prime(self) -> None:
         self.state, self.primed = self._flow(0.0).state, True
@@ -121,7 +108,7 @@ class FlowReplicate(Replicate):
         """Take one step towards the next row; a row that is reached is recorded first."""
         due = self._at_row
         left = max(0.0, min(self.t + due, self.last) * self.between - self.time)
-        h = left / math.ceil(left / self.h) if left > self._rounding else 0.0
+        h = left / math.ceil(left / self.h) if left > self.rounding else 0.0
         now = self._flow(h)
         if due:
             self.outputs.append(np.asarray(now.f)[None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,11 @@ import numpy as np
 
 from kernelfield.describe.problem import OUTSIDE
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import Descent, GradientDescent, GradientFlow
+from kernelfield.describe.training import Batches, GradientDescent, GradientFlow
 from kernelfield.engine.points import cubature, padded_sobol
 from kernelfield.layers import Setup, Space
-from kernelfield.march.devices import Placement, multiple, placement
-from kernelfield.march.flow import FlowReplicate
+from kernelfield.march.devices import multiple, placement
 from kernelfield.march.recorder import Recorder
-from kernelfield.march.replicate import KEPT, Replicate
-from kernelfield.march.schedule import Schedule
 from kernelfield.march.step import Constants
 
 if TYPE_CHECKING:
@@ -35,17 +32,12 @@ DIVERGED = 1e3  # times the initial loss
 
 
 class Layout:
-    """The layout of a run.
-
-    Args:
-        run: what is solved, by a method on particles.
-    """
+    """The layout of a run by a method on particles."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.settings = run, cast("OnParticles", run.method)
         self.network, self.problem, self.training = run.network, run.problem, run.training
-        self.axes = self.network.input_axes(self.problem).axes
-        self.data, self.outside = self.network.coordinates(self.problem)
+        self.axes, self.data, self.outside = self.network.coordinates(self.problem)
         self.step = self.settings.step(run)
         self.exact = self.network.is_linear
         self.count = 1 if self.exact else self.settings.replicates
@@ -83,10 +75,10 @@ class Layout:
         """S: as the settings say, or as many as the coordinates of a linear network need."""
         if not self.exact:
             return self.settings.particles
-        setup = self._setup(0, 1)
+        setup = self.setup(0, particles=1)
         self.step.layers.init(setup, self.space)
         outside = min(self.axes.shape[1] - len(self.axes), OUTSIDE)
-        return multiple(max(population.dimensions_with(outside) for population in setup.populations))
+        return multiple(max(population.dimensions(outside) for population in setup.populations))
 
     @property
     def space(self) -> Space:
@@ -99,18 +91,20 @@ class Layout:
         return 1 if placement(self.particles).is_split else min(self.count, os.cpu_count() or 1)
 
     @property
-    def initial_bytes(self) -> int:
-        """The size of the initial fields that a replicate keeps."""
-        points = self.problem.points if self.problem.stream is None else self.problem.stream.points
-        size = points * self.sites * self.particles * np.dtype(self.setup(0).dtype).itemsize
-        return min(size, KEPT) if self.batched else size
-
-    def setup(self, replicate: int) -> Setup:
-        """Returns how a replicate lays out the network."""
-        return self._setup(replicate, self.particles)
-
-    def _setup(self, replicate: int, particles: int) -> Setup:
+    def dtype(self) -> Any:
+        """The type of fields on particles."""
         single = not self.exact and self.settings.is_single(self.run)
+        return jnp.float32 if single else jnp.float64
+
+    @property
+    def initial_bytes(self) -> int:
+        """The size of the initial features of all points that train."""
+        points = (self.problem.stream or self.problem).points
+        return points * self.sites * self.particles * np.dtype(self.dtype).itemsize
+
+    def setup(self, replicate: int, particles: int | None = None) -> Setup:
+        """Returns how a replicate lays out the network, by default on all particles."""
+        particles = particles or self.particles
         return Setup(
             gamma0=self.settings.gamma0(self.network),
             points=cubature if self.exact else padded_sobol,
@@ -121,7 +115,7 @@ class Layout:
             block=None if self.exact else min(BLOCK, particles),
             tol=EXACT_TOL if self.exact else self.settings.tol,
             coupled=self.settings.coupled,
-            dtype=jnp.float32 if single else jnp.float64,
+            dtype=self.dtype,
             outputs=self.run.outputs,
             momentum=self.step.momentum,
             orders=self.step.orders,
@@ -131,7 +125,8 @@ class Layout:
     def recorder(self) -> Recorder:
         """The recorder of the kernels that are kept."""
         features, gradients = self.settings.records(self.problem)
-        needed = (SMOOTH if self.network.smooth else KINKED) * self.problem.points * self.run.outputs * self.sites
+        smooth = all(phi.smooth for phi in self.network.nonlinearities)
+        needed = (SMOOTH if smooth else KINKED) * self.problem.points * self.run.outputs * self.sites
         most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + needed, self.particles)
         return Recorder(
             self.step.layers,
@@ -143,30 +138,28 @@ class Layout:
             EXACT_TOL if self.exact else RECORD_TOL,
         )
 
-    def replicate(self, index: int, devices: Placement) -> Replicate:
-        """Returns a replicate at initialization, on devices."""
-        with jax.enable_x64(True):
-            data, fresh = np.split(self.data, [self.problem.points])
-            setup, stream = self.setup(index), self.problem.stream
-            constants = self._constants(setup, data)
-            parts = self.step, constants, setup, self.space
-            if isinstance(self.training, GradientFlow):
-                flow = FlowReplicate(*parts, Schedule(np.zeros(0)), self.recorder, placement=devices)
-                return flow.start(self.training)
-            source = None
-            if stream is not None:
-                source = constants._replace(data=jnp.asarray(fresh, setup.dtype), y=jnp.asarray(stream.y))
-            schedule = Schedule.of(cast(Descent, self.training), self.problem)
-            return Replicate(*parts, schedule, self.recorder, source, devices)
+    def schedule(self) -> tuple[np.ndarray, Batches | None, int]:
+        """Returns rates (T,) and batches of all updates, and their number between two rows; none for gradient flow.
 
-    def _constants(self, setup: Setup, data: np.ndarray) -> Constants:
-        """The constants of the points that are observed, whose coordinates are given."""
-        return Constants(
-            data=jnp.asarray(data, setup.dtype),
+        The batches are None if every update takes all points.
+        """
+        training, problem = self.training, self.problem
+        if isinstance(training, GradientFlow):
+            return np.zeros(0), None, 1
+        return training.rates(problem), training.batches(problem), training.updates_per_step(problem)
+
+    def constants(self) -> tuple[Constants, Constants]:
+        """Returns the constants of the points that are observed, and of those that train."""
+        data, fresh = np.split(self.data, [self.problem.points])
+        observed = Constants(
+            data=jnp.asarray(data, self.dtype),
             y=jnp.asarray(self.problem.y),
             weights=jnp.asarray(self.problem.weights),
-            gamma0=jax.tree.map(jnp.asarray, setup.gamma0),
+            gamma0=jax.tree.map(jnp.asarray, self.settings.gamma0(self.network)),
             momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
             weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
             limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
         )
+        if (stream := self.problem.stream) is None:
+            return observed, observed
+        return observed, observed._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.y))

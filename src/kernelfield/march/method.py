@@ -15,6 +15,7 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.march.checkpoint import Checkpoint
+from kernelfield.march.cost import check_memory
 from kernelfield.march.layout import Layout
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.predictor import MarchPredictor
@@ -23,22 +24,16 @@ from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
 
-SINGLE_PRECISION = 1e-4  # gamma0 times the size of the error signal from which float32 is enough
+SINGLE_PRECISION = 1e-4  # movement of the fields, relative to them, from which float32 is enough
+LEAST_MOVEMENT = 1e-12  # from which double precision is
+SINGLE_KERNEL, LARGEST_KERNEL = 1e15, 1e150  # mean squares of inputs whose squares overflow in single and in double
 RECORDED = 500  # points times sites whose kernels are recorded unless somebody asks
 
 
 class OnParticles(Method):
     """A theory of infinite width that is solved on particles, in one sweep through training time.
 
-    The settings that all of them share, and, from `step` on, what they do differently; see `March`.
-
-    Args:
-        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: independent scrambles; their spread is the standard error.
-        seed: of the scrambles.
-        tol: part of a field's mean square that a direction must have to be treated exactly.
-        directions: the most directions of a field that are; by default by the number of points.
-        precision: "single", "double", or "auto".
+    All of them share the settings, which `March` describes; from `step` on is what they do differently.
     """
 
     particles: int = Field(default=4096, ge=16)
@@ -64,7 +59,7 @@ class OnParticles(Method):
         if checkpoint is not None and jax.process_count() > 1:
             raise ValueError("checkpoints are kept of one process, which may have several devices, not of several")
         particles = ParticleRun(run, checkpoint)
-        particles.check_memory()
+        check_memory(particles.layout)
         if checkpoint is not None:
             particles.layout.directions = checkpoint.open(run.fingerprint()) or particles.layout.directions
         return particles.solution(particles.march(progress))
@@ -75,20 +70,25 @@ class OnParticles(Method):
 
     def step(self, run: Run) -> Step:
         """Returns one step of training, to be compiled."""
-        training, problem = run.training, run.problem
-        if isinstance(training, GradientFlow):  # along velocities
-            return Step(run.network.layers, problem.loss, problem.outputs, momentum=True)
-        momentum, decays = training.momentum > 0, training.weight_decay > 0
-        return Step(run.network.layers, problem.loss, problem.outputs, momentum, decays)
+        momentum = isinstance(run.training, GradientFlow) or "momentum" in run.extras  # flow is along velocities
+        return Step(run.network.layers, run.problem.loss, run.problem.outputs, momentum, "weight_decay" in run.extras)
+
+    def supports(self, run: Run) -> None:
+        """Raises ValueError for a run that it cannot solve: also where features move by less than rounding."""
+        super().supports(run)
+        moves, kernel = run.movement, run.input_square
+        if isinstance(self.gamma0(run.network), float) and 0 < moves < LEAST_MOVEMENT:
+            limit = "StaticNTK() solves the limit in which they do not"
+            raise ValueError(f"features would move by {moves:.0e} of their size, which is below rounding: {limit}")
+        if not np.isfinite(kernel) or kernel > LARGEST_KERNEL:
+            raise ValueError(f"X must be smaller: its mean square is {kernel:.0e}, the square of which overflows")
 
     def is_single(self, run: Run) -> bool:
-        """Returns whether fields are float32: they move by gamma0 times the size of the error signal."""
-        network, problem = run.network, run.problem
+        """Returns whether fields are float32, which is enough if they move by much more than its rounding."""
         if self.precision != "auto":
             return self.precision == "single"
-        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
-        size = float(np.sqrt(np.mean(start**2)))
-        return size == 0 or size * network.gamma0 >= SINGLE_PRECISION
+        moves, kernel = run.movement, run.input_square
+        return moves == 0 or (moves >= SINGLE_PRECISION and 1 / SINGLE_KERNEL < kernel < SINGLE_KERNEL)
 
     def gamma0(self, network: Architecture) -> Any:
         """Returns the number, or a formal variable."""
@@ -103,10 +103,7 @@ class OnParticles(Method):
     ) -> tuple[np.ndarray, Sequence[Any], Sequence[Any]]:
         """Returns f, and the factors of Phi and G as `network_kernels` takes them, given what was recorded.
 
-        Args:
-            run: what was solved.
-            predictions: (R, rows, P).
-            features, gradients: factors of the kernels of hidden layers 1..L, (R, rows, P, k).
+        Predictions are (R, rows, P), factors of the kernels of hidden layers 1..L are (R, rows, P, k).
         """
         return predictions, features, gradients
 
@@ -124,8 +121,9 @@ class March(OnParticles):
             matrix says what W(0) does to all others. No accuracy is lost by it: it trades directions against particles.
         directions: the most directions of a field that are treated exactly; 24 to 48 by default, by the number of
             points. Those beyond are left to that matrix, and not learned: `info` of the Solution tells.
-        precision: of fields, "single" or "double"; "auto" is single where gamma0 times the size of the error signal is
-            1e-4 or more: features move by that, and rounding of their change is the error (0.03 % there).
+        precision: of fields, "single" or "double"; "auto" is single where features move by 1e-4 of their size or more,
+            which is gamma0 times the size of the error signal for inputs of size 1: rounding of their change is the
+            error (0.03 % there).
         kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
             "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
             cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.

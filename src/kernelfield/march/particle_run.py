@@ -6,6 +6,7 @@ with the targets, sends gradients down and updates what was learned. The march k
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,16 +17,17 @@ from threadpoolctl import threadpool_limits
 
 from kernelfield.common.progress import Report
 from kernelfield.describe.run import Run
+from kernelfield.describe.training import GradientFlow
 from kernelfield.engine.infinite_matrix import InfiniteMatrix, collect
-from kernelfield.march import memory, records
+from kernelfield.engine.series import coefficients
+from kernelfield.march import records
 from kernelfield.march.checkpoint import Checkpoint
-from kernelfield.march.cost import bytes_of
-from kernelfield.march.devices import ONE_DEVICE, placement, together
+from kernelfield.march.devices import placement, together
 from kernelfield.march.flow import FlowReplicate
 from kernelfield.march.layout import DIVERGED, Layout
 from kernelfield.march.predictor import MarchPredictor
 from kernelfield.march.replicate import Replicate
-from kernelfield.solution.kernel import Kernel, Key, network_kernels
+from kernelfield.solution.kernel import KeptKernel, Key, network_kernels
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status, diverged, interrupted
 
@@ -38,37 +40,17 @@ class _MoreDirections(RuntimeError):
 
 
 class ParticleRun:
-    """One solve by a method on particles.
-
-    Args:
-        run: what is solved.
-        checkpoint: the checkpoint that keeps what is done; None for none.
-    """
+    """One solve by a method on particles, which a checkpoint keeps if there is one."""
 
     def __init__(self, run: Run, checkpoint: Checkpoint | None = None) -> None:
         self.run, self.layout, self.checkpoint = run, Layout(run), checkpoint
         self.replicates: list[Replicate] = []
-        self.placement = ONE_DEVICE
         self.began = time.perf_counter()
 
     @property
     def steps_done(self) -> int:
         """The number of rows that every replicate has."""
         return min((replicate.t for replicate in self.replicates), default=0)
-
-    def check_memory(self) -> None:
-        """Raise ValueError if this machine cannot hold the arrays of the run."""
-        layout = self.layout
-        if layout.exact or placement(layout.particles).is_split:
-            return
-        needed, most = bytes_of(layout), memory.available()
-        if needed > most:
-            smaller = memory.smaller(layout.particles, layout.count, 256, most / needed)
-            raise ValueError(
-                f"particles={layout.particles} and replicates={layout.count} need about "
-                f"{needed / memory.GIB:.1f} GiB of memory, of which {most / memory.GIB:.1f} are available"
-                + (f": {smaller} would fit" if smaller else "")
-            )
 
     def march(self, progress: Report) -> Status:
         """March all replicates to the end; again with more room where a linear network has more directions."""
@@ -79,12 +61,13 @@ class ParticleRun:
                 self.layout.directions *= 2
 
     def _march(self, progress: Report) -> Status:
-        last, layout = self.run.steps, self.layout
-        self.replicates, self.placement = [], placement(layout.particles)
+        last, layout, self.replicates = self.run.steps, self.layout, []
+        kind = FlowReplicate if isinstance(self.run.training, GradientFlow) else Replicate
+        make = functools.partial(kind, layout, placement=placement(layout.particles))
         one_thread = threadpool_limits(1, "blas")  # threads of LAPACK wait where those of XLA would work
         with one_thread, ThreadPoolExecutor(layout.side_by_side) as pool, together() as agree:
             try:
-                fresh = list(pool.map(lambda index: layout.replicate(index, self.placement), range(layout.count)))
+                fresh = list(pool.map(make, range(layout.count)))
                 if self.checkpoint is not None:
                     self.began -= self.checkpoint.begin(fresh)
                 self.replicates = fresh
@@ -103,9 +86,7 @@ class ParticleRun:
         """Let the replicate that is furthest behind take a stride, whenever a core is free, until all are at the end.
 
         No replicate waits for another, but for a checkpoint. The end is that of training, or where one diverged.
-
-        Yields:
-            The number of rows that all replicates have, as it grows.
+        Yields the number of rows that all replicates have, as it grows.
         """
         stride, reported = 1, self.steps_done
         running: dict[Future[tuple[int, float]], Replicate] = {}
@@ -132,7 +113,7 @@ class ParticleRun:
     def _stride(self, replicate: Replicate, stop: int) -> tuple[int, float]:
         """Take a replicate to a row; returns the steps of the stride, and its seconds."""
         began, start = time.perf_counter(), replicate.t
-        replicate.march(stop, self.layout.kernels_at, self.run.fields_at, self.layout.states_at)
+        replicate.march(stop)
         if self.layout.exact and any(_is_short(matrix) for matrix in collect(replicate.state, InfiniteMatrix)):
             raise _MoreDirections
         return stop - start, time.perf_counter() - began
@@ -158,41 +139,39 @@ class ParticleRun:
             info=self._info(),
         )
 
-    def _recorded(self, rows: int) -> tuple[np.ndarray, dict[Key, Kernel]]:
+    def _recorded(self, rows: int) -> tuple[np.ndarray, dict[Key, KeptKernel]]:
         """f and the kernels of the rows that all replicates have."""
-        recorded, orders = records.recorded_rows(self.replicates, rows), self.layout.step.orders
+        replicates, orders = self.replicates, self.layout.step.orders
+        recorded = [step for step in records.common_steps(replicates, "rows") if step < rows]
+        outputs = [np.concatenate([coefficients(f) for f in replicate.outputs])[:rows] for replicate in replicates]
         features, gradients = (
-            records.factors(self.replicates, kind, recorded, orders, TIME_TOL) for kind in ("features", "gradients")
+            records.factors(replicates, kind, recorded, orders, TIME_TOL) for kind in ("features", "gradients")
         )
-        outputs = records.outputs(self.replicates, rows)
-        f, features, gradients = self.layout.settings.recorded(self.run, outputs, features, gradients)
+        f, features, gradients = self.layout.settings.recorded(self.run, np.stack(outputs), features, gradients)
         with_features, with_gradients = self.layout.settings.records(self.run.problem)
         return f, network_kernels(
             self.run.problem,
             features if with_features else None,
             gradients if with_gradients else None,
-            records.tangents(self.replicates, recorded),
+            records.tangents(replicates, recorded),
             None if len(recorded) == rows else tuple(recorded),
         )
 
     def _info(self) -> dict[str, Any]:
-        replicates = self.replicates
-        by_replicate = [collect(replicate.state, InfiniteMatrix) for replicate in replicates]
+        replicates, layout = self.replicates, self.layout
+        matrices = list(zip(*(collect(replicate.state, InfiniteMatrix) for replicate in replicates), strict=True))
         compiling = sum(replicate.seconds_compile for replicate in replicates)
-        left_out = [
-            float(left) for left in (records.left_out(replicate) for replicate in replicates) if left is not None
-        ]
+        rows = [row for replicate in replicates for row in replicate.rows.values()]
+        left_out = [float(row.left_out) for row in rows if row.left_out is not None]
         flows = [replicate.accepted for replicate in replicates if isinstance(replicate, FlowReplicate)]
         return {
-            "particles": replicates[0].setup.particles,
-            "replicates": len(replicates),
-            "directions": self.layout.directions,
-            "feature_ranks": [max(int(m.below.size) for m in matrices) for matrices in zip(*by_replicate, strict=True)],
-            "gradient_ranks": [
-                max(int(m.above.size) for m in matrices) for matrices in zip(*by_replicate, strict=True)
-            ],
+            "particles": layout.particles,
+            "replicates": layout.count,
+            "directions": layout.directions,
+            "feature_ranks": [max(int(matrix.below.size) for matrix in scrambles) for scrambles in matrices],
+            "gradient_ranks": [max(int(matrix.above.size) for matrix in scrambles) for scrambles in matrices],
             **({"kernel_left_out": max(left_out)} if left_out else {}),
-            "precision": np.dtype(replicates[0].setup.dtype).name,
+            "precision": np.dtype(layout.dtype).name,
             **({"steps_taken": flows} if flows else {}),
             "seconds_compile": compiling,
             "seconds_run": time.perf_counter() - self.began - compiling,
@@ -200,8 +179,8 @@ class ParticleRun:
 
     def _predictor(self) -> MarchPredictor:
         """What predicts at new points: the states that were kept."""
-        common = set.intersection(*(set(replicate.states) for replicate in self.replicates))
-        states = {t: [replicate.states[t] for replicate in self.replicates] for t in sorted(common)}
+        common = records.common_steps(self.replicates, "states")
+        states = {t: [replicate.states[t] for replicate in self.replicates] for t in common}
         if self.steps_done > (last := self.run.steps):
             states[last] = [replicate.known() for replicate in self.replicates]
         setups = [self.layout.setup(number) for number in range(self.layout.count)]
@@ -211,15 +190,13 @@ class ParticleRun:
         """Fields as samples: particles as they are, or Gaussian combinations of the points of a cubature."""
         combinations, settings = None, self.layout.settings
         if self.layout.exact:
-            points, rng = self.replicates[0].setup.particles, np.random.default_rng(settings.seed)
+            points, rng = self.layout.particles, np.random.default_rng(settings.seed)
             combinations = rng.standard_normal((points, settings.particles)) / np.sqrt(points)
-        return records.field_samples(
-            self.replicates, lambda field: settings.values(self.run.network, field), combinations
-        )
+        value = functools.partial(settings.values, self.run.network)
+        return records.field_samples(self.replicates, value, combinations)
 
 
 def _is_short(matrix: InfiniteMatrix) -> bool:
     """Whether one of its bases is full, and leaves something out."""
-    return any(
-        int(side.size) == len(side.q) and float(side.residual) > matrix.tol for side in (matrix.below, matrix.above)
-    )
+    sides = matrix.below, matrix.above
+    return any(int(side.size) == len(side.q) and float(side.residual) > matrix.tol for side in sides)

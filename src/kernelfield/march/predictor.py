@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,49 +20,21 @@ from jax import Array
 from kernelfield.describe.problem import InputAxes
 from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect
 from kernelfield.layers import Setup, Space, WeightTrace
-from kernelfield.layers.base import Pair
+from kernelfield.layers.kernels import Pair
 from kernelfield.march.programs import predict
 from kernelfield.march.recorder import field_pairs, tangent_kernel
 from kernelfield.march.replicate import blocks, initial_state
 from kernelfield.march.step import Step
 
-
-class Predictor(Protocol):
-    """What a method keeps of training to predict at new points; inputs are as the network takes them."""
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """At which it was kept."""
-        ...
-
-    def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n), or (R, n, C) of C outputs."""
-        ...
-
-    def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """A kernel (R, n, m) between inputs a and b at step t: of the features of a hidden layer 1..L.
-
-        With sites, their mean. For None, the tangent kernel: (R, n C, m C), rows (sample, output), if outputs differ.
-        """
-        ...
-
-    def of_replicates(self, chosen: Any) -> Predictor:
-        """That of some replicates, a slice or their numbers."""
-        ...
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that cannot be made again from network, problem, rule and method, to be stored."""
-        ...
-
-
-predictions = jax.jit(predict, static_argnums=0)
+predictions, tangent = (jax.jit(function, static_argnums=0) for function in (predict, tangent_kernel))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def features(step: Step, layer: int, layers: tuple, data: Array, mass: Array | None) -> Array:
     """Returns features of a hidden layer 1..L, one row a point, so scaled that products are kernels."""
     passed = step.forward(layers, data, mass)[1]
-    phi = [*collect(passed.body, WeightTrace), passed.readout][layer].phi
+    traces = [*collect(passed.body, WeightTrace), passed.readout]
+    phi = [trace.phi for trace in traces if trace.phi is not None][layer]
     return phi.reshape(len(phi), -1) / math.sqrt(phi[0].size)
 
 
@@ -73,27 +45,14 @@ def pairs(step: Step, layers: tuple, data: Array, mass: Array | None) -> list[Pa
     return field_pairs(step.layers, passed)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def tangent(step: Step, one: list[Pair], other: list[Pair]) -> Array:
-    """Returns the tangent kernel between two passes."""
-    return tangent_kernel(step.layers, one, other)
-
-
 @dataclass(frozen=True, eq=False)
 class MarchPredictor:
-    """The states of all replicates of a march, which predict.
-
-    Args:
-        step: one step of training.
-        setups: how every replicate lays out the network.
-        axes: (k, D) principal axes of the data: coordinates of inputs are inputs @ axes^T / sqrt(D).
-        states: by step, the states of the layers of every replicate, as NumPy arrays.
-    """
+    """The states of all replicates of a march, which predict; see `kernelfield.solution.solution.Predictor`."""
 
     step: Step
-    setups: Sequence[Setup]
-    axes: np.ndarray
-    states: Mapping[int, Sequence[tuple]]
+    setups: Sequence[Setup]  # how every replicate lays out the network
+    axes: np.ndarray  # (k, D), principal axes of the data: coordinates of inputs are inputs @ axes^T / sqrt(D)
+    states: Mapping[int, Sequence[tuple]]  # by step, the states of the layers of every replicate, as NumPy arrays
 
     @property
     def steps(self) -> list[int]:
@@ -125,15 +84,12 @@ class MarchPredictor:
     def _kernel(self, exact: bool, layers: tuple, data: Array, count: int, layer: int | None) -> np.ndarray:
         size = len(data) if exact else max(1, 128 // math.prod(data.shape[1:-1]))
         mass = jnp.ones(len(data)) if exact else None  # networks without tails meet all of them at once
-
-        def parts(points: Array) -> list[Array]:
-            return [points[start : start + size] for start in range(0, len(points), size)]
-
+        parts = [data[start : start + size] for start in range(0, len(data), size)]
         if layer is not None:
-            every = np.concatenate([features(self.step, layer, layers, part, mass) for part in parts(data)])
+            every = np.concatenate([features(self.step, layer, layers, part, mass) for part in parts])
             return every[:count] @ every[count:].T
-        every = [pairs(self.step, layers, part, mass) for part in parts(data)]
-        rows = [np.concatenate([tangent(self.step, one, two) for two in every], axis=1) for one in every]
+        every = [pairs(self.step, layers, part, mass) for part in parts]
+        rows = [np.concatenate([tangent(self.step.layers, one, two) for two in every], axis=1) for one in every]
         C = self.step.outputs or 1
         return np.concatenate(rows)[: count * C, count * C :]
 
@@ -151,7 +107,7 @@ class MarchPredictor:
         """
         fresh = replace(setup, populations=[])
         laid_out, _ = self.step.layers.init(fresh, Space(None, data.shape[1:-1], len(self.axes)))
-        lanes: list[Any] = [images.K[0] for images in collect(laid_out, Images)]  # type: ignore[index]
+        lanes: list[Any] = [images.K for images in collect(laid_out, Images)]
         population = {lane: each for each in fresh.populations for lane in each.lanes}
         grows = [lane.grows and (setup.is_exact or number == 0) for number, lane in enumerate(lanes)]
         which = iter(zip(lanes, grows, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable
@@ -19,30 +18,25 @@ from kernelfield.march.devices import Placement
 from kernelfield.march.recorder import RecordedRow, Recorder
 from kernelfield.march.step import Constants, Pace, Step, at_start, entry, has_not_diverged
 
+COMPILING = threading.Lock()
+
 
 class Advance(NamedTuple):
-    """The state of the march at step `t`, and f of the steps since the beginning of the chunk."""
+    """The state of the march after steps or updates up to `t`, whether it is alive, and f of the steps if kept."""
 
     state: Any
     t: Array
     alive: Array
-    f: Array
+    f: Any = None
 
 
-def advance(
-    step: Step, chunk: int, constants: Constants, state: Any, paces: Pace, start: Array, stop: Array
-) -> Advance:
+def advance(step: Step, constants: Constants, state: Any, paces: Pace, start: Array, stop: Array) -> Advance:
     """Returns the state after the steps from `start` to `stop`, or after one that diverged.
 
-    Args:
-        step: one step of training.
-        chunk: the largest number of steps.
-        constants, state: of the run, and of the march at `start`.
-        paces: of the steps from `start` on, (chunk,) each.
-        start, stop: numbers of steps.
+    The paces are those of the steps from `start` on, at least as many as there are steps.
     """
     shape = jax.eval_shape(functools.partial(step, constants), state, entry(paces, 0))[1]
-    f = jax.tree.map(lambda leaf: jnp.zeros((chunk, *leaf.shape), leaf.dtype), shape)
+    f = jax.tree.map(lambda leaf: jnp.zeros((len(paces.eta), *leaf.shape), leaf.dtype), shape)
 
     def go(now: Advance) -> Advance:
         state, f = step(constants, now.state, entry(paces, now.t - start))
@@ -52,36 +46,28 @@ def advance(
     return lax.while_loop(lambda now: (now.t < stop) & now.alive, go, Advance(state, start, jnp.array(True), f))
 
 
-class Descent(NamedTuple):
-    """The state of the march after `done` updates on batches."""
-
-    state: Any
-    done: Array
-    alive: Array
-
-
 def descend(
     step: Step, constants: Constants, state: Any, initial: Any, batches: Batches, paces: Pace, begin: Array, end: Array
-) -> Descent:
+) -> Advance:
     """Returns the state after updates on batches, each of which takes its own points alone; one that diverged ends it.
 
     Args:
         step: one step of training.
-        constants: of the points that batches choose from.
-        state: of the march.
+        constants: those of the points that batches choose from.
+        state: the state of the march.
         initial: phi of all these points at initialization; None to pass batches through the initial network.
-        batches, paces: of several updates.
+        batches, paces: those of several updates.
         begin, end: the updates `begin` to `end - 1` of those are done.
     """
 
-    def go(now: Descent) -> Descent:
-        rows, weights = entry(batches, now.done)
+    def go(now: Advance) -> Advance:
+        rows, weights = entry(batches, now.t)
         batch = constants._replace(data=constants.data[rows], y=constants.y[rows], weights=weights)
         start = at_start(step, now.state.layers, batch.data) if initial is None else initial[rows]
-        state, f = step(batch, now.state._replace(initial=start), entry(paces, now.done))
-        return Descent(state._replace(initial=None), now.done + 1, has_not_diverged(step, batch, f))
+        state, f = step(batch, now.state._replace(initial=start), entry(paces, now.t))
+        return Advance(state._replace(initial=None), now.t + 1, has_not_diverged(step, batch, f))
 
-    return lax.while_loop(lambda now: (now.done < end) & now.alive, go, Descent(state, begin, jnp.array(True)))
+    return lax.while_loop(lambda now: (now.t < end) & now.alive, go, Advance(state, begin, jnp.array(True)))
 
 
 def predict(step: Step, gamma0: Any, layers: tuple, data: Array) -> Fields:
@@ -112,34 +98,14 @@ def look(step: Step, recorder: Recorder, meets: bool, layers: tuple, bases: Any,
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(function: Callable[..., Any], placement: Placement, donated: int | None, kind: tuple) -> Any:
-    """Returns a function, compiled for arguments of a `signature`."""
-    options = {} if donated is None else {"donate_argnums": donated}
-    return placement.compiled(function, shapes(kind), **options)
-
-
-def signature(arguments: tuple) -> tuple:
-    """Returns the shapes and dtypes of arguments, as a tree that can be hashed."""
-    leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-
-
-def shapes(kind: tuple) -> Any:
-    """Returns the arguments of a signature as a tree of shapes and dtypes."""
-    structure, leaves = kind
-    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A function of arrays, with its settings: equal ones share a compilation."""
-
-    function: Callable[..., Any]
-    settings: tuple
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Returns the function of arrays."""
-        return self.function(*self.settings, *arguments)
-
-
-COMPILING = threading.Lock()
+def compiled(
+    function: Callable[..., Any],
+    settings: tuple,
+    placement: Placement,
+    donated: tuple[int, ...],
+    tree: Any,
+    shapes: tuple,
+) -> Any:
+    """Returns a function of arrays, after its settings, compiled for a tree of arrays of these shapes."""
+    program = functools.partial(function, *settings)
+    return placement.compiled(program, tree.unflatten(shapes), donate_argnums=donated)

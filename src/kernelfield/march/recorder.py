@@ -16,99 +16,67 @@ from kernelfield.engine.directions import Directions, make_empty_basis, represen
 from kernelfield.engine.infinite_matrix import collect
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
 from kernelfield.layers import Bias, Readout, Sequential, Setup, WeightTrace
-from kernelfield.layers.base import Layer, Pair, uses
-from kernelfield.layers.bias import BiasTrace
+from kernelfield.layers.base import Layer, uses
+from kernelfield.layers.kernels import Pair
 from kernelfield.layers.weights import Weights
 
 
 class RecordedRow(NamedTuple):
-    """The record of one step.
+    """The record of one step."""
 
-    Attributes:
-        features: coordinates of the features of hidden layers 1..L, (P, *sites, k) each.
-        gradients: coordinates of the gradients of every output, (P C, *sites, k) each.
-        tangent: the tangent kernel (P C, P C), where the factors do not give it.
-        left_out: the largest part of a field's mean square that is not recorded.
-    """
-
-    features: tuple[Fields, ...] = ()
-    gradients: tuple[Fields, ...] = ()
-    tangent: Array | None = None
-    left_out: Array | None = None
+    features: tuple[Fields, ...] = ()  # coordinates of the features of hidden layers 1..L, (P, *sites, k) each
+    gradients: tuple[Fields, ...] = ()  # coordinates of the gradients of every output, (P C, *sites, k) each
+    tangent: Array | None = None  # the tangent kernel (P C, P C), where the factors do not give it
+    left_out: Array | None = None  # the largest part of a field's mean square that is not recorded
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """What is recorded, and how.
-
-    Args:
-        layers: the layers of the network.
-        outputs: C.
-        features, gradients: whether their kernels are recorded.
-        tangent: whether the tangent kernel is recorded too.
-        capacity: the most directions of a basis.
-        tol: part of the mean square that a direction must have.
-    """
+    """What is recorded, and how."""
 
     layers: Sequential
-    outputs: int = 1
-    features: bool = False
-    gradients: bool = False
-    tangent: bool = False
-    capacity: int = 0
-    tol: float = 1e-5
+    outputs: int  # C
+    features: bool  # whether feature kernels are recorded
+    gradients: bool  # whether gradient kernels are recorded
+    tangent: bool  # whether the tangent kernel is recorded too
+    capacity: int  # the most directions of a basis
+    tol: float  # part of the mean square that a direction must have
 
     def bases(self, setup: Setup) -> dict[str, dict[int, Directions]]:
         """Returns empty bases by weights: for the features that enter them, and for the gradients at their outputs."""
-        learning = {place: layer for place, layer, _ in self._uses(None)}
-
-        def empty(places: list[int]) -> dict[int, Directions]:
-            return {
-                place: make_empty_basis(self.capacity, setup.particles, setup.dtype, setup.orders) for place in places
-            }
-
-        above = [place for place, layer in learning.items() if not isinstance(layer, Bias) and place > 0]
-        below = [
-            place
-            for place, layer in learning.items()
-            if not isinstance(layer, Readout) and (self.tangent or isinstance(layer, Weights))
-        ]
-        return {
-            "features": empty(above if self.features else []),
-            "gradients": empty(below if self.gradients else []),
-        }
+        bases: dict[str, dict[int, Directions]] = {"features": {}, "gradients": {}}
+        sizes = self.capacity, setup.particles, setup.dtype, setup.orders
+        for place, layer, _ in learned_uses(self.layers, None):
+            if self.features and place > 0 and not isinstance(layer, Bias):
+                bases["features"][place] = make_empty_basis(*sizes)
+            if self.gradients and not isinstance(layer, Readout) and (self.tangent or isinstance(layer, Weights)):
+                bases["gradients"][place] = make_empty_basis(*sizes)
+        return bases
 
     def record(self, bases: dict[str, dict[int, Directions]], passed: Any) -> tuple[Any, RecordedRow]:
         """Returns the bases after they have met the fields of a pass, and the record."""
-        features, gradients = dict(bases["features"]), dict(bases["gradients"])
-        F: list[Fields] = []
-        pairs: list[Pair] = []
-        recorded: list[Fields] = []
-        left = []
-        for place, layer, trace in self._uses(passed):
-            here: Any = getattr(trace, "phi", None)
-            if place in features:
-                one = apply_linear(lambda values: values[:: self.outputs], here)
-                features[place], here = self._project(features[place], one)
-                left.append(features[place].residual)
-                F.append(here)
-            G = trace.G if isinstance(layer, Readout) else trace.g
-            if place in gradients:
-                gradients[place], G = self._project(gradients[place], G)
-                left.append(gradients[place].residual)
-                recorded += [G] if isinstance(layer, Weights) else []
-            if self.outputs > 1 and place in features:
-                here = jnp.repeat(here, self.outputs, axis=0)
-            pairs.append(Pair(here, G))
-        tangent = tangent_kernel(self.layers, pairs, pairs) if self.tangent and self.gradients else None
+        bases = {kind: dict(of_kind) for kind, of_kind in bases.items()}
+        features, gradients, pairs, left = [], [], [], []
+
+        def project(kind: str, place: int, x: Fields) -> Fields:
+            bases[kind][place], F = represent(bases[kind][place], x, jnp.ones(len(lowest_order(x))), self.tol)
+            left.append(bases[kind][place].residual)
+            return F
+
+        for place, layer, trace in learned_uses(self.layers, passed):
+            F, G = trace.phi, trace.G if isinstance(layer, Readout) else trace.g
+            if place in bases["features"]:
+                F = project("features", place, apply_linear(lambda values: values[:: self.outputs], F))
+                features.append(F)
+            if place in bases["gradients"]:
+                G = project("gradients", place, G)
+                gradients += [G] if isinstance(layer, Weights) else []
+            if self.outputs > 1 and place in bases["features"]:
+                F = jnp.repeat(F, self.outputs, axis=0)
+            pairs.append(Pair(F, G))
+        tangent = tangent_kernel(self.layers, pairs, pairs) if self.tangent else None
         left_out = jnp.max(jnp.stack(left)) if left else None
-        return {"features": features, "gradients": gradients}, RecordedRow(tuple(F), tuple(recorded), tangent, left_out)
-
-    def _project(self, basis: Directions, x: Fields) -> tuple[Directions, Fields]:
-        return represent(basis, x, jnp.ones(len(lowest_order(x))), self.tol)
-
-    def _uses(self, passed: Any) -> list[tuple[int, Layer, Any]]:
-        return learned_uses(self.layers, passed)
+        return bases, RecordedRow(tuple(features), tuple(gradients), tangent, left_out)
 
 
 def learned_uses(layers: Sequential, passed: Any) -> list[tuple[int, Layer, Any]]:
@@ -118,16 +86,14 @@ def learned_uses(layers: Sequential, passed: Any) -> list[tuple[int, Layer, Any]
     places = [numbers.setdefault(id(layer), len(numbers)) for layer in every]
     of_pass: list[Any] = [None] * len(every)
     if passed is not None:
-        of_pass = [*collect(passed.body, (WeightTrace, BiasTrace)), passed.readout]
+        of_pass = [*collect(passed.body, WeightTrace), passed.readout]
     return list(zip(places, every, of_pass, strict=True))
 
 
 def tangent_kernel(layers: Sequential, one: list[Pair], other: list[Pair]) -> Array:
     """Returns the tangent kernel (P, P') between two passes: the sum over all pairs of uses of the same weights.
 
-    Args:
-        layers: the layers of the network.
-        one, other: features and gradients at every use of weights, bottom to top.
+    A pass gives features and gradients at every use of weights, bottom to top.
     """
     total, width, every = jnp.zeros(()), 1.0, learned_uses(layers, None)
     for (place, layer, _), ours in zip(every, one, strict=True):
@@ -143,7 +109,7 @@ def field_pairs(layers: Sequential, passed: Any) -> list[Pair]:
     """Returns features and gradients at every use of weights, so scaled that their products are averages."""
     pairs = []
     for place, layer, trace in learned_uses(layers, passed):
-        F, G = getattr(trace, "phi", None), trace.G if isinstance(layer, Readout) else trace.g
+        F, G = trace.phi, trace.G if isinstance(layer, Readout) else trace.g
         if place > 0 and F is not None:
             F = F / jnp.sqrt(F.shape[-1])
         if not isinstance(layer, Readout) and G is not None:

@@ -9,25 +9,14 @@ import numpy as np
 
 from kernelfield.engine.series import coefficients
 from kernelfield.march.replicate import Replicate
-from kernelfield.solution.time_modes import slim
+from kernelfield.solution.factors import slim
 
 Kind = Literal["features", "gradients"]
 
 
-def outputs(replicates: Sequence[Replicate], rows: int) -> np.ndarray:
-    """Returns f of every row, (R, rows, ...)."""
-    return np.stack([np.concatenate([coefficients(f) for f in replicate.outputs])[:rows] for replicate in replicates])
-
-
-def left_out(replicate: Replicate) -> float | None:
-    """Returns the largest part of a field's mean square that its kernels lack; None without kernels."""
-    parts = [float(row.left_out) for row in replicate.rows.values() if row.left_out is not None]
-    return max(parts, default=None)
-
-
-def recorded_rows(replicates: Sequence[Replicate], rows: int) -> list[int]:
-    """Returns the rows whose kernels all replicates recorded."""
-    return sorted(row for row in set.intersection(*(set(replicate.rows) for replicate in replicates)) if row < rows)
+def common_steps(replicates: Sequence[Replicate], kind: Literal["rows", "fields", "states"]) -> list[int]:
+    """Returns the steps of which all replicates have records of a kind, in order."""
+    return sorted(set.intersection(*(set(getattr(replicate, kind)) for replicate in replicates)))
 
 
 def tangents(replicates: Sequence[Replicate], rows: Sequence[int]) -> np.ndarray | None:
@@ -45,28 +34,21 @@ def factors(replicates: Sequence[Replicate], kind: Kind, rows: Sequence[int], or
     """
     if not rows:
         return []
-    layers = range(len(getattr(replicates[0].rows[rows[0]], kind)))
-    whole = (_factor(replicates, kind, layer, rows, orders) for layer in layers)
-    return [slim(factor, left_out) if orders == 1 else factor for factor in whole]
+    found = []
+    for layer in range(len(getattr(replicates[0].rows[rows[0]], kind))):
+        every = [[coefficients(getattr(replicate.rows[at], kind)[layer]) for at in rows] for replicate in replicates]
+        rank = 1 + max(_last_column(row) for of_replicate in every for row in of_replicate)
+        factor = np.stack([np.stack([row[..., :rank] for row in of_replicate]) for of_replicate in every])
+        axes = 3 + (orders > 1)  # replicates, rows, orders, samples | sites, k
+        if sites := factor.shape[axes:-1]:
+            factor = factor.reshape(*factor.shape[:axes], -1)
+            factor = factor / np.sqrt(np.prod(sites), dtype=factor.dtype) if kind == "features" else factor
+        found.append(slim(factor, left_out) if orders == 1 else factor)
+    return found
 
 
-def _factor(replicates: Sequence[Replicate], kind: Kind, layer: int, rows: Sequence[int], orders: int) -> np.ndarray:
-    """The factor of one hidden layer, without unused directions."""
-
-    def row(replicate: Replicate, at: int) -> np.ndarray:
-        return np.asarray(coefficients(getattr(replicate.rows[at], kind)[layer]))
-
-    rank = 1 + max(_last(row(replicate, at)) for replicate in replicates for at in rows)
-    stacked = np.stack([np.stack([row(replicate, at)[..., :rank] for at in rows]) for replicate in replicates])
-    axes = 3 + (orders > 1)  # replicates, rows, orders, samples | sites, k
-    if sites := stacked.shape[axes:-1]:
-        stacked = stacked.reshape(*stacked.shape[:axes], -1)
-        stacked = stacked / np.sqrt(np.prod(sites), dtype=stacked.dtype) if kind == "features" else stacked
-    return stacked
-
-
-def _last(values: np.ndarray) -> int:
-    """The last column that is not zero."""
+def _last_column(values: Any) -> int:
+    """The number of the last column that is not zero."""
     return int(np.flatnonzero(values.reshape(-1, values.shape[-1]).any(axis=0)).max(initial=0))
 
 
@@ -75,13 +57,10 @@ def field_samples(
 ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     """Returns the fields h, z, g of hidden layers at the steps that every replicate kept, (R, P, A S) for A sites.
 
-    Args:
-        replicates: of a march.
-        value: turns a field into numbers.
-        combinations: (S, neurons) of particles, each of which is a neuron; None if particles are neurons.
+    `value` turns a field into numbers. The neurons are combinations (S, neurons) of particles; if None, the particles.
     """
     samples = {}
-    for step in set.intersection(*(set(replicate.fields) for replicate in replicates)):
+    for step in common_steps(replicates, "fields"):
         for layer in range(len(replicates[0].fields[step])):
             fields = {}
             for name in ("h", "z", "g"):

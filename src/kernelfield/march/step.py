@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,17 @@ from kernelfield.engine.infinite_matrix import change_images, collect, damp, dec
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
 from kernelfield.layers import FieldTrace, Readout, Sequential, WeightTrace
 
-State = TypeVar("State")
-
 
 class Constants(NamedTuple):
-    """The numbers of a run that do not change.
+    """The numbers of a run that do not change."""
 
-    Attributes:
-        data: coordinates F_x (P, *sites, k) with F_x F_x^T the input kernel of every pair of sites.
-        y, weights: targets (P,) or (P, C), and the weights of points in the loss (P,).
-        gamma0, momentum, weight_decay: settings of network and training.
-        limit: the loss above which a run has diverged.
-    """
-
-    data: Array
-    y: Array
-    weights: Array
+    data: Array  # coordinates F_x (P, *sites, k) with F_x F_x^T the input kernel of every pair of sites
+    y: Array  # targets (P,) or (P, C)
+    weights: Array  # of points in the loss (P,)
     gamma0: Any
     momentum: Array
     weight_decay: Array
-    limit: Array
+    limit: Array  # the loss above which a run has diverged
 
 
 class Pace(NamedTuple):
@@ -50,10 +41,6 @@ class Marched(NamedTuple):
     layers: tuple
     initial: Any = None
 
-    def with_layers(self, layers: tuple) -> Marched:
-        """Returns the state with other layers."""
-        return self._replace(layers=layers)
-
 
 class Passed(NamedTuple):
     """What a pass through the network leaves: traces of the layers below the readout, and of the readout."""
@@ -67,19 +54,13 @@ class Step:
     """One step of training on one replicate: forward, error signal, backward, update.
 
     Gradients carry the error signal Delta, summed over outputs: one row of gradients a point.
-
-    Args:
-        layers: the layers of the network.
-        loss: the loss whose error signal trains.
-        outputs: C; None for one output without an axis of its own.
-        momentum, decays: whether there is momentum, and weight decay.
     """
 
     layers: Sequential
-    loss: Loss = LOSSES["mse"]
-    outputs: int | None = None
-    momentum: bool = False
-    decays: bool = False
+    loss: Loss = LOSSES["mse"]  # whose error signal trains
+    outputs: int | None = None  # C; None for one output without an axis of its own
+    momentum: bool = False  # whether there is momentum
+    decays: bool = False  # whether there is weight decay
 
     orders: ClassVar[int] = 1  # of the power series that fields are
 
@@ -109,8 +90,8 @@ class Step:
             start = jnp.where(pace.first, lowest_order(phi), state.initial)
         f = self.output(constants.gamma0, layers, phi, start)
         chi = apply_linear(lambda values: values.reshape(len(values), -1), self.loss.signal(f, constants.y))
-        layers, _ = self.descend(constants, layers, passed, chi, constants.weights, pace)
-        return Marched(layers, start), f
+        layers, passed = self.backward(layers, passed, chi, constants.weights)
+        return Marched(self.learn(constants, layers, passed, constants.weights, pace), start), f
 
     def forward(self, layers: tuple, data: Array, mass: Array | None) -> tuple[tuple, Passed]:
         """Returns the states of all layers, and what the pass left."""
@@ -129,11 +110,11 @@ class Step:
         below, _, trace = self.body.backward(layers[:-1], z, passed.body, mass)
         return (*below, last), Passed(trace, top)
 
-    def descend(
-        self, constants: Constants, layers: tuple, passed: Passed, chi: Fields, rate: Fields, pace: Pace
-    ) -> tuple[tuple, Passed]:
-        """Backward and update, with `rate` (P,) the weights of the rows, times the error signal if chi lacks it."""
-        layers, passed = self.backward(layers, passed, chi, constants.weights)
+    def learn(self, constants: Constants, layers: tuple, passed: Passed, rate: Fields, pace: Pace) -> tuple:
+        """Returns the states after one step of gradient descent, given a pass up and down.
+
+        The rate (P,) has the weights of the rows, times the error signal if the gradients do not carry it.
+        """
         if self.momentum:
             left = jnp.where(pace.learns, constants.momentum, 1.0)
             layers = change_images(lambda images: damp(images, left), layers)
@@ -145,7 +126,7 @@ class Step:
         if self.momentum:
             along = jnp.where(pace.learns, pace.eta, 0.0)
             layers = change_images(lambda images: move(images, along), layers)
-        return layers, passed
+        return layers
 
     def paced(self, constants: Constants, rate: Fields) -> Fields:
         """Returns gamma0 times the rates, in the precision of the fields."""
@@ -179,6 +160,6 @@ def has_not_diverged(step: Step, constants: Constants, f: Fields) -> Array:
     return constants.weights @ step.loss.values(lowest_order(f), constants.y) <= constants.limit
 
 
-def entry(tree: State, number: Any) -> State:
+def entry(tree: Any, number: Any) -> Any:
     """Returns one entry of every leaf."""
     return jax.tree.map(lambda leaf: leaf[number], tree)

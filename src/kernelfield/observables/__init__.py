@@ -10,6 +10,7 @@ times make the first axis of the result. Points are "train" (those with a weight
 """
 
 from kernelfield.observables.distributions import Density, Field, activation_density, excess_kurtosis, field_samples
+from kernelfield.observables.groups import Points
 from kernelfield.observables.kernels import (
     centred_alignment,
     cosine_alignment,
@@ -19,9 +20,7 @@ from kernelfield.observables.kernels import (
     ntk_spectrum,
     two_time_kernel,
 )
-from kernelfield.observables.losses import accuracy, loss
-from kernelfield.observables.points import Points
-from kernelfield.observables.silent import SilentAlignment, silent_alignment
+from kernelfield.observables.losses import SilentAlignment, accuracy, loss, silent_alignment
 from kernelfield.solution.kernel import Symbol
 
 __all__ = [

@@ -25,9 +25,9 @@ def check_comparable(solution: Solution, reference: Solution) -> None:
     arrays = [[] if stream is None else [stream.X, stream.y] for stream in streams]
     if len(arrays[0]) != len(arrays[1]) or not all(map(np.array_equal, *arrays)):
         raise ValueError("stream must be the same in both solutions")
-    if solution.problem.loss != reference.problem.loss:
-        names = [side.problem.loss.name for side in sides]
-        raise ValueError("loss must be the same in both solutions, got {} and {}".format(*names))
+    one, other = (side.problem.loss for side in sides)
+    if one != other:
+        raise ValueError(f"loss must be the same in both solutions, got {one.name} and {other.name}")
     for name, (one, other) in {
         "depth": [side.network.hidden_layers for side in sides],
         "learning_rate": [side.training.learning_rate for side in sides],

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from kernelfield.common.progress import Report, bar
 from kernelfield.observables.comparable import check_comparable
 from kernelfield.solution.estimate import Estimate
-from kernelfield.solution.kernel import Symbol
+from kernelfield.solution.kernel import FactorKernel, Symbol
 from kernelfield.solution.solution import Solution
 
 Quantity = Literal["predictions"] | Symbol
@@ -79,12 +79,7 @@ class Comparison:
     rows: tuple[Row, ...]
 
     def row(self, quantity: Quantity, layer: int | None = None, times: Period = "all") -> Row:
-        """Returns the row of a quantity.
-
-        Args:
-            quantity: "predictions", "Phi", "G" or "NTK".
-            layer: of Phi and G, 1..L.
-            times: "all" or "final".
+        """Returns the row of a quantity; arguments as of `Row`.
 
         Raises:
             ValueError: naming what was compared, if this was not.
@@ -162,8 +157,8 @@ def compare_all(solutions: Mapping[str, Solution], reference: Solution, progress
         check_comparable(solution, reference)
     last = min(side.steps_done for side in (*solutions.values(), reference))
     quantities: list[tuple[Quantity, int | None]] = [("predictions", None)]
-    symbols: tuple[Literal["Phi", "G"], ...] = ("Phi", "G")
-    quantities.extend((symbol, layer) for symbol in symbols for layer in reference.hidden(symbol))
+    quantities.extend(("Phi", layer) for layer in reference.hidden("Phi"))
+    quantities.extend(("G", layer) for layer in reference.hidden("G"))
     quantities.extend([("NTK", None)] if reference.keeps("NTK") else [])
     rows: dict[str, list[Row]] = {name: [] for name in solutions}
     for times in ("all", "final"):
@@ -214,7 +209,7 @@ def _cores(sides: Sequence[Solution], symbol: Symbol, layer: int, steps: np.ndar
     """
     factors, weights = [], []
     for side in sides:
-        kernel = side.factor_kernel(symbol, layer)
+        kernel = cast(FactorKernel, side.kernel(symbol, layer))
         factor = kernel.at(steps)
         factors.append(factor.reshape(len(factor), -1, factor.shape[-1]))
         weights.append(np.ones(factor.shape[-1]) if kernel.weights is None else kernel.weights.sum(axis=0))

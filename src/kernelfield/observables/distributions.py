@@ -77,10 +77,7 @@ def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int =
     """Returns how far a field is from Gaussian, for every point: <x^4> / <x^2>^2 - 3 of x = field - mean.
 
     Args:
-        solution: what to measure.
-        layer: 1..L.
-        field: "h" preactivation, "z" pregradient or "g" = phi'(h) z.
-        t: a recorded step (`fields_at` of `kernelfield.solve`).
+        solution, layer, field, t: as of `activation_density`.
 
     Returns:
         Estimate (P,), 0 for a Gaussian: sampled also where the solution is exact.
@@ -95,10 +92,7 @@ def field_samples(solution: Solution, layer: int, field: Field = "h", t: int = -
     """Returns the samples of a field, replicate by replicate; `Solution.fields` has them in one array.
 
     Args:
-        solution: the run that recorded them.
-        layer: 1..L.
-        field: "h" preactivation, "z" pregradient or "g" = phi'(h) z.
-        t: a recorded step (`fields_at` of `kernelfield.solve`).
+        solution, layer, field, t: as of `activation_density`.
 
     Returns:
         (R, P, neurons).

@@ -8,10 +8,11 @@ from functools import reduce
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from kernelfield.observables.points import Points, restrict, samples
+from kernelfield.observables.groups import Points, restrict, samples
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.kernel import Symbol
-from kernelfield.solution.solution import Solution, Times
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.trained_network import Times
 
 
 def kernel_alignment(
@@ -46,10 +47,7 @@ def centred_alignment(
     With H = 1 - 1 1^T / P, it is A(H K H, H y y^T H). Means are over samples, for each output apart.
 
     Args:
-        solution: what to measure.
-        kernel, layer: "Phi" and 0..L, "G" and 1..L+1, or "NTK" and None.
-        t: step or steps; all that were kept by default.
-        points: "train", "test" or "all".
+        solution, kernel, layer, t, points: as of `kernel_alignment`.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where kernel or targets vanish.
@@ -79,10 +77,7 @@ def kernel_movement(
     points: networks then seem to move less than they do at infinite width.
 
     Args:
-        solution: what to measure; its kernel of step 0 was kept.
-        kernel, layer: "Phi" and 0..L, "G" and 1..L+1, or "NTK" and None.
-        t: step or steps; all that were kept by default.
-        points: "train", "test" or "all".
+        solution, kernel, layer, t, points: as of `kernel_alignment`; the kernel of step 0 was kept.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where the kernel vanishes at first.
@@ -101,9 +96,7 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
     rests; tau is training time. With C outputs the same holds for the mean squared error, of P C modes.
 
     Args:
-        solution: what to measure.
-        t: step or steps; all that were kept by default.
-        points: "train", "test" or "all".
+        solution, t, points: as of `kernel_alignment`.
 
     Returns:
         Estimate (times, P), or (P,) for a single step; P C of C outputs.
@@ -122,10 +115,7 @@ def effective_rank(
     """Returns the participation ratio of a kernel's eigenvalues, (tr K)^2 / tr K^2: 1 if one is not zero, P for K ~ 1.
 
     Args:
-        solution: what to measure.
-        kernel, layer: "Phi" and 0..L, "G" and 1..L+1, or "NTK" and None.
-        t: step or steps; all that were kept by default.
-        points: "train", "test" or "all".
+        solution, kernel, layer, t, points: as of `kernel_alignment`.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where the kernel vanishes.
@@ -142,9 +132,7 @@ def two_time_kernel(solution: Solution, kernel: Symbol, layer: int | None = None
     """Returns a kernel between all pairs of times, averaged over samples (and outputs): (1/P) sum_mu K[t, mu; s, mu].
 
     Args:
-        solution: what to measure.
-        kernel, layer: "Phi" and 0..L, "G" and 1..L+1, or "NTK" and None.
-        points: "train", "test" or "all".
+        solution, kernel, layer, points: as of `kernel_alignment`.
 
     Returns:
         Estimate (times, times) of the steps that were kept.
@@ -178,9 +166,7 @@ def cosine_alignment(
     Args:
         solution: what to measure, for instance networks of finite width.
         reference: with what, for instance infinite width.
-        kernel, layer: "Phi" and 0..L, "G" and 1..L+1, or "NTK" and None.
-        t: step or steps; all that both kept by default.
-        points: "train", "test" or "all".
+        kernel, layer, t, points: as of `kernel_alignment`; without `t`, all steps that both kept.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where one of the kernels vanishes.

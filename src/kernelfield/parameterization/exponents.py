@@ -126,9 +126,6 @@ def regime(parameterization: Parameterization) -> Regime:
     Args:
         parameterization: exponents of a network with hidden weights and biases.
 
-    Returns:
-        "feature learning", "kernel", "trivial" or "unstable".
-
     Source: arXiv:2011.14522, its conditions of stability and of nontriviality, and its dynamical dichotomy.
 
     Example:

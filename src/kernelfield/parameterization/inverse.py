@@ -89,7 +89,7 @@ def from_numbers(numbers: Numbers) -> MeanField:
     if len(rows["input"]) != 1 or len(rows["output"]) != 1:
         raise ValueError(f"numbers must have one input and one output, got {len(rows['input'])}, {len(rows['output'])}")
     (first,), (last,) = rows["input"], rows["output"]
-    eta = _speed(last) * last.fan_in
+    eta = last.multiplier**2 * last.learning_rate * last.fan_in
     moving = rows["hidden"] + rows["bias"]
     r = _strength(moving[0] if moving else first, numbers.width)
     for row in moving:
@@ -110,26 +110,16 @@ def from_numbers(numbers: Numbers) -> MeanField:
         gamma0=gamma0,
         learning_rate=eta,
         weight_scales=(
-            _size(first) * math.sqrt(first.fan_in) / input_scale,
-            *(_size(row) * math.sqrt(row.fan_in) for row in rows["hidden"]),
-            _size(last) * gamma0 * math.sqrt(numbers.width * last.fan_in),
+            first.multiplier * first.std * math.sqrt(first.fan_in) / input_scale,
+            *(row.multiplier * row.std * math.sqrt(row.fan_in) for row in rows["hidden"]),
+            last.multiplier * last.std * gamma0 * math.sqrt(numbers.width * last.fan_in),
         ),
-        bias_scales=tuple(_size(row) for row in rows["bias"]),
+        bias_scales=tuple(row.multiplier * row.std for row in rows["bias"]),
         weight_decay=decay / eta,
         input_scale=input_scale,
     )
 
 
-def _size(row: Row) -> float:
-    """Returns S, the standard deviation of multiplier times weight at initialization."""
-    return row.multiplier * row.std
-
-
-def _speed(row: Row) -> float:
-    """Returns R, the rate at which multiplier times weight learns."""
-    return row.multiplier**2 * row.learning_rate
-
-
 def _strength(row: Row, width: int) -> float:
     """Returns eta gamma0^2 of a network whose hidden neurons have such a tensor."""
-    return _speed(row) * row.fan_in / width
+    return row.multiplier**2 * row.learning_rate * row.fan_in / width

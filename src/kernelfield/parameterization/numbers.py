@@ -21,8 +21,7 @@ from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Descent, Training
 from kernelfield.layers.base import Layer, Stateless, uses
-from kernelfield.layers.bias import Bias
-from kernelfield.layers.readout import Readout
+from kernelfield.layers.vectors import Bias, Readout
 from kernelfield.layers.weights import Scaled, Weights
 
 Kind = Literal["input", "hidden", "output", "bias"]
@@ -117,8 +116,28 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
     Raises:
         ValueError: `training` has no learning rate, `width` is below one, or a layer is not known here.
     """
-    rule = _check_rule(training)
-    return Numbers("mean-field", width, tuple(_mean_field_rows(network, problem, rule, width)), rule.momentum)
+    if not isinstance(training, Descent):
+        raise ValueError(f"{type(training).__name__} has no learning rate of single steps: give GradientDescent or SGD")
+    if not width >= 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    rate = training.learning_rate * network.gamma0**2 * width
+    decay = training.weight_decay * training.learning_rate / rate
+    shape, number, rows = network.inputs(problem).shape[1:], 0, {}
+    for layer in uses(network.layers):
+        below, shape = shape, _shape_above(layer, shape, width)
+        number += isinstance(layer, Weights)
+        if isinstance(layer, Stateless) or id(layer) in rows:  # weights used again have one row
+            continue
+        name, kind, fans, multiplier = _describe(layer, below, shape, number)
+        if isinstance(layer, Readout):
+            fans, multiplier = (fans[0], problem.outputs or 1), multiplier / network.gamma0
+        std = 1.0
+        if isinstance(layer, Scaled) and layer.multiplies == "weight":
+            multiplier *= layer.scale
+        elif isinstance(layer, (Scaled, Bias)):
+            std = layer.scale
+        rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, decay)
+    return Numbers("mean-field", width, tuple(rows.values()), training.momentum)
 
 
 def to_mup(
@@ -160,15 +179,15 @@ def to_mup(
     """
     if table not in (3, 8, 9):
         raise ValueError(f"table must be 3, 8 or 9, got {table!r}")
-    common = _check_rule(training).learning_rate * network.gamma0**2
+    numbers = to_mean_field(network, problem, training, width)
 
     def multiplier(row: Row) -> float:
         if table == 9:
-            return row.multiplier * math.sqrt(row.learning_rate / common)
+            return row.multiplier * math.sqrt(row.learning_rate / (training.learning_rate * network.gamma0**2))
         output = 1 / network.gamma0 if table == 3 else 1 / (network.gamma0 * row.fan_in)
         return output if row.kind == "output" else 1.0
 
-    return _rewrite(to_mean_field(network, problem, training, width), f"muP (table {table})", multiplier)
+    return _rewrite(numbers, f"muP (table {table})", multiplier)
 
 
 def to_ntk(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
@@ -176,13 +195,7 @@ def to_ntk(network: Architecture, problem: Problem, training: Training, width: i
 
     The learning rate is eta / alpha^2 for all tensors. These are the numbers of `to_mean_field`: the two forms are one
     at any width, and differ in the number that is held fixed as N grows, gamma0 or alpha. The NTK limit is alpha = 1,
-    which is gamma0 = 1 / sqrt(N).
-
-    Args:
-        network, problem, training, width: see `to_mean_field`.
-
-    Raises:
-        ValueError: see `to_mean_field`.
+    which is gamma0 = 1 / sqrt(N). Arguments and errors are those of `to_mean_field`.
 
     Source: arXiv:1806.07572, and arXiv:1812.07956 for alpha.
     """
@@ -194,51 +207,15 @@ def to_standard(network: Architecture, problem: Problem, training: Training, wid
 
     Standard parameterization holds learning rates and sqrt(fan_in) std fixed as N grows; the same network at another
     width has other numbers, readouts of std sigma / (gamma0 N) and rates as N for the input and biases and as 1 / N for
-    the readout. Its readout of std sigma / sqrt(N) is gamma0 = 1 / sqrt(N).
-
-    Args:
-        network, problem, training, width: see `to_mean_field`.
-
-    Raises:
-        ValueError: see `to_mean_field`.
+    the readout. Its readout of std sigma / sqrt(N) is gamma0 = 1 / sqrt(N). Arguments and errors are those of
+    `to_mean_field`.
     """
     return _rewrite(to_mean_field(network, problem, training, width), "standard", lambda row: 1.0)
-
-
-def _check_rule(training: Training) -> Descent:
-    """Returns a training rule if it is gradient descent in discrete time, or raises a ValueError."""
-    if not isinstance(training, Descent):
-        raise ValueError(f"{type(training).__name__} has no learning rate of single steps: give GradientDescent or SGD")
-    return training
 
 
 def _rewrite(numbers: Numbers, form: str, multiplier: Callable[[Row], float]) -> Numbers:
     """Returns the numbers of the same network in another form, with a multiplier for every row."""
     return replace(numbers, form=form, rows=tuple(row.multiplied_by(multiplier(row)) for row in numbers))
-
-
-def _mean_field_rows(network: Architecture, problem: Problem, training: Descent, width: int) -> Iterator[Row]:
-    """Yields rows in mean-field form, of layers in the order in which they act; weights used again have one row."""
-    rate = training.learning_rate * network.gamma0**2 * width
-    if not width >= 1:
-        raise ValueError(f"width must be at least 1, got {width}")
-    decay = training.weight_decay * training.learning_rate / rate
-    shape, number, seen = network.inputs(problem).shape[1:], 0, set()
-    for layer in uses(network.layers):
-        below, shape = shape, _shape_above(layer, shape, width)
-        number += isinstance(layer, Weights)
-        if isinstance(layer, Stateless) or id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        name, kind, fans, multiplier = _describe(layer, below, shape, number)
-        if isinstance(layer, Readout):
-            fans, multiplier = (fans[0], problem.outputs or 1), multiplier / network.gamma0
-        std = 1.0
-        if isinstance(layer, Scaled) and layer.multiplies == "weight":
-            multiplier *= layer.scale
-        elif isinstance(layer, (Scaled, Bias)):
-            std = layer.scale
-        yield Row(name, kind, *fans, std, multiplier, rate, decay)
 
 
 def _describe(

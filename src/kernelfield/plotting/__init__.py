@@ -11,7 +11,6 @@
 """
 
 from kernelfield.plotting.curves import curve, dots, guide, line_and_dots, loss_curve, loss_dots, spectrum
-from kernelfield.plotting.densities import density_bars, density_line
 from kernelfield.plotting.matrices import class_labels, kernel_matrix, kernel_matrix_by_target, two_time_matrix
 from kernelfield.plotting.style import (
     KERNEL_COLOURS,
@@ -32,6 +31,8 @@ from kernelfield.plotting.widths import (
     NEAREST,
     alignment_scale,
     alignments,
+    density_bars,
+    density_line,
     distance_against_width,
     floor,
     width_axis,

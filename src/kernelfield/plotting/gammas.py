@@ -35,10 +35,8 @@ def draw(points: Sequence[Point]) -> Figure:
         lowest = 1.0
         for axes, quantity in zip(row, QUANTITIES, strict=True):
             for name in (name for name in colours if name != reference):
-                worst = [
-                    (point.gamma0, worst_alignment(point.comparisons[reference, name], quantity)) for point in points
-                ]
-                known = [(gamma0, *alignment) for gamma0, alignment in worst if alignment is not None]
+                worst = ((point, worst_alignment(point.comparisons[reference, name], quantity)) for point in points)
+                known = [(point.gamma0, *alignment) for point, alignment in worst if alignment is not None]
                 if known:
                     gammas, values, errors = np.array(known).T
                     plotting.alignments(axes, gammas, values, errors, colours[name], name, "-")

@@ -24,9 +24,11 @@ PARTS = ("network", "training", "method")
 
 def report(solution: Solution) -> Group:
     """Returns the settings, the status, the loss and the kernels as rich tables, to print."""
-    solution = solution.with_both_ends()
-    tables = [_tabulate_settings(solution), _tabulate_loss(solution)]
-    return Group(*tables, _tabulate_kernels(solution)) if solution.hidden("Phi") else Group(*tables)
+    settings = Table(box=SIMPLE, show_header=False, pad_edge=False)
+    for name, text in describe_run(solution).items():
+        settings.add_row(name, text)
+    kernels = _tabulate_kernels(solution.with_both_ends())
+    return Group(settings, _tabulate_loss(solution), *([kernels] if kernels.row_count else []))
 
 
 def record(solution: Solution) -> dict[str, Any]:
@@ -57,12 +59,20 @@ def record(solution: Solution) -> dict[str, Any]:
 
 
 def describe_run(solution: Solution) -> dict[str, str]:
-    """Returns the data, the network, the training and the method of a solution, each in a line."""
-    problem = solution.problem
+    """Returns data, network, training, method, ranks, seconds and status, each in a line; those that it has."""
+    problem, info = solution.problem, solution.info
     outputs = f", {problem.outputs} outputs" if problem.outputs is not None else ""
     loss = f", loss {problem.loss.name}" if problem.loss.name != "mse" else ""
     data = f"{problem.points} points in {problem.dimensions} dimensions{outputs}{loss}"
-    return {"data": data, **{name: format_settings(getattr(solution, name)) for name in PARTS}}
+    lines = {"data": data, **{name: format_settings(getattr(solution, name)) for name in PARTS}}
+    for kind in ("feature", "gradient"):
+        if ranks := info.get(f"{kind}_ranks"):
+            lines[f"{kind} ranks"] = f"{', '.join(map(str, ranks))} (hidden layers 1 to {len(ranks)})"
+    seconds = {name.removeprefix("seconds_"): value for name, value in info.items() if name.startswith("seconds_")}
+    if seconds:
+        parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+        lines["seconds"] = f"{sum(seconds.values()):.1f} ({parts})" if len(seconds) > 1 else parts
+    return {**lines, "status": str(solution.status)}
 
 
 def format_settings(spec: Spec) -> str:
@@ -73,30 +83,11 @@ def format_settings(spec: Spec) -> str:
     return f"{type(spec).__name__}({values})"
 
 
-def list_seconds(solution: Solution) -> dict[str, float]:
-    """Returns the seconds that every part of the run took, by name."""
-    numbers = solution.info.items()
-    return {name.removeprefix("seconds_"): value for name, value in numbers if name.startswith("seconds_")}
-
-
 def _measure_kernels(solution: Solution) -> Iterator[tuple[int, Estimate, Estimate]]:
     """Yields every hidden layer with the movement of its feature kernel, and its alignment at both ends (2,)."""
     for layer in solution.hidden("Phi"):
         alignment = observables.kernel_alignment(solution, "Phi", layer, [0, -1])
         yield layer, observables.kernel_movement(solution, "Phi", layer, -1), alignment
-
-
-def _tabulate_settings(solution: Solution) -> Table:
-    table = Table(box=SIMPLE, show_header=False, pad_edge=False)
-    for name, text in describe_run(solution).items():
-        table.add_row(name, text)
-    for key, name in (("feature_ranks", "feature ranks"), ("gradient_ranks", "gradient ranks")):
-        if ranks := solution.info.get(key):
-            table.add_row(name, f"{', '.join(map(str, ranks))} (hidden layers 1 to {len(ranks)})")
-    if parts := list_seconds(solution):
-        table.add_row("seconds", ", ".join(f"{name} {value:.1f}" for name, value in parts.items()))
-    table.add_row("status", str(solution.status))
-    return table
 
 
 def _tabulate_loss(solution: Solution) -> Table:

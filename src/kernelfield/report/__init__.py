@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kernelfield.common.atomic_files import whole_file
+from kernelfield.common.atomic_files import check_folder, whole_file
+from kernelfield.observables.comparable import check_comparable
 from kernelfield.solution.solution import Solution
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 ENDINGS = (".html", ".htm")
 
@@ -71,8 +67,7 @@ def page(
     Raises:
         ValueError: there is no solution, or they cannot be compared.
     """
-    from kernelfield.observables.comparable import check_comparable
-    from kernelfield.report.content import collect_content  # lazy: bokeh takes a second to import
+    from kernelfield.report.content import collect_content, render  # lazy: bokeh takes a second to import
 
     if not solutions:
         raise ValueError("a report needs at least one solution")
@@ -82,24 +77,11 @@ def page(
             check_comparable(solution, main)
         except ValueError as error:
             raise ValueError(f"{name} and {first} cannot be in one report: {error}") from None
-    content = collect_content(solutions, title, versions or {}, files or {})
-    return _read_template().render(content, kernelfield=version("kernelfield"))
+    return render(collect_content(solutions, title, versions or {}, files or {}))
 
 
 def check_path(path: Path) -> None:
     """Raises ValueError or FileNotFoundError if no page can be written at `path`."""
-    from kernelfield.files.storage import check_folder
-
     check_folder(path)
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"the page's name must end in {' or '.join(ENDINGS)}, got {path.name}")
-
-
-def _read_template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("kernelfield.report", "template")
-    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    environment = Environment(loader=loader, autoescape=True, **options)
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    return environment.get_template("page.html")

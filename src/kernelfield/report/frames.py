@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,17 @@ import numpy as np
 from kernelfield.describe.problem import Problem
 from kernelfield.observables.groups import by_target
 from kernelfield.plotting import thin
+from kernelfield.plotting.comparison import MOST_BEYOND
 from kernelfield.plotting.matrices import MOST_CLASSES
 from kernelfield.report.result import NO_BREAK, Result
-from kernelfield.report.style import format_symbol
+from kernelfield.report.words import format_symbol
 from kernelfield.solution.kernel import Key, Symbol
+from kernelfield.solution.solution import Solution
 
 MOST_STEPS, FEWEST_STEPS = 40, 12
 MOST_SAMPLES, FEWEST_SAMPLES = 64, 16
 MOST_BYTES = 3_000_000  # of all frames on the page
 BYTES_PER_ENTRY = 2 * 4 / 3  # sixteen bits in base64
-MOST_BEYOND = 1.5  # colour scales end at so many times the largest entry of the main result
 LARGEST, MISSING = 32767, -32768
 TITLES: dict[Symbol, str] = {"Phi": "Feature kernels", "G": "Gradient kernels", "NTK": "Tangent kernel"}
 
@@ -40,14 +40,14 @@ def encode_frames(results: Sequence[Result]) -> dict[str, Any] | None:
     steps, samples = _choose_size(results)
     encoded: list[dict[str, Any]] = []
     for result in results:
-        part = replace(result, solution=result.solution.restricted(np.array(samples["samples"])))
-        reached = [int(step) for step in steps if step <= result.solution.steps_done]
+        part = result.solution.restricted(np.array(samples["samples"]))
+        reached = [int(step) for step in steps if step <= part.steps_done]
         panels = {_name(key): _encode(part, key, reached) for key in result.kernels}
         encoded.append({"name": result.name, "colour": result.colour, "reached": len(reached), "panels": panels})
     return {
         "steps": steps.tolist(),
         "times": main.solution.times[steps].tolist(),
-        "unit": main.unit,
+        "unit": main.solution.training.unit,
         "thinned": len(steps) < main.solution.steps_done + 1,
         "points": main.solution.problem.points,
         **samples,
@@ -93,10 +93,13 @@ def _choose_samples(problem: Problem, most: int) -> dict[str, list[Any]]:
     return {**chosen, "labels": list(counts), "counts": list(counts.values()) or [len(rows)]}
 
 
-def _encode(result: Result, key: Key, steps: Sequence[int]) -> dict[str, Any]:
-    """Returns the largest size of an entry of a kernel, and all entries in units of it; one frame if it rests."""
-    means = np.stack([result.sample_kernel(*key, t=step) for step in (steps[:1] if result.rests else steps)])
-    values = means[:, *np.tril_indices(means.shape[1])]
+def _encode(solution: Solution, key: Key, steps: Sequence[int]) -> dict[str, Any]:
+    """Returns a kernel between samples in units of its largest entry: frames of all steps, or one if it rests."""
+    means = np.stack([solution.kernel_estimate(*key, step).mean for step in steps])
+    points = solution.problem.points
+    outputs = means.shape[-1] // points
+    kernels = np.einsum("tmcnc->tmn", means.reshape(-1, points, outputs, points, outputs)) / outputs
+    values = kernels[:, *np.tril_indices(points)]
     if (values == values[:1]).all():
         values = values[:1]
     finite = np.isfinite(values)

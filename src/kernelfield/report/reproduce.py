@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from kernelfield.common.settings import Spec
+from kernelfield.datasets.built_in import load_digits
 from kernelfield.datasets.images import pool_pixels
 from kernelfield.datasets.specs import Data, DigitsData, GaussianData, TableData
 from kernelfield.describe.losses import LOSSES
@@ -23,7 +25,7 @@ from kernelfield.report.result import Result
 
 SEEDS = 100  # of generators of data that are tried
 MOST_TRIED = 2_000_000  # numbers drawn while trying them
-SAME_IMAGE = 1e-6  # difference of pixels, in standard deviations of an image
+SAME_IMAGE = 1e-12  # one minus the correlation of pixels
 DATA_FILE, STREAM_FILE = "data.npz", "stream.npz"
 ENDING = "_version"  # of attributes of a result file
 
@@ -33,7 +35,7 @@ class Recipe:
     """A configuration file with its shell commands, one for each result, and notes on what it leaves out."""
 
     name: str
-    toml: str | None  # None if no file can describe the network
+    toml: str | None  # None if no file can describe the run
     commands: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -145,24 +147,15 @@ def _find_digits(problem: Problem) -> Data | None:
     pool, classes = shapes.get(problem.X.shape[1:]), problem.outputs or 2
     if pool is None or problem.points % classes:
         return None
-    from sklearn.datasets import load_digits  # lazy: takes a second to import
-
-    table: Any = load_digits()
-    images = _remove_scale(pool_pixels(table.images[:, None], pool))
-    firsts = _remove_scale(problem.X[:: problem.points // classes])
-    distances = np.array([np.abs(images - first).max(axis=1) for first in firsts])
-    labels = tuple(table.target[distances.argmin(axis=1)].tolist())
-    if distances.min(axis=1).max() > SAME_IMAGE or len(set(labels)) < len(labels):
+    pictures, digits = load_digits()
+    images = pool_pixels(pictures[:, None], pool).reshape(len(pictures), -1)
+    firsts = problem.X[:: problem.points // classes].reshape(classes, -1)
+    distances = cdist(firsts, images, "correlation")  # it forgets offset and scale
+    if not (distances.min(axis=1) < SAME_IMAGE).all():
         return None
+    labels = tuple(digits[distances.argmin(axis=1)].tolist())
     shape = {"points": problem.points, "images": problem.X.ndim > 2, "pool": pool, "loss": problem.loss.name}
     return _find_match(problem, (DigitsData(classes=labels, seed=seed, **shape) for seed in (None, *range(SEEDS))))
-
-
-def _remove_scale(pictures: np.ndarray) -> np.ndarray:
-    """Returns a row of mean 0 and standard deviation 1 for each picture: it forgets offset and scale."""
-    rows = pictures.reshape(len(pictures), -1)
-    scale = rows.std(axis=1, keepdims=True)
-    return (rows - rows.mean(axis=1, keepdims=True)) / np.where(scale > 0, scale, 1.0)
 
 
 def _find_gaussian(problem: Problem) -> Data | None:

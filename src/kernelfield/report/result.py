@@ -31,22 +31,10 @@ class Result:
     name: str
     solution: Solution
     number: int  # 0 of the main result
+    finite: bool  # networks of finite width
+    replicates: int
+    colour: str  # CSS colour of its curves
     style: Style
-
-    @property
-    def finite(self) -> bool:
-        """Whether these are networks of finite width."""
-        return isinstance(self.solution.method, FiniteWidth)
-
-    @property
-    def colour(self) -> str:
-        """The CSS colour of its curves."""
-        return COLOURS[self.number % len(COLOURS)]
-
-    @property
-    def replicates(self) -> int:
-        """The number of independent replicates."""
-        return len(self.solution.replicate_predictions)
 
     @property
     def kernels(self) -> list[Key]:
@@ -54,16 +42,6 @@ class Result:
         symbols: tuple[Symbol, ...] = ("Phi", "G")
         kernels: list[Key] = [(symbol, layer) for symbol in symbols for layer in self.solution.hidden(symbol)]
         return [*kernels, ("NTK", None)] if self.solution.keeps("NTK") else kernels
-
-    @property
-    def unit(self) -> str:
-        """What its steps are: "step" or "epoch"."""
-        return self.solution.training.unit
-
-    @property
-    def rests(self) -> bool:
-        """Whether its kernels do not depend on time."""
-        return all(kernel.rests for kernel in self.solution.kernels.values())
 
     @property
     def steps(self) -> np.ndarray:
@@ -84,7 +62,8 @@ class Result:
     @property
     def kernel_steps(self) -> np.ndarray:
         """The steps at which curves of its kernels are drawn: both ends if they rest."""
-        return self.steps[[0, -1]] if self.rests else np.intersect1d(self.steps, self.kept_steps)
+        rest = all(kernel.rests for kernel in self.solution.kernels.values())
+        return self.steps[[0, -1]] if rest else np.intersect1d(self.steps, self.kept_steps)
 
     @property
     def kept_steps(self) -> np.ndarray:
@@ -92,39 +71,13 @@ class Result:
         symbols: set[Symbol] = {symbol for symbol, _ in self.kernels}
         return self.solution.kernel_steps(*symbols)
 
-    def sample_kernel(self, symbol: Symbol, layer: int | None, t: int) -> np.ndarray:
-        """Returns the mean of a kernel between samples (P, P) at one step; of several outputs, their mean."""
-        values, points = self.solution.kernel_estimate(symbol, layer, t).mean, self.solution.problem.points
-        outputs = len(values) // points
-        blocks = values.reshape(points, outputs, points, outputs)
-        return values if outputs == 1 else np.einsum("mcnc->mn", blocks) / outputs
-
 
 def number_results(solutions: Mapping[str, Solution]) -> list[Result]:
     """Returns solutions as Results, the main one first."""
     results = []
     for number, (name, solution) in enumerate(solutions.items()):
-        dots = len(solutions) > 1 and isinstance(solution.method, FiniteWidth)
-        results.append(
-            Result(name, solution.with_both_ends(), number, "dots" if dots else "dashes" if number else "line")
-        )
+        finite = isinstance(solution.method, FiniteWidth)
+        style = "dots" if finite and len(solutions) > 1 else "dashes" if number else "line"
+        replicates, colour = len(solution.replicate_predictions), COLOURS[number % len(COLOURS)]
+        results.append(Result(name, solution.with_both_ends(), number, finite, replicates, colour, style))
     return results
-
-
-def format_number(value: float, digits: int = 3) -> str:
-    """Returns a number with a proper minus sign; a dash where there is none."""
-    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "\N{EN DASH}"
-
-
-def format_interval(low: float, high: float) -> str:
-    """Returns "low to high", with enough digits to tell them apart."""
-    pairs = [(format_number(low, digits), format_number(high, digits)) for digits in range(3, 7)]
-    return " to ".join(next((pair for pair in pairs if pair[0] != pair[1]), pairs[0]))
-
-
-def format_with_error(value: float, se: float, digits: int = 3, error_digits: int = 2) -> str:
-    """Returns "value ± se" with so many digits of the standard error; a value without one has its own `digits`."""
-    if not np.isfinite(value) or not np.isfinite(se) or se <= 0 or abs(value) >= 1e6 or se < 1e-7:
-        return format_number(value, digits)
-    places = max(0, error_digits - 1 - int(np.floor(np.log10(se))))
-    return f"{value:.{places}f} ± {se:.{places}f}".replace("-", "\N{MINUS SIGN}")

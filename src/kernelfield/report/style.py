@@ -11,14 +11,14 @@ from bokeh.models import ColumnDataSource, CrosshairTool, HoverTool, LogAxis, Ra
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
-from kernelfield.report.result import Result, Style, format_interval, format_number
+from kernelfield.report.result import Result, Style
+from kernelfield.report.words import format_interval, format_number
 from kernelfield.solution.estimate import Estimate
 
 FONT = 'Inter, "Segoe UI", "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif'
 INK, MUTED, LINE, PALE = "#1d2329", "#5c6670", "#c9cfd5", "#eef0f2"
 LAYERS = ("#3b4cc0", "#1f968b", "#d08b00", "#c2417c", "#7d5ba6", "#4f772d", "#8c564b", "#17202a")
 DASHES = {"line": "solid", "dashes": "6 4", "dotted": "2 3"}
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROOM_FOR_BARS = 0.15  # of the range of means: how far error bars may widen it
 TOOLTIP = f"<div style='font: 13px sans-serif; color: {INK}'><b>@label</b><br>@unit @step: @text</div>"
 NOW = "now"  # name of the line in every plot over time that moves with the slider
@@ -58,7 +58,7 @@ class Chart:
 
 def create_time_plot(results: Sequence[Result], ylabel: str, height: int = 300, log: bool = False) -> Any:
     """Returns an empty Bokeh figure over the steps of training, with the line that moves with the slider."""
-    last, unit = max(result.solution.steps_done for result in results), results[0].unit
+    last, unit = max(result.solution.steps_done for result in results), results[0].solution.training.unit
     room = 0.02 * max(1, last)
     plot = create_plot(ylabel, height, (-room, max(1, last) + room), log)
     plot.xaxis.axis_label = "gradient-descent step" if unit == "step" else unit
@@ -143,12 +143,6 @@ def fit_range(plot: Any, estimates: Sequence[Estimate], log: bool = False) -> No
     else:
         room = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
         plot.y_range.update(start=low - room, end=high + room)
-
-
-def format_symbol(kernel: str, layer: int | None) -> str:
-    """Returns the name of a kernel in plain text, with its layer as a superscript."""
-    letter = "Φ" if kernel == "Phi" else kernel
-    return letter if layer is None else letter + str(layer).translate(SUPERSCRIPTS)
 
 
 def _describe(mean: float, low: float, high: float) -> str:

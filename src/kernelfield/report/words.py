@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,22 +13,12 @@ from kernelfield.describe.training import SGD, Descent, GradientDescent, Gradien
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.observables import Points
 from kernelfield.observables.compare import Comparison, Row
-from kernelfield.plotting.summary import describe_run, format_settings, list_seconds
-from kernelfield.report.result import NO_BREAK, Result, format_interval, format_number, format_with_error
-from kernelfield.report.style import format_symbol
+from kernelfield.plotting.summary import describe_run, format_settings
+from kernelfield.report.result import NO_BREAK, Result
 from kernelfield.solution.estimate import Estimate
-from kernelfield.solution.solution import Solution
 
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 AGREES = 1.5  # times the noise: an error below that is what two equal things would show
-NOT_KEPT = {"error": "–", "noise": "–", "alignment": "–", "resolved": False}  # a kernel that has no final step
-
-
-class Number(NamedTuple):
-    """A main number as text, with a note: its uncertainty, or what it is compared with."""
-
-    label: str
-    value: str
-    note: str
 
 
 def write_title(main: Result) -> str:
@@ -51,31 +40,36 @@ def write_lead(results: Sequence[Result]) -> str:
     if len(results) == 1:
         return f"{first} Shown is {methods[0]}."
     main, *others = (f"{method} ({result.name})" for method, result in zip(methods, results, strict=True))
-    return f"{first} Shown is {main}, beside {_join(others)}."
+    return f"{first} Shown is {main}, beside {join(others)}."
 
 
 def tabulate_settings(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """Returns rows of the table of settings: name, and an entry for each result, or a single one that all share."""
-    columns = [_tabulate_run(result.solution, results[0].unit) for result in results]
-    rows = [(name, [column[name] or "–" for column in columns]) for name in columns[0]]
-    return [(name, row[:1] if len(set(row)) == 1 else row) for name, row in rows if set(row) != {"–"}]
+    columns = []
+    for result in results:
+        solution, steps = result.solution, f"{results[0].solution.training.unit}s"
+        done = f"{solution.steps_done} of {solution.training.steps}"
+        columns.append({**describe_run(solution), steps: done, "replicates": count_replicates(result)})
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name, [column.get(name, "–") for column in columns]) for name in names]
+    return [(name, row[:1] if len(set(row)) == 1 else row) for name, row in rows]
 
 
-def _tabulate_run(solution: Solution, unit: str) -> dict[str, str]:
-    info = solution.info
-    return {
-        **describe_run(solution),
-        "status": str(solution.status),
-        f"{unit}s": f"{solution.steps_done} of {solution.training.steps}",
-        "replicates": _format_replicates(solution),
-        "ranks of features": ", ".join(map(str, info.get("feature_ranks") or ())),
-        "ranks of gradients": ", ".join(map(str, info.get("gradient_ranks") or ())),
-        "seconds": _format_seconds(solution),
-    }
+def count_replicates(result: Result) -> str:
+    """Returns how many replicates a result has, and what they are."""
+    if result.solution.exact:
+        return "exact, no sampling"
+    kind = "seeds" if result.finite else "independent runs"
+    return "one" if result.replicates == 1 else f"{result.replicates} {kind}"
 
 
-def list_numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, Comparison]]) -> list[Number]:
-    """Returns final losses and accuracies, movement and alignment of the last layer, and distances of the others."""
+def list_numbers(
+    results: Sequence[Result], comparisons: Sequence[tuple[Result, Comparison]]
+) -> list[tuple[str, str, str]]:
+    """Returns final losses and accuracies, movement and alignment of the last layer, and distances of the others.
+
+    Each is a label, a number as text, and a note: its uncertainty, or what it is compared with.
+    """
     main = results[0].solution
     tests = bool((main.problem.weights == 0).any())
     groups: dict[Points, str] = {"train": "training", "test": "test"} if tests else {"train": "training"}
@@ -83,7 +77,7 @@ def list_numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, 
 
     def add(label: str, estimate: Estimate, digits: int = 3, unit: str = "", note: str = "") -> None:
         value = format_number(float(estimate.mean), digits) + unit
-        numbers.append(Number(label, value, note + _format_estimate(estimate)))
+        numbers.append((label, value, note + _format_estimate(estimate)))
 
     for points, name in groups.items():
         add(f"final {name} loss", _take_last(observables.loss(main, points)), digits=4)
@@ -101,7 +95,7 @@ def list_numbers(results: Sequence[Result], comparisons: Sequence[tuple[Result, 
     for result, comparison in comparisons[:2]:
         row = comparison.row("predictions")
         note = f"sampling noise alone: {_percent(row.noise)}" if np.isfinite(row.noise) else "relative"
-        numbers.append(Number(f"predictions of {result.name} differ by", _percent(row.error, row.error_se), note))
+        numbers.append((f"predictions of {result.name} differ by", _percent(row.error, row.error_se), note))
     return numbers
 
 
@@ -124,70 +118,20 @@ def judge(comparison: Comparison) -> str:
     if row.noise == 0:
         return f"{apart}; neither side has sampling noise."
     noise = f"the {_percent(row.noise)} that sampling noise alone would give"
-    if row.error < AGREES * row.noise:
+    if not is_resolved(row):
         return f"{apart}, about {noise}: no difference is resolved."
     return f"{apart}, more than {noise}: they differ."
 
 
-def tabulate(comparison: Comparison) -> list[dict[str, Any]]:
-    """Returns rows of a comparison: "quantity", "layer", and "cells" of all times and of the final one."""
-    final = {(row.quantity, row.layer): _format_cells(row) for row in comparison.rows if row.times == "final"}
-    return [
-        {
-            "quantity": row.quantity,
-            "layer": row.layer,
-            "cells": [_format_cells(row), final.get((row.quantity, row.layer), NOT_KEPT)],
-        }
-        for row in comparison.rows
-        if row.times == "all"
-    ]
+def pair_rows(comparison: Comparison) -> list[tuple[Row, Row | None]]:
+    """Returns the row of each quantity over all times, with the one of the final step if that was compared."""
+    final = {row.name: row for row in comparison.rows if row.times == "final"}
+    return [(row, final.get(row.name)) for row in comparison.rows if row.times == "all"]
 
 
-def explain_error_bars(results: Sequence[Result], compared: bool) -> list[str]:
-    """Returns paragraphs about how to read the error bars of these results."""
-    many = [result for result in results if not result.solution.exact and result.replicates > 1]
-    single = [result.name for result in results if not result.solution.exact and result.replicates == 1]
-    exact = [result.name for result in results if result.solution.exact]
-    texts = []
-    if many:
-        counts = _join([f"{_format_replicates(result.solution)} ({result.name})" for result in many])
-        texts.append(
-            f"Bands and bars are 95 % confidence intervals of the mean, from the spread over {counts}, by Student's t. "
-            "Numbers after ± are one standard error of the mean."
-        )
-    if any(not result.finite for result in many):
-        texts.append(
-            "At infinite width they measure the noise of sampling neurons, which shrinks with more particles. They do "
-            "not contain the small bias of a finite number of particles and directions: lower tol to see it."
-        )
-    if any(result.finite for result in results):
-        texts.append(
-            "Those of finite networks are about the mean over seeds at that width. Its distance from infinite width, "
-            "of order 1/width, is not in them: where the dots are off the line by more than their bars, that is width."
-        )
-    if exact:
-        texts.append(f"{_join(exact)}: solved without sampling, so that error bars are zero.")
-    if single:
-        about = "a single replicate, so that the size of its noise is not known; no bars are drawn."
-        texts.append(f"{_join(single)}: {about}")
-    if compared:
-        texts.append(
-            "In comparisons, noise is the relative error to expect if the two truly agree. An error near it is "
-            "agreement, as far as these runs can tell."
-        )
-    return texts
-
-
-def list_warnings(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Returns a heading and an explanation for each result that did not finish."""
-    warnings = []
-    for result in results:
-        status, training = result.solution.status, result.solution.training
-        if status.code != "ok":
-            steps = f"{result.solution.steps_done} of {_count(training.steps, result.unit)}"
-            heading = f"{result.name}: {status.code.replace('_', ' ')} after {steps}"
-            warnings.append((heading, f"{status.message[:1].upper()}{status.message[1:]}."))
-    return warnings
+def is_resolved(row: Row) -> bool:
+    """Returns whether an error is above its noise; not if the noise is unknown."""
+    return row.error > AGREES * row.noise
 
 
 def _describe_network(network: Architecture) -> str:
@@ -203,7 +147,7 @@ def _describe_training(training: Training) -> str:
         return f"by gradient flow over a training time of {training.time:g}"
     options = _list_options(training)
     if isinstance(training, GradientDescent):
-        return f"in {_count(training.steps, 'step')} of gradient descent with {_join(options)}"
+        return f"in {_count(training.steps, 'step')} of gradient descent with {join(options)}"
     if isinstance(training, SGD):
         order = " drawn with replacement" if training.replacement else ""
         batches = f"batches of {training.batch_size}{order}, {_count(training.epochs, 'epoch')}"
@@ -250,32 +194,35 @@ def _format_estimate(estimate: Estimate) -> str:
     return f"95 %: {format_interval(float(low), float(high))}"
 
 
-def _format_cells(row: Row) -> dict[str, Any]:
-    return {
-        "error": format_with_error(100 * row.error, 100 * row.error_se),
-        "noise": format_number(100 * row.noise, 2),
-        "alignment": format_with_error(row.alignment, row.alignment_se, 6, error_digits=1),
-        "resolved": bool(np.isfinite(row.noise) and row.error > AGREES * row.noise),
-    }
-
-
-def _format_replicates(solution: Solution) -> str:
-    count = len(solution.replicate_predictions)
-    if solution.exact:
-        return "exact, no sampling"
-    kind = "seeds" if isinstance(solution.method, FiniteWidth) else "independent runs"
-    return f"{count} {kind}" if count > 1 else "one"
-
-
-def _format_seconds(solution: Solution) -> str:
-    parts = list_seconds(solution)
-    text = ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
-    return f"{sum(parts.values()):.1f} ({text})" if len(parts) > 1 else text
-
-
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _join(items: Sequence[str]) -> str:
+def format_number(value: float, digits: int = 3) -> str:
+    """Returns a number with a proper minus sign; a dash where there is none."""
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "\N{EN DASH}"
+
+
+def format_interval(low: float, high: float) -> str:
+    """Returns "low to high", with enough digits to tell them apart."""
+    pairs = [(format_number(low, digits), format_number(high, digits)) for digits in range(3, 7)]
+    return " to ".join(next((pair for pair in pairs if pair[0] != pair[1]), pairs[0]))
+
+
+def format_with_error(value: float, se: float, digits: int = 3, error_digits: int = 2) -> str:
+    """Returns "value ± se" with so many digits of the standard error; a value without one has its own `digits`."""
+    if not np.isfinite(value) or not np.isfinite(se) or se <= 0 or abs(value) >= 1e6 or se < 1e-7:
+        return format_number(value, digits)
+    places = max(0, error_digits - 1 - int(np.floor(np.log10(se))))
+    return f"{value:.{places}f} ± {se:.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def format_symbol(kernel: str, layer: int | None) -> str:
+    """Returns the name of a kernel in plain text, with its layer as a superscript."""
+    letter = "Φ" if kernel == "Phi" else kernel
+    return letter if layer is None else letter + str(layer).translate(SUPERSCRIPTS)
+
+
+def join(items: Sequence[str]) -> str:
+    """Returns items as an enumeration in words."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -37,8 +37,7 @@ class Estimate:
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Returns the confidence interval (low, high) from Student's t with R - 1 degrees of freedom."""
-        if self.exact or len(self.replicates) < 2:
-            half = self.se
-        else:
-            half = self.se * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
+        half = self.se
+        if not self.exact and len(self.replicates) > 1:
+            half = half * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
         return self.mean - half, self.mean + half

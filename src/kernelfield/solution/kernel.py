@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from kernelfield.describe.problem import Problem
-from kernelfield.solution.time_modes import Factor, at_times, restricted
+from kernelfield.solution.factors import Factor, at_times, restricted
 
 Symbol = Literal["Phi", "G", "NTK"]
 Key = tuple[Symbol, int | None]  # and the layer, None of the NTK
@@ -47,14 +47,6 @@ class Kernel(ABC):
             t, s: numbers of steps, () or (n,).
         """
 
-    @abstractmethod
-    def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> Kernel:
-        """Returns the kernel of some samples and replicates; all if None."""
-
-    @abstractmethod
-    def at_steps(self, steps: Steps) -> Kernel:
-        """Returns the kernel with these steps alone."""
-
     @property
     @abstractmethod
     def rests(self) -> bool:
@@ -83,12 +75,6 @@ class Kernel(ABC):
             raise NotKept(f"kernels of step {missing[0]} were not kept, only those of steps {kept}: see save_at")
         return np.searchsorted(self.steps, steps)
 
-    def rows(self, samples: np.ndarray | None) -> np.ndarray | None:
-        """Returns the rows of samples."""
-        if samples is None or self.outputs == 1:
-            return samples
-        return (np.asarray(samples)[:, None] * self.outputs + np.arange(self.outputs)).ravel()
-
 
 @dataclass(frozen=True, eq=False)
 class FactorKernel(Kernel):
@@ -109,7 +95,7 @@ class FactorKernel(Kernel):
     @property
     def rests(self) -> bool:
         """Whether it does not depend on time."""
-        return self.factor.shape[1] == 1
+        return self.steps is None and self.factor.shape[1] == 1
 
     def at(self, t: np.ndarray) -> np.ndarray:
         """Returns the factor at some steps, (R, rows, rank) or (R, times, rows, rank)."""
@@ -124,9 +110,9 @@ class FactorKernel(Kernel):
         return np.stack([np.einsum(product, each, right, optimize=True) for each in lefts])
 
     def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> FactorKernel:
-        """Returns the kernel of some samples and replicates."""
+        """Returns the kernel of some samples and replicates; of all if None."""
         chosen = None if self.factor.shape[0] == 1 else replicates
-        return replace(self, factor=restricted(self.factor, self.rows(samples), chosen))
+        return replace(self, factor=restricted(self.factor, _rows(samples, self.outputs), chosen))
 
     def at_steps(self, steps: Steps) -> FactorKernel:
         """Returns the kernel with these steps alone."""
@@ -151,7 +137,7 @@ class RecordedKernel(Kernel):
     @property
     def rests(self) -> bool:
         """Whether it does not depend on time."""
-        return self.values.shape[1] == 1
+        return self.steps is None and self.values.shape[1] == 1
 
     def orders(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Returns the values at one time."""
@@ -160,8 +146,8 @@ class RecordedKernel(Kernel):
         return self.values[None, :, 0 if self.rests else self.places(t)]
 
     def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> RecordedKernel:
-        """Returns the kernel of some samples and replicates."""
-        rows, values = self.rows(samples), self.values
+        """Returns the kernel of some samples and replicates; of all if None."""
+        rows, values = _rows(samples, self.outputs), self.values
         if replicates is not None and len(values) > 1:
             values = values[replicates]
         return replace(self, values=values if rows is None else values[:, :, rows][..., rows])
@@ -181,7 +167,7 @@ class TangentKernel(Kernel):
         pairs: Phi^l and G^{l+1} of l = 0..L.
     """
 
-    pairs: tuple[tuple[FactorKernel, FactorKernel], ...]
+    pairs: tuple[tuple[Kernel, Kernel], ...]
 
     @property
     def outputs(self) -> int:  # type: ignore[override]
@@ -209,17 +195,8 @@ class TangentKernel(Kernel):
                 total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
         return total[None]
 
-    def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> TangentKernel:
-        """Returns the kernel of some samples and replicates."""
-        return TangentKernel(
-            tuple((a.restricted(samples, replicates), b.restricted(samples, replicates)) for a, b in self.pairs)
-        )
 
-    def at_steps(self, steps: Steps) -> TangentKernel:
-        """Returns the kernel with these steps alone."""
-        return TangentKernel(tuple((a.at_steps(steps), b.at_steps(steps)) for a, b in self.pairs))
-
-
+KeptKernel = FactorKernel | RecordedKernel
 Series = tuple[Factor, np.ndarray]  # a factor, and the weights of its terms (orders, rank)
 
 
@@ -229,7 +206,7 @@ def network_kernels(
     gradients: Sequence[Factor | Series] | None,
     ntk: np.ndarray | None = None,
     steps: Steps | None = None,
-) -> dict[Key, Kernel]:
+) -> dict[Key, KeptKernel]:
     """Returns the kernels of a network: those of its hidden layers, and those of input and output, which do not move.
 
     Args:
@@ -240,7 +217,7 @@ def network_kernels(
         steps: that were kept; all if None.
     """
     outputs = problem.outputs or 1
-    found: dict[Key, Kernel] = {}
+    found: dict[Key, KeptKernel] = {}
     if features is not None:
         found["Phi", 0] = _fixed(problem.input_coordinates, 1, features)
         for layer, factor in enumerate(features, start=1):
@@ -267,4 +244,11 @@ def _sampled(factor: Factor | Series, outputs: int, steps: Steps | None) -> Fact
     values, weights = factor if isinstance(factor, tuple) else (factor, None)
     if isinstance(values, np.ndarray):
         values = np.ascontiguousarray(values)  # as a file gives it back, so that products are the same bits
-    return FactorKernel(values, outputs, None if values.shape[1] == 1 else steps, False, weights)
+    return FactorKernel(values, outputs, steps, False, weights)
+
+
+def _rows(samples: np.ndarray | None, outputs: int) -> np.ndarray | None:
+    """Returns the rows of samples in a kernel; all rows if None."""
+    if samples is None or outputs == 1:
+        return samples
+    return (samples[:, None] * outputs + np.arange(outputs)).ravel()

@@ -10,10 +10,11 @@ import numpy as np
 
 from kernelfield.common.progress import Report
 from kernelfield.common.settings import Spec
-from kernelfield.describe.run import EXTRAS, Run
+from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, OnlineSGD
-from kernelfield.solution.solution import Predictor, Solution
+from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
+from kernelfield.solution.trained_network import Predictor
 
 
 class Method(Spec):
@@ -22,7 +23,7 @@ class Method(Spec):
     Attributes:
         rules: classes of training rules that it solves.
         networks: names of the networks whose equations it has; all if empty.
-        takes: what it takes beyond plain gradient descent on the mean squared error of one output, names in `EXTRAS`.
+        takes: names of the needs in `Run.extras` that it solves.
         keeps_checkpoints: `solve` takes a checkpoint.
     """
 
@@ -39,9 +40,9 @@ class Method(Spec):
         if isinstance(run.training, OnlineSGD) != (run.problem.stream is not None):
             missing = "" if run.problem.stream is not None else ": give it Problem(X, y, stream=(X, y))"
             raise ValueError(f"OnlineSGD trains on the stream of a Problem, and no other rule does{missing}")
-        for extra in run.extras:
-            if extra not in self.takes:
-                raise ValueError(f"{own} does not solve {EXTRAS[extra]}: use March or FiniteWidth")
+        for name, need in run.extras.items():
+            if name not in self.takes:
+                raise ValueError(f"{own} does not solve {need}: use March or FiniteWidth")
         if self.networks and network not in self.networks:
             raise ValueError(f"{own} solves {' and '.join(self.networks)}, not {network}: use March")
         if self.networks and not run.network.is_plain:  # type: ignore[attr-defined]

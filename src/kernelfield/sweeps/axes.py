@@ -19,7 +19,6 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Descent
 from kernelfield.files.config import METHODS, Config
-from kernelfield.march.schedule import Schedule
 from kernelfield.sweeps.variables import RESERVED
 
 Index = tuple[int, ...]  # the place of a point on every axis
@@ -36,11 +35,10 @@ class Axis:
 
     @property
     def coordinate(self) -> np.ndarray:
-        """The values as truth values or numbers, if they are, or as texts."""
-        if all(isinstance(value, bool) for value in self.values):
+        """The values as truth values or numbers, if all of them are, or as texts."""
+        are_numbers = all(isinstance(value, int | float) for value in self.values)  # truth values are whole numbers
+        if are_numbers and len({isinstance(value, bool) for value in self.values}) == 1:
             return np.array(self.values)
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values):
-            return np.array(self.values, np.int64 if all(isinstance(value, int) for value in self.values) else float)
         return np.array([_label(value) for value in self.values], np.dtypes.StringDType())
 
 
@@ -57,11 +55,6 @@ class Grid:
     def shape(self) -> Index:
         """The number of values of every axis."""
         return tuple(len(axis.values) for axis in self.axes)
-
-    @property
-    def values(self) -> dict[str, list[Any]]:
-        """The values by section and key, as JSON can hold them."""
-        return {f"{axis.section}.{axis.key}": json.loads(json.dumps(axis.values)) for axis in self.axes}
 
     def label(self, index: Index) -> str:
         """Returns the keys of a point with their values, as "gamma0 = 0.1, depth = 2"."""
@@ -98,8 +91,8 @@ def make_grid(config: Config, values: Mapping[str, Sequence[Any]], method: str =
         >>> grid.shape, grid.label((0, 1))
         ((2, 2), 'gamma0 = 0.1, depth = 3')
     """
-    sections = _sections(config, method)
-    places = [_place(name, sections) for name in values]
+    known = _places(config, method)
+    places = [_place(name, known) for name in values]
     if not places:
         raise ValueError("a grid needs at least one key with its values, as in gamma0=0.1,1")
     keys, axes = [key for _, key in places], []
@@ -161,39 +154,33 @@ def _label(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _sections(config: Config, method: str) -> dict[str, list[str]]:
-    """Returns the keys of every section in use, by its name."""
+def _places(config: Config, method: str) -> list[tuple[str, str]]:
+    """Returns every key with its section, of the sections in use."""
     if method not in METHODS:
         raise ValueError(f"method '{method}' is unknown{suggestion(method, list(METHODS))}")
     specs = {name: getattr(config, name) for name in ("data", "stream", "network", "training")}
-    keys = {name: list(type(spec).model_fields) for name, spec in specs.items() if spec is not None}
-    return {**keys, method: list(METHODS[method].model_fields)}
+    kinds = {name: type(spec) for name, spec in specs.items() if spec is not None} | {method: METHODS[method]}
+    return [(section, key) for section, kind in kinds.items() for key in kind.model_fields]
 
 
-def _place(name: str, sections: Mapping[str, list[str]]) -> tuple[str, str]:
-    """Returns the section and the key that a name means."""
-    section, _, key = name.rpartition(".")
-    if section:
-        owners = [section] if key in sections.get(section, []) else []
-        known = [f"{section}.{key}" for section, keys in sections.items() for key in keys]
-    else:
-        owners = [section for section, keys in sections.items() if key in keys]
-        known = sorted({key for keys in sections.values() for key in keys})
-    if not owners:
-        raise ValueError(f"grid key '{name}' is unknown{suggestion(name, known)}")
-    if len(owners) > 1:
-        choices = " or ".join(f"{owner}.{key}" for owner in owners)
-        raise ValueError(f"grid key '{name}' is in several sections: write {choices}")
-    return owners[0], key
+def _place(name: str, known: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Returns the section and the key that a name means, one of those that are known."""
+    names = {(section, key): f"{section}.{key}" if "." in name else key for section, key in known}
+    places = [place for place in known if names[place] == name]
+    if not places:
+        raise ValueError(f"grid key '{name}' is unknown{suggestion(name, sorted(set(names.values())))}")
+    if len(places) > 1:
+        raise ValueError(f"grid key '{name}' is in several sections: write {' or '.join(map('.'.join, places))}")
+    return places[0]
 
 
 def _config_at(config: Config, method: str, axes: Sequence[Axis], index: Index) -> Config:
     """Returns the configuration of a point, with the section of its method alone."""
-    changes: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {axis.section: {} for axis in axes} | {method: {}}
     for axis, place in zip(axes, index, strict=True):
-        changes.setdefault(axis.section, {})[axis.key] = axis.values[place]
-    own_changes, parts = changes.pop(method, {}), {}
-    for section, values in [*changes.items(), (method, own_changes)]:
+        changes[axis.section][axis.key] = axis.values[place]
+    for section, values in changes.items():
         try:
             if section == method:
                 parts["methods"] = {method: config.method(method, **values)}
@@ -215,7 +202,8 @@ def _checked_run(config: Config, method: str, problems: dict[str, Problem]) -> R
     solver.supports(run)
     run.network.every_input(run.problem)
     if isinstance(run.training, Descent):
-        Schedule.of(run.training, run.problem)
+        run.training.rates(run.problem)
+        run.training.batches(run.problem)
     return run
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelfield.common.progress import bar
-from kernelfield.files.attributes import settings_json
+from kernelfield.files.dataset import settings_json
 from kernelfield.sweeps.axes import Grid, Index
 from kernelfield.sweeps.variables import DIMENSIONS, VARIABLES, Record, dimension_sizes, pad
 
@@ -114,7 +114,7 @@ def _attributes(grid: Grid) -> dict[str, Any]:
         "format": FORMAT,
         "schema": SCHEMA,
         "method": grid.method,
-        "grid": json.dumps(grid.values),
+        "grid": json.dumps({f"{axis.section}.{axis.key}": axis.values for axis in grid.axes}),
         "config": config.to_toml(),
         "data_sha256": grid.data_sha256,
         **{f"{name}_version": version(name) for name in ("kernelfield", "jax", "numpy", "zarr")},

@@ -38,40 +38,36 @@ class Variable:
     text: bool = False  # whether its values are texts
 
 
-def _last(measure: Callable[..., Estimate], *arguments: Any) -> Measure:
-    """Returns a measure of the last time of what another one measures over time."""
-
-    def measure_last(solution: Solution) -> Estimate:
-        estimate = measure(solution, *arguments)
-        return Estimate(estimate.replicates[:, -1], estimate.exact)
-
-    return measure_last
+def _last(measure: Callable[..., Estimate], solution: Solution) -> Estimate:
+    """Returns the last time of a measure over time."""
+    estimate = measure(solution)
+    return Estimate(estimate.replicates[:, -1], estimate.exact)
 
 
-def _by_layer(measure: Callable[..., Estimate], kernel: str) -> Measure:
+def _by_layer(measure: Callable[..., Estimate], kernel: str, solution: Solution) -> Estimate:
     """Returns a measure of the kernels of all hidden layers after training."""
-
-    def measure_layers(solution: Solution) -> Estimate:
-        layers = range(1, solution.network.hidden_layers + 1)
-        estimates = [measure(solution, kernel, layer, -1) for layer in layers]
-        return Estimate(np.stack([layer.replicates for layer in estimates], axis=-1), estimates[0].exact)
-
-    return measure_layers
+    layers = range(1, solution.network.hidden_layers + 1)
+    estimates = [measure(solution, kernel, layer, -1) for layer in layers]
+    return Estimate(np.stack([layer.replicates for layer in estimates], axis=-1), estimates[0].exact)
 
 
+_test_loss = partial(loss, points="test")
 _ALIGNED, _MOVED = "alignment with the targets after training, A(K, y y^T)", "|K(T) - K(0)| / |K(0)|"
 ESTIMATES: dict[str, tuple[Variable, Measure]] = {
     "loss": (Variable("training loss", ("step",)), loss),
-    "test_loss": (Variable("loss of the points of weight zero", ("step",)), partial(loss, points="test")),
-    "final_loss": (Variable("training loss at the last step done"), _last(loss)),
-    "final_test_loss": (Variable("loss of the points of weight zero at the last step done"), _last(loss, "test")),
+    "test_loss": (Variable("loss of the points of weight zero", ("step",)), _test_loss),
+    "final_loss": (Variable("training loss at the last step done"), partial(_last, loss)),
+    "final_test_loss": (
+        Variable("loss of the points of weight zero at the last step done"),
+        partial(_last, _test_loss),
+    ),
     "prediction": (
         Variable("network output f after training", ("sample", "output")),
-        _last(Solution.estimate, "predictions"),
+        partial(_last, partial(Solution.estimate, quantity="predictions")),
     ),
-    "Phi_alignment": (Variable(f"feature kernel: {_ALIGNED}", ("layer",)), _by_layer(kernel_alignment, "Phi")),
-    "Phi_movement": (Variable(f"feature kernel: {_MOVED}", ("layer",)), _by_layer(kernel_movement, "Phi")),
-    "G_movement": (Variable(f"gradient kernel: {_MOVED}", ("layer",)), _by_layer(kernel_movement, "G")),
+    "Phi_alignment": (Variable(f"feature kernel: {_ALIGNED}", ("layer",)), partial(_by_layer, kernel_alignment, "Phi")),
+    "Phi_movement": (Variable(f"feature kernel: {_MOVED}", ("layer",)), partial(_by_layer, kernel_movement, "Phi")),
+    "G_movement": (Variable(f"gradient kernel: {_MOVED}", ("layer",)), partial(_by_layer, kernel_movement, "G")),
     "NTK_alignment": (Variable(f"tangent kernel: {_ALIGNED}"), partial(kernel_alignment, kernel="NTK", t=-1)),
     "NTK_movement": (Variable(f"tangent kernel: {_MOVED}"), partial(kernel_movement, kernel="NTK", t=-1)),
 }

@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +24,12 @@ from threadpoolctl import threadpool_limits
 from kernelfield.common.progress import Report
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.run import Run
+from kernelfield.solution.factors import stacked
 from kernelfield.solution.kernel import network_kernels
-from kernelfield.solution.low_rank import stacked
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
-from kernelfield.theories.alternating_iteration import Constants, Iteration, State
+from kernelfield.theories.alternating_iteration import Constants, Iteration
 from kernelfield.theories.static_ntk import factor
 
 MOST_ENTRIES = 4096  # kernels of 128 MiB each, about 5 L + 4 of them for each replicate
@@ -74,9 +73,8 @@ class AlternatingMonteCarlo(Method):
 
     Example:
         >>> import numpy as np, kernelfield as kf
-        >>> from kernelfield.theories.alternating import AlternatingMonteCarlo
         >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
-        >>> solution = kf.solve(kf.MLP(depth=2), problem, training, AlternatingMonteCarlo(samples=64, replicates=2))
+        >>> solution = kf.solve(kf.MLP(depth=2), problem, training, kf.AlternatingMonteCarlo(samples=64, replicates=2))
         >>> solution.replicate_predictions.shape, solution.info["residual"] < 1e-5
         ((2, 5, 2), True)
     """
@@ -118,36 +116,7 @@ class AlternatingMonteCarlo(Method):
             return iterations.solution(iterations.iterate(progress))
 
 
-@functools.lru_cache(maxsize=32)
-def _compile(iteration: Iteration, structure: Any, shapes: tuple[tuple[int, ...], ...]) -> Callable:
-    arguments = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes])
-    return jax.jit(iteration).lower(*arguments).compile()
-
-
-class _Replicate:
-    """One set of draws, and the state that its iteration has reached."""
-
-    def __init__(self, constants: Constants, iteration: Iteration, samples: int, seed: np.random.SeedSequence) -> None:
-        n, depth, rank = iteration.times * iteration.points, iteration.depth, constants.data.shape[1]
-        sizes = zip(_coordinates(depth, n, rank), seed.spawn(depth), strict=True)
-        self.zetas = [_zetas(*size, samples, layer_seed) for size, layer_seed in sizes]
-        gap, zero, ones = jnp.zeros(()), jnp.zeros((n, n)), jnp.ones((n, n))
-        K = jnp.tile(constants.data @ constants.data.T, (iteration.times, iteration.times))
-        hidden, between = [zero] * depth, [zero] * (depth - 1)
-        self.state = State([K, *hidden], [gap, *hidden, ones], [zero, *between], [gap, *between, zero], zero[0])
-        self.constants, self.fields = constants, []
-        self.iterations, self.residual = 0, np.inf
-
-    @property
-    def errors(self) -> np.ndarray:
-        """Delta (steps + 1, P)."""
-        return np.asarray(self.state.Delta).reshape(-1, len(self.constants.y))
-
-    def advance(self, program: Callable) -> None:
-        """Do one iteration."""
-        with jax.enable_x64(True):
-            self.state, change, self.fields = program(self.constants, self.zetas, self.state)
-            self.residual, self.iterations = float(change), self.iterations + 1
+jit = functools.lru_cache(maxsize=32)(jax.jit)  # equal iterations share what they compiled
 
 
 def _coordinates(depth: int, n: int, rank: int) -> list[tuple[int, int]]:
@@ -165,41 +134,50 @@ def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tu
 
 
 class _Iterations:
-    """The replicates of one run, which iterate side by side."""
+    """The replicates of one run, which iterate side by side; lists hold their draws zeta, states, fields and so on."""
 
     def __init__(self, run: Run) -> None:
         network, problem, method = cast(MLP, run.network), run.problem, cast(AlternatingMonteCarlo, run.method)
         self.run, self.method, self.began = run, method, time.perf_counter()
-        phi, times, points = network.nonlinearity, run.steps + 1, problem.points
+        phi, depth, n = network.nonlinearity, network.depth, (run.steps + 1) * problem.points
         stein = method.responses == "stein" if method.responses else not phi.smooth
         self.exact = phi.is_linear and not stein
         self.tolerance = method.tolerance or (1e-10 if self.exact else 1e-5)
         self.root_tol = method.root_tol or (1e-4 if stein else 1e-12)
-        scalars = network.gamma0, run.training.learning_rate * problem.weights, method.damping, self.root_tol
-        constants = Constants(*(jnp.asarray(np.float64(x)) for x in (problem.input_coordinates, problem.y, *scalars)))
+        data, eta = problem.input_coordinates, run.training.learning_rate
+        numbers = data, problem.y, network.gamma0, eta * problem.weights, method.damping, self.root_tol
+        self.constants = Constants(*(jnp.asarray(np.float64(number)) for number in numbers))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
-        at_once = min(method.samples, 2 ** int(np.log2(max(1, memory / (16 * (times * points) ** 2)))))
-        self.iteration = Iteration(phi, network.depth, times, points, stein, run.fields_at, at_once)
+        at_once = min(method.samples, 2 ** int(np.log2(max(1, memory / (16 * n**2)))))
+        self.iteration = Iteration(phi, depth, run.steps + 1, problem.points, stein, run.fields_at, at_once)
         seeds = np.random.SeedSequence(method.seed).spawn(1 if self.exact else method.replicates)
-        self.replicates = [_Replicate(constants, self.iteration, method.samples, seed) for seed in seeds]
+        sizes = _coordinates(depth, n, data.shape[1])
+        layers = [zip(sizes, seed.spawn(depth), strict=True) for seed in seeds]
+        self.zetas = [[_zetas(*size, method.samples, seed) for size, seed in replicate] for replicate in layers]
+        self.states, self.fields = [self.iteration.start(self.constants)] * len(seeds), [[]] * len(seeds)
+        self.iterations, self.residuals = [0] * len(seeds), [np.inf] * len(seeds)
         compiled_from = time.perf_counter()
-        leaves, structure = jax.tree.flatten((constants, self.replicates[0].zetas, self.replicates[0].state))
-        self.program = _compile(self.iteration, structure, tuple(leaf.shape for leaf in leaves))
+        self.program = jit(self.iteration).lower(self.constants, self.zetas[0], self.states[0]).compile()
         self.seconds_compile = time.perf_counter() - compiled_from
 
     @property
     def residual(self) -> float:
         """The relative change in the last iteration, the largest of all replicates."""
-        return float(np.max([replicate.residual for replicate in self.replicates]))
+        return float(np.max(self.residuals))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Delta (R, steps + 1, P)."""
+        return np.stack([state.Delta for state in self.states]).reshape(len(self.states), -1, self.run.problem.points)
 
     def iterate(self, progress: Report) -> Status:
         """Iterate all replicates, as many at once as there are cores, until each has converged."""
-        most, active = self.method.max_iterations, self.replicates
+        most, active = self.method.max_iterations, range(len(self.states))
         with ThreadPoolExecutor(min(len(active), os.cpu_count() or 1)) as pool:
             try:
                 for done in range(1, most + 1):
-                    list(pool.map(_Replicate.advance, active, [self.program] * len(active)))
-                    active = [replicate for replicate in active if not replicate.residual <= self.tolerance]
+                    list(pool.map(self._advance, active))
+                    active = [index for index in active if not self.residuals[index] <= self.tolerance]
                     if not active or np.isnan(self.residual):
                         break
                     progress(done, most)
@@ -207,7 +185,10 @@ class _Iterations:
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 return Status("interrupted", f"stopped by the user, at changes of {self.residual:.1e} in an iteration")
-        if self._has_diverged():
+        problem, rounding = self.run.problem, np.finfo(float).eps / self.run.network.gamma0
+        with np.errstate(over="ignore"):
+            loss = np.max(self.errors**2 @ problem.weights)
+        if np.isnan(self.residual) or loss > DIVERGED * max(problem.weights @ problem.y**2, rounding**2):
             event = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
             return Status("diverged", f"{event}: try a learning_rate below {self.run.training.learning_rate:g}")
         if active:
@@ -215,29 +196,27 @@ class _Iterations:
             return Status("not_converged", f"{event}: raise max_iterations, or lower gamma0 or learning_rate")
         return Status()
 
-    def _has_diverged(self) -> bool:
-        weights, y = self.run.problem.weights, self.run.problem.y
-        rounding = np.finfo(float).eps / self.run.network.gamma0
-        with np.errstate(over="ignore"):
-            losses = np.array([replicate.errors**2 @ weights for replicate in self.replicates])
-        return bool(np.isnan(self.residual) or losses.max() > DIVERGED * max(weights @ y**2, rounding**2))
+    def _advance(self, index: int) -> None:
+        """Do one iteration of a replicate."""
+        with jax.enable_x64(True):
+            state, change, self.fields[index] = self.program(self.constants, self.zetas[index], self.states[index])
+            self.states[index], self.residuals[index] = state, float(change)
+            self.iterations[index] += 1
 
     def solution(self, status: Status) -> Solution | Status:
         """Returns the last iterates as a Solution; the status alone if they mean nothing."""
-        replicates, problem = self.replicates, self.run.problem
-        if status.code == "diverged" or not all(replicate.iterations for replicate in replicates):
+        if status.code == "diverged" or not all(self.iterations):
             return status
-        layers, f = range(1, self.iteration.depth + 1), problem.y - np.stack([one.errors for one in replicates])
+        layers, f = range(1, self.iteration.depth + 1), self.run.problem.y - self.errors
 
         def factors(kind: str, layer: int) -> np.ndarray:
-            kernels = [np.asarray(getattr(replicate.state, kind)[layer]) for replicate in replicates]
+            kernels = [np.asarray(getattr(state, kind)[layer]) for state in self.states]
             return stacked([factor(kernel, RANK_TOL)[None] for kernel in kernels]).reshape(*f.shape, -1)
 
         features, gradients = ([factors(kind, layer) for layer in layers] for kind in ("Phi", "G"))
-        fields = {
+        samples = {
             (layer, step): {
-                name: np.stack([np.asarray(replicate.fields[layer - 1][name][place]) for replicate in replicates])
-                for name in ("h", "z", "g")
+                name: np.stack([np.asarray(fields[layer - 1][name][place]) for fields in self.fields]) for name in "hzg"
             }
             for layer in layers
             for place, step in enumerate(self.run.fields_at)
@@ -245,13 +224,13 @@ class _Iterations:
         return Solution(
             self.run,
             f,
-            network_kernels(problem, features, gradients),
-            field_samples=fields,
+            network_kernels(self.run.problem, features, gradients),
+            field_samples=samples,
             exact=self.exact and status.code == "ok",
             status=status,
             info={
                 "samples": self.method.samples,
-                "iterations": [replicate.iterations for replicate in replicates],
+                "iterations": self.iterations,
                 "residual": self.residual,
                 "tolerance": self.tolerance,
                 "root_tol": self.root_tol,

@@ -105,6 +105,14 @@ class Iteration:
         changes = jax.tree.map(lambda a, b: jnp.linalg.norm(a - b) / jnp.maximum(jnp.linalg.norm(a), TINY), new, old)
         return new, jnp.max(jnp.stack(jax.tree.leaves(changes))) / (1 - constants.damping), fields
 
+    def start(self, constants: Constants) -> State:
+        """Returns the state before the first iteration: the kernels of inputs and readout, and zeros."""
+        K = jnp.tile(constants.data @ constants.data.T, (self.times, self.times))
+        gap, zero = jnp.zeros(()), jnp.zeros_like(K)
+        hidden, between = [zero] * self.depth, [zero] * (self.depth - 1)
+        G = [gap, *hidden, jnp.ones_like(K)]
+        return State([K, *hidden], G, [zero, *between], [gap, *between, zero], zero[0])
+
     def neurons(self, layer: int, constants: Constants, zetas: tuple[Array, Array], now: State) -> Neurons:
         """Returns neurons that solve h(t) = u(t) + sum_{s<t} C g(s), z(t) = r(t) + sum_{s<=t} D phi(s)."""
         data, ones = jnp.tile(constants.data, (self.times, 1)), jnp.ones((self.times * self.points, 1))

@@ -1,13 +1,8 @@
-"""Deep linear networks: the paper's algebraic matrix equations, iterated to their fixed point.
-
-Fields of a linear network are linear in the Gaussian u and r, so that the equations of kernels and responses are
-closed and nothing is sampled. H^l over T times and P samples would be a (T P, T P) matrix; only its factor is kept.
-"""
+"""Deep linear networks: the paper's algebraic matrix equations, iterated to their fixed point."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -40,7 +35,8 @@ class DeepLinear(Method):
         H^l = R [H^{l-1} + C G^{l+1} C^T] R^T             G^l = Q [G^{l+1} + D H^{l-1} D^T] Q^T
         Delta(t+1) = Delta(t) - eta sum_{l=0..L} G^{l+1}(t,t) H^l(t+1,t) E(t)
 
-    H^l = F F^T is kept as F, from fields in terms of independent Gaussian variables: g^l = Q (r^l + D u^l) and
+    These equations are closed, since fields are linear in the Gaussian u and r. H^l = F F^T, a matrix over pairs of
+    times and samples, is kept as F, from fields in terms of independent Gaussian variables: g^l = Q (r^l + D u^l) and
     h^l = u^l + C g^l; only Q is inverted, since A^l = C Q. A sweep takes O(L T^2 P (T + rank)) operations. The past
     does not depend on the future, so each sweep makes one more row of time exact, and usually many. Rows that
     settled stay as they are: iterating on them would amplify rounding errors. Where many rows overflow, half are tried.
@@ -59,9 +55,8 @@ class DeepLinear(Method):
 
     Example:
         >>> import numpy as np, kernelfield as kf
-        >>> from kernelfield.theories.deep_linear import DeepLinear
         >>> network, problem = kf.MLP(depth=3, activation="linear"), kf.Problem(np.eye(2), [1.0, -1.0])
-        >>> solution = kf.solve(network, problem, kf.GradientDescent(learning_rate=0.2, steps=20), DeepLinear())
+        >>> solution = kf.solve(network, problem, kf.GradientDescent(learning_rate=0.2, steps=20), kf.DeepLinear())
         >>> solution.feature_kernel(layer=3).shape, solution.info["readout_gap"] < 1e-9
         ((2, 2), True)
     """
@@ -238,7 +233,7 @@ class LinearRun:
             self.run,
             f[None],
             network_kernels(self.problem, features, gradients),
-            field_samples=self.sample([step for step in self.run.fields_at if step < steps]),
+            field_samples=self.sample(),
             exact=True,
             status=status,
             info={
@@ -250,13 +245,13 @@ class LinearRun:
             },
         )
 
-    def sample(self, fields_at: Sequence[int]) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    def sample(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Returns Gaussian samples of h and of g = z at some steps; a neuron is the same in both and at all times."""
-        rng, samples, points = np.random.default_rng(self.settings.seed), {}, self.problem.points
+        rng, samples, (steps, points) = np.random.default_rng(self.settings.seed), {}, self.rows.Delta.shape
         for layer in range(1, self.depth + 1):
             h, g, _ = self.fields(self.rows, layer)
             zeta = rng.standard_normal((h.shape[1], NEURONS))
-            for step in fields_at:
+            for step in [step for step in self.run.fields_at if step < steps]:
                 gradient = np.tile(g[step] @ zeta, (1, points, 1))
                 samples[layer, step] = {"h": h[None, step * points :][:, :points] @ zeta, "z": gradient, "g": gradient}
         return samples

@@ -17,7 +17,8 @@ class FixedPoint(NamedTuple):
         kernel: K (P, P), the last feature kernel.
         coefficients: alpha (P,) or (P, C), zero for points that do not train.
         predictions: K alpha, (P,) or (P, C).
-        residual: rms distance of the network's own predictions from these, relative to their rms.
+        residual: rms distance of the network's own predictions from these, relative to their rms; it tells how far
+            from rest training has stopped.
     """
 
     kernel: np.ndarray
@@ -36,9 +37,6 @@ def fixed_point(solution: Solution) -> FixedPoint:
 
     Args:
         solution: the Solution of a run with weight decay and feature kernels.
-
-    Returns:
-        FixedPoint; its `residual` tells how far from rest training has stopped.
 
     Raises:
         ValueError: there was no weight decay, or feature kernels were not tracked.

@@ -15,7 +15,7 @@ from kernelfield.describe.networks import MLP
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
 from kernelfield.layers import FieldTrace
-from kernelfield.layers.base import Pair
+from kernelfield.layers.kernels import Pair
 from kernelfield.march.checkpoint import Checkpoint
 from kernelfield.march.method import OnParticles
 from kernelfield.march.recorder import field_pairs, tangent_kernel
@@ -37,10 +37,7 @@ class GradientIndependence(OnParticles):
     algebraic equations of `DeepLinear` with A = B = 0.
 
     Args:
-        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: number of independent scrambles; their spread is the standard error.
-        seed: seed of the scrambles.
-        tol, directions, precision: as in `March`.
+        particles, replicates, seed, tol, directions, precision: as in `March`.
 
     Source: arXiv:2205.09653, section 5, "gradient independence"; there in continuous time.
 
@@ -84,10 +81,6 @@ class Memory(NamedTuple):
     pairs: list[Pair]
     fields: tuple[FieldTrace, ...]
 
-    def with_layers(self, layers: tuple) -> Memory:
-        """Returns the same with other states of the layers."""
-        return self._replace(layers=layers)
-
 
 @dataclasses.dataclass(frozen=True)
 class IncrementalStep(Step):
@@ -107,13 +100,13 @@ class IncrementalStep(Step):
     def __call__(self, constants: Constants, state: Memory, pace: Pace) -> tuple[Memory, Array]:
         """Returns the memory after the step, and f before it."""
         layers, passed = self.forward(state.layers, constants.data, constants.weights)
-        features = [pair.F for pair in field_pairs(self.layers, passed)]
-        pairs = [Pair(F, pair.G) for F, pair in zip(features, state.pairs, strict=True)]
+        pairs = [Pair(new.F, old.G) for new, old in zip(field_pairs(self.layers, passed), state.pairs, strict=True)]
         change = tangent_kernel(self.layers, pairs, state.pairs) @ state.update
         f = state.f + change + curvature(state.fields, self.fields(passed)) / constants.gamma0
         Delta = self.loss.signal(f, constants.y)
         one = jnp.ones((len(constants.y), 1))
-        layers, passed = self.descend(constants, layers, passed, one, constants.weights * Delta, pace)
+        layers, passed = self.backward(layers, passed, one, constants.weights)
+        layers = self.learn(constants, layers, passed, constants.weights * Delta, pace)
         now = f, pace.eta * constants.weights * Delta, field_pairs(self.layers, passed), self.fields(passed)
         return Memory(layers, *jax.tree.map(lambda old, new: jnp.where(pace.learns, new, old), state[1:], now)), f
 

@@ -33,10 +33,7 @@ class Perturbation(OnParticles):
     variable: every field is a power series in gamma0, and one run gives all orders.
 
     Args:
-        particles: S, sample neurons of each hidden layer, of every replicate; a power of two.
-        replicates: number of independent scrambles; their spread is the standard error.
-        seed: seed of the scrambles.
-        tol, directions, precision: as in `March`; all orders share their directions.
+        particles, replicates, seed, tol, directions, precision: as in `March`; all orders share their directions.
 
     Source: arXiv:2205.09653, appendix on perturbation theory. Its eq. 13 prints, for more than one hidden layer,
     the coefficients of gradient independence; the coefficients here are those of the full theory.

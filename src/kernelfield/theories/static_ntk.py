@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 from scipy.integrate import solve_ivp
@@ -20,9 +19,9 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, GradientFlow, Training
 from kernelfield.engine.infinite_matrix import collect
-from kernelfield.layers import Activation
+from kernelfield.layers import Activation, FieldTrace, WeightTrace
 from kernelfield.layers.base import uses
-from kernelfield.layers.lazy import LazyField, LazyWeights, sites_of, sum_equal_sites
+from kernelfield.layers.kernels import sites_of, sum_equal_sites
 from kernelfield.layers.weights import Weights
 from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
@@ -34,10 +33,6 @@ NEURONS = 4096  # samples of the fields
 SLOWEST = 1e-12  # rate of decay, relative to the fastest, below which a mode does not decay
 FLOW = {"method": "LSODA", "rtol": 1e-10, "atol": 1e-12}
 EVALUATIONS = 50_000  # of the velocity of a flow, at most: a flow that blows up would need them for ever
-
-
-class FlowFailed(ArithmeticError):
-    """An error: gradient flow could not be integrated to the end."""
 
 
 class StaticNTK(Method):
@@ -84,7 +79,7 @@ class StaticNTK(Method):
                 f"averages of the activation {names} came to {error.change:.0e} only, as they do "
                 "for a function with a kink: give its Activation a feature_map and a derivative_map",
             )
-        except FlowFailed as error:
+        except FloatingPointError as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
         has_one_output = problem.outputs is None
         Phi, G = ([factor(kernel)[None, None] for kernel in kernels] for kernels in (initial.Phi[1:], initial.G[:-1]))
@@ -103,7 +98,7 @@ class StaticNTK(Method):
         return LazyPredictor(run.network, run.problem, arrays["alpha"])
 
     def _sample(
-        self, run: Run, fields: Sequence[LazyField], f: np.ndarray
+        self, run: Run, fields: list[FieldTrace], f: np.ndarray
     ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
         """Returns Gaussian h and z, independent of each other and the same at every step; sites count as neurons."""
         problem, rng, samples = run.problem, np.random.default_rng(self.seed), {}
@@ -132,7 +127,7 @@ class Initial(NamedTuple):
     Phi: list[np.ndarray]
     G: list[np.ndarray]
     ntk: np.ndarray
-    fields: list[LazyField]
+    fields: list[FieldTrace]
 
 
 def initial_kernels(network: Architecture, problem: Problem) -> Initial:
@@ -142,18 +137,18 @@ def initial_kernels(network: Architecture, problem: Problem) -> Initial:
         NotConverged: an average is not known in closed form, and not smooth.
         ValueError: the lazy limit of a layer is not known.
     """
-    x, _ = network.coordinates(problem)
+    _, x, _ = network.coordinates(problem)
     K = np.tensordot(x, x, axes=(-1, -1))
     _, traces = network.layers.lazy_forward(K)
     _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
-    weights = collect(traces, LazyWeights)
+    weights = collect(traces, WeightTrace)
     Phi = [sum_equal_sites(trace.phi) / np.prod(sites_of(trace.phi)) for trace in weights]
     fields, width = [], 1.0
     for layer in uses(network.layers):
         if isinstance(layer, Weights):
             width = layer.width
         elif isinstance(layer, Activation):
-            field = collect(traces, LazyField)[len(fields)]
+            field = collect(traces, FieldTrace)[len(fields)]
             fields.append(field._replace(z=field.z / width))
     return Initial(Phi, [sum_equal_sites(trace.g) for trace in weights], ntk, fields)
 
@@ -165,29 +160,21 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
     rate, add up to alpha; for gradient flow alpha follows from f of the points that train.
 
     Raises:
-        FlowFailed: the flow could not be integrated.
+        FloatingPointError: the flow could not be integrated.
     """
-    plain = not isinstance(training, GradientDescent) or training.plain
-    if problem.loss.name == "mse" and plain:
+    is_flow = isinstance(training, GradientFlow)
+    if problem.loss.name == "mse" and (is_flow or training.plain):
         f = problem.y - errors(ntk, problem, training)
-        return f, coefficients(ntk, f, problem, training)
-    with jax.enable_x64(True):
-        shape, y = problem.y.shape, jnp.asarray(problem.y)
-        weighted_ntk = jnp.asarray(ntk * problem.weights)
-
-        @jax.jit
-        def velocity(f: jax.Array) -> jax.Array:
-            return (weighted_ntk @ problem.loss.signal(f.reshape(shape), y)).reshape(f.shape)
-
-        if isinstance(training, GradientFlow):
-            f = _integrate(velocity, y.size, training.times(problem)).reshape(-1, *shape)
-            return f, coefficients(ntk, f, problem, training)
-        v, alpha, f = np.zeros(shape), [np.zeros(shape)], [np.zeros(shape)]
+    elif is_flow:
+        f = _integrate(ntk, problem, training.times(problem))
+    else:
+        v, alpha, f = 0.0, [np.zeros(problem.y.shape)], [np.zeros(problem.y.shape)]
         for rate in training.rates(problem):
-            v = training.momentum * v + (problem.weights * np.asarray(problem.loss.signal(f[-1], y)).T).T
+            v = training.momentum * v + (problem.weights * problem.loss.measured_signal(f[-1], problem.y).T).T
             alpha.append(alpha[-1] + rate * v)
             f.append(np.tensordot(ntk, alpha[-1], axes=1))
         return np.stack(f), np.stack(alpha)
+    return f, coefficients(ntk, f, problem, training)
 
 
 def coefficients(ntk: np.ndarray, f: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
@@ -229,8 +216,7 @@ class LazyPredictor:
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the kernel (1, n, m), the same for all outputs."""
         blocks = []
-        for start in range(0, len(a), POINTS_AT_ONCE):
-            rows = a[start : start + POINTS_AT_ONCE]
+        for rows in np.array_split(a, range(POINTS_AT_ONCE, len(a), POINTS_AT_ONCE)):
             points = np.concatenate([rows, b])
             initial = initial_kernels(self.network, Problem(points, np.zeros(len(points))))
             blocks.append((initial.ntk if layer is None else initial.Phi[layer])[: len(rows), len(rows) :])
@@ -241,26 +227,29 @@ class LazyPredictor:
         return {"alpha": self.alpha}
 
 
-def _integrate(velocity: Callable[[Any], jax.Array], size: int, times: np.ndarray) -> np.ndarray:
-    """Returns f (times, size) from f = 0, with df/dt = velocity(f)."""
-    count, slopes = 0, jax.jit(jax.jacfwd(velocity))
+def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarray:
+    """Returns f (times, P) or (times, P, outputs) from f = 0, with df/dt = NTK w Delta."""
+    count, weighted_ntk = 0, ntk * problem.weights
+
+    @jax.jit
+    def velocity(f: jax.Array) -> jax.Array:
+        return (weighted_ntk @ problem.loss.signal(f.reshape(problem.y.shape), problem.y)).reshape(f.shape)
 
     def evaluate(_: float, f: np.ndarray) -> np.ndarray:
         nonlocal count
         count += 1
         values = np.asarray(velocity(f))
         if count > EVALUATIONS or not np.isfinite(values).all():
-            raise FlowFailed(f"stopped after {count} evaluations")
+            raise FloatingPointError(f"stopped after {count} evaluations")
         return values
 
-    def jacobian(_: float, f: np.ndarray) -> np.ndarray:
-        return np.asarray(slopes(f))
-
-    with warnings.catch_warnings(record=True):  # the result says it too
-        result = solve_ivp(evaluate, (0.0, times[-1]), np.zeros(size), t_eval=times, jac=jacobian, **FLOW)
+    slopes = jax.jit(jax.jacfwd(velocity))
+    with jax.enable_x64(True), warnings.catch_warnings(record=True):  # the result says it too
+        start, jacobian = np.zeros(problem.y.size), lambda _, f: np.asarray(slopes(f))
+        result = solve_ivp(evaluate, (0.0, times[-1]), start, t_eval=times, jac=jacobian, **FLOW)
     if not result.success:
-        raise FlowFailed(result.message.rstrip("."))
-    return result.y.T
+        raise FloatingPointError(result.message.rstrip("."))
+    return result.y.T.reshape(-1, *problem.y.shape)
 
 
 def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:

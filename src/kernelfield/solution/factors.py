@@ -1,6 +1,6 @@
-"""Kernel factors of long runs, kept as few modes in time: training moves them smoothly.
+"""Factors F (R, T, P, k) of kernels F(t) F(s)^T: of as low a rank as a tolerance allows, or as few modes in time.
 
-A factor F (R, T, P, k) holds a row for every step, though neighbouring steps differ little. As modes it is
+A factor of a long run holds a row for every step, though neighbouring steps differ little. As modes it is
 
     F(t) = sum_m C[t, m] B[m],
 
@@ -17,6 +17,7 @@ import numpy as np
 
 LARGE = 2**24  # numbers in a factor above which it is kept as modes
 BLOCK = 2**22  # numbers that are summed over at once
+DIRECTIONS = 64  # sought at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class TimeModes:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the whole factor, (R, T, P, k)."""
+        """The shape of the whole factor, (R, T, P, k)."""
         return (*self.in_time.shape[:2], *self.modes.shape[2:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -45,14 +46,9 @@ Factor = np.ndarray | TimeModes
 
 
 def at_times(factor: Factor, times: np.ndarray) -> np.ndarray:
-    """A factor at some times.
+    """Returns a factor at some times, () or (n,): (R, P, k) or (R, n, P, k) in float64.
 
-    Args:
-        factor: of shape (R, T, P, k), or (R, 1, P, k) if it does not depend on time.
-        times: steps, () or (n,).
-
-    Returns:
-        (R, P, k) or (R, n, P, k), float64.
+    A factor (R, 1, P, k) does not depend on time.
     """
     if isinstance(factor, TimeModes):
         flat = factor.modes.reshape(*factor.modes.shape[:2], -1)
@@ -62,16 +58,7 @@ def at_times(factor: Factor, times: np.ndarray) -> np.ndarray:
 
 
 def restricted(factor: Factor, samples: np.ndarray | None, replicates: np.ndarray | None) -> Factor:
-    """A factor of some samples and replicates.
-
-    Args:
-        factor: of shape (R, T, P, k).
-        samples: their numbers (n,); all if None.
-        replicates: their numbers (n,); all if None.
-
-    Returns:
-        The factor with fewer of them, kept as it was.
-    """
+    """Returns a factor of some samples and replicates, chosen by number; of all if None. Modes stay modes."""
     if isinstance(factor, TimeModes):
         in_time = factor.in_time if replicates is None else factor.in_time[replicates]
         modes = restricted(factor.modes, samples, replicates)
@@ -81,15 +68,9 @@ def restricted(factor: Factor, samples: np.ndarray | None, replicates: np.ndarra
 
 
 def slim(factor: np.ndarray, left_out: float, large: int = LARGE) -> Factor:
-    """A large factor as modes in time, if that halves it at least.
+    """Returns a factor (R, T, P, k) of more than `large` numbers as modes in time if that halves it, or else as it is.
 
-    Args:
-        factor: (R, T, P, k).
-        left_out: the part of its square that it may lose, at any time of any replicate.
-        large: numbers above which it is tried.
-
-    Returns:
-        The factor as it is, or as TimeModes.
+    At any time of any replicate, it may lose the part `left_out` of its square.
     """
     if factor.size <= large:
         return factor
@@ -106,7 +87,7 @@ def slim(factor: np.ndarray, left_out: float, large: int = LARGE) -> Factor:
 
 
 def _axes(rows: np.ndarray, left_out: float) -> np.ndarray:
-    """Orthonormal axes C (T, m), as few as leave out no more than that part of any row's square."""
+    """Returns orthonormal axes C (T, m), as few as leave out no more than that part of any row's square."""
     gram, step = np.zeros((len(rows), len(rows))), max(1, BLOCK // len(rows))
     for start in range(0, rows.shape[1], step):
         block = rows[:, start : start + step].astype(np.float64)
@@ -116,3 +97,45 @@ def _axes(rows: np.ndarray, left_out: float) -> np.ndarray:
     kept = np.cumsum(axes**2 * values, axis=1)  # of the square of every row, by so many axes
     enough = (kept >= (1 - left_out) * np.diag(gram)[:, None]).all(axis=0)
     return axes[:, : int(np.argmax(enough)) + 1 if enough.any() else len(rows)]
+
+
+def compressed(rows: np.ndarray, left_out: float) -> np.ndarray:
+    """Returns F (R, t, P, k) with F(t) F(s)^T = rows(t) rows(s)^T / N, for a field (R, t, P, N) on N neurons.
+
+    The rank k is the smallest at which no network's kernel loses more than the part `left_out` of its trace.
+    """
+    steps, points, width = rows.shape[1:]
+    factors = [
+        _factor(each.reshape(steps * points, width).astype(np.float64) / np.sqrt(width), left_out) for each in rows
+    ]
+    return stacked([factor.astype(rows.dtype).reshape(1, steps, points, -1) for factor in factors])
+
+
+def stacked(factors: list[np.ndarray]) -> np.ndarray:
+    """Returns factors of several networks along the first axis, ranks filled up with zeros."""
+    rank = max(factor.shape[-1] for factor in factors)
+    return np.concatenate(
+        [np.pad(factor, [(0, 0)] * (factor.ndim - 1) + [(0, rank - factor.shape[-1])]) for factor in factors]
+    )
+
+
+def _factor(matrix: np.ndarray, left_out: float) -> np.ndarray:
+    """Returns F (M, k) with F F^T = matrix matrix^T up to `left_out` of its trace.
+
+    Source: the blocked randomised range finder of N. Halko, P. G. Martinsson and J. A. Tropp,
+    arXiv:0909.4061, section 4.4, with the explicit residual as its stopping rule; then principal axes.
+    """
+    allowed = left_out * np.sum(matrix**2) / 2
+    ranges, residual, rng = [np.zeros((len(matrix), 1))], matrix.copy(), np.random.default_rng(0)
+    for _ in range(0, min(matrix.shape), DIRECTIONS):
+        if np.sum(residual**2) <= allowed:
+            break
+        found = np.linalg.qr(residual @ rng.standard_normal((matrix.shape[1], DIRECTIONS)))[0]
+        residual -= found @ (found.T @ residual)
+        ranges.append(found)
+    within = np.linalg.qr(np.concatenate(ranges, axis=1))[0]
+    across = within.T @ matrix
+    values, vectors = np.linalg.eigh(across @ across.T)
+    values = np.maximum(values, 0.0)
+    first = min(int(np.searchsorted(np.cumsum(values), allowed, side="right")), len(values) - 1)
+    return within @ vectors[:, first:] * np.sqrt(values[first:])

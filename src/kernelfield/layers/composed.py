@@ -1,4 +1,4 @@
-"""Layers one after the other: forward up, backward down, update in place."""
+"""Layers made of others: one after the other, and residual blocks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
+from kernelfield.layers.vectors import Bias
+from kernelfield.layers.weights import Weights
 
 MISUSE = "a layer that is used twice must act on a hidden layer of the same sites each time"
 NO_LIMIT = "weights that are used more than once have no lazy limit here: use March with a small gamma0"
@@ -41,14 +43,6 @@ class Sequential:
     def parts(self) -> tuple[Layer, ...]:
         """All layers."""
         return self.layers
-
-    @property
-    def shares(self) -> bool:
-        """Whether weights are used more than once."""
-        return any(
-            self.state_of.count(place) > 1 and not all(isinstance(use, Stateless) for use in uses(layer))
-            for place, layer in self._places
-        )
 
     @property
     def _places(self) -> list[tuple[int, Layer]]:
@@ -97,7 +91,8 @@ class Sequential:
 
     def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Returns the kernel of the fields that go up, and the traces, bottom to top."""
-        if self.shares:
+        shared = [layer for place, layer in self._places if self.state_of.count(place) > 1]
+        if not all(isinstance(use, Stateless) for layer in shared for use in uses(layer)):
             raise ValueError(NO_LIMIT)
         traces = []
         for layer in self.layers:
@@ -127,3 +122,68 @@ class Sequential:
         for place, layer in self._places:
             x = layer.finite_apply(params[place], x, tape)
         return x
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + scale branch(x).
+
+    Args:
+        branch: a layer whose outputs have the shape of its inputs, and which ends in weights.
+        scale: of the branch; 1/sqrt(depth) lets dynamics converge as blocks are added, arXiv:2309.16620.
+    """
+
+    branch: Layer
+    scale: float = 1.0
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The branch alone."""
+        return (self.branch,)
+
+    def init(self, setup: Setup, below: Space) -> tuple[Any, Space]:
+        """Returns the branch's state; the population above the branch becomes one with that below."""
+        state, above = self.branch.init(setup, below)
+        if above.sites != below.sites:
+            raise ValueError(f"the branch of a Residual must keep its sites {below.sites}, it makes {above.sites}")
+        if above.width != below.width:
+            raise ValueError(f"the branch of a Residual must keep its width {below.width:g}, it makes {above.width:g}")
+        below.population.join(above.population)
+        return state, below
+
+    def forward(self, state: Any, x: Fields, mass: Mass) -> tuple[Any, Fields, Any]:
+        """Returns the sum."""
+        state, branch, trace = self.branch.forward(state, x, mass)
+        return state, x + self.scale * branch, trace
+
+    def backward(self, state: Any, chi: Fields, trace: Any, mass: Mass) -> tuple[Any, Fields, Any]:
+        """Returns the sum of the gradients of both ways."""
+        state, down, trace = self.branch.backward(state, self.scale * chi, trace, mass)
+        return state, chi + down, trace
+
+    def update(self, state: Any, trace: Any, rate: Fields) -> Any:
+        """Returns the branch's state after one step."""
+        return self.branch.update(state, trace, rate)
+
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Returns the sum: a branch that ends in weights is independent of what it is added to."""
+        if not isinstance(uses(self.branch)[-1], (Weights, Bias)):
+            raise ValueError("the lazy limit of a Residual is known for branches that end in Dense, Conv or Bias")
+        branch, trace = self.branch.lazy_forward(kernel)
+        return kernel + self.scale**2 * branch, trace
+
+    def lazy_backward(self, kernel: np.ndarray, trace: Any) -> tuple[np.ndarray, Any, Any]:
+        """Returns the sum, for the same reason."""
+        down, tangent, trace = self.branch.lazy_backward(self.scale**2 * kernel, trace)
+        return kernel + down, tangent, trace
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Any, tuple[int, ...]]:
+        """Returns the parameters of the branch."""
+        params, above = self.branch.finite_init(key, shape, width)
+        if above != shape:
+            raise ValueError(f"the branch of a Residual must keep the shape {shape}, it makes {above}")
+        return params, shape
+
+    def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
+        """Returns x + scale branch(x)."""
+        return x + self.scale * self.branch.finite_apply(params, x, tape)

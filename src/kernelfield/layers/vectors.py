@@ -1,20 +1,74 @@
-"""The last weight layer: from the last population to the output."""
+"""Weights that are vectors: one number for each neuron. They are biases, and the readout."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernelfield.engine.infinite_matrix import Images
+from kernelfield.engine.infinite_matrix import Images, learn
 from kernelfield.engine.series import Fields
-from kernelfield.layers import lazy
-from kernelfield.layers.base import Mass, Pair, Setup, Space, Tape, WeightTrace, descend
-from kernelfield.layers.lazy import LazyWeights
+from kernelfield.engine.wiring import wire_all
+from kernelfield.layers import kernels
+from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
 from kernelfield.layers.weights import Scaled
-from kernelfield.layers.wiring import sum_products, wire_all
+
+
+@dataclass(frozen=True)
+class Bias(Layer):
+    """h + b, with b from N(0, scale^2) at initialization, trained like every weight.
+
+    Args:
+        scale: sigma_b.
+    """
+
+    scale: float = 0.0
+
+    def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
+        """Returns one Gaussian coordinate."""
+        return setup.make_images(below.population.add_lane(1, 1), self.scale), below
+
+    def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, WeightTrace]:
+        """Returns h + b."""
+        return state, x + state.D.reshape(*[1] * (len(x.shape) - 1), -1), WeightTrace()
+
+    def backward(
+        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
+    ) -> tuple[Images, Fields, WeightTrace]:
+        """Returns the gradients that came, which go down."""
+        return state, chi, WeightTrace(g=chi)
+
+    def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
+        """Returns b += sum_mu rate_mu g_mu, summed over sites."""
+        ones = jnp.ones((math.prod(trace.g.shape[:-1]), 1), state.K.dtype)
+        return learn(state, rate, ones, trace.g)
+
+    def tangent(self, one: kernels.Pair, other: kernels.Pair) -> Array:
+        """Returns the kernel of g, summed over pairs of sites."""
+        G, G2 = (pair.G.reshape(-1, pair.G.shape[-1]) for pair in (one, other))
+        samples = len(one.G)
+        sites = len(G) // samples
+        return (G @ G2.T).reshape(samples, sites, -1, sites).sum((1, 3))
+
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, None]:
+        """Returns the kernel plus sigma_b^2."""
+        return kernel + self.scale**2, None
+
+    def lazy_backward(self, kernel: np.ndarray, trace: None) -> tuple[np.ndarray, np.ndarray, None]:
+        """Returns the kernel that came, which goes down; the tangent kernel sums it over sites."""
+        return kernel, kernels.sum_sites(kernel), None
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
+        """Returns b (channels,) from N(0, scale^2)."""
+        return self.scale * jax.random.normal(key, shape[-1:]), shape
+
+    def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
+        """Returns x + b."""
+        return x + params
 
 
 @dataclass(frozen=True)
@@ -61,22 +115,22 @@ class Readout(Scaled):
     def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
         """Returns w_c += sum_mu rate_mu chi_{mu c} phi_mu."""
         phi = trace.phi.reshape(trace.phi.shape[0], -1)
-        return descend(state, rate, trace.G * (1 / math.sqrt(state.K.shape[1])), phi)
+        return learn(state, rate, trace.G * (1 / math.sqrt(state.K.shape[1])), phi)
 
-    def tangent(self, one: Pair, other: Pair) -> Array:
+    def tangent(self, one: kernels.Pair, other: kernels.Pair) -> Array:
         """Returns Phi^L of every output, with sites their mean."""
-        return sum_products(one, other, wire_all(one.F.shape[1:-1]).up) * self.gain
+        return kernels.sum_products(one, other, wire_all(one.F.shape[1:-1]).up) * self.gain
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, LazyWeights]:
+    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, WeightTrace]:
         """Returns the mean over sites, without the scale of w, which no field knows."""
-        h = lazy.sum_equal_sites(kernel) / math.prod(lazy.sites_of(kernel))
-        return h, LazyWeights(phi=kernel, h=h)
+        h = kernels.sum_equal_sites(kernel) / math.prod(kernels.sites_of(kernel))
+        return h, WeightTrace(phi=kernel, F=h)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: LazyWeights) -> tuple[np.ndarray, np.ndarray, LazyWeights]:
+    def lazy_backward(self, kernel: np.ndarray, trace: WeightTrace) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
         """Returns the kernel of z = chi w: the r of every site is independent of the others'."""
-        n = math.prod(lazy.sites_of(trace.phi))
+        n = math.prod(kernels.sites_of(trace.phi))
         z = np.reshape(self.scale**2 * kernel[:, None, :, None] * np.eye(n)[:, None] / n, trace.phi.shape)
-        return z, self.gain * kernel * trace.h, trace._replace(g=kernel)
+        return z, self.gain * kernel * trace.F, trace._replace(g=kernel)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
         """Returns w (sites N,); for C outputs `Finite` makes it (C, sites N)."""

@@ -7,7 +7,7 @@ import kernelfield as kf
 from kernelfield import observables
 from kernelfield.march.particle_run import TIME_TOL
 from kernelfield.observables.compare import compare
-from kernelfield.solution.time_modes import TimeModes, at_times, restricted, slim
+from kernelfield.solution.factors import TimeModes, at_times, restricted, slim
 from solutions import changed, factors
 
 EVERY = slice(None)
@@ -84,7 +84,7 @@ def test_a_file_gives_modes_back_bit_for_bit(both, tmp_path):
 
 def test_long_marches_keep_modes_and_short_ones_do_not(both, monkeypatch):
     whole, modes = both
-    monkeypatch.setattr("kernelfield.solution.time_modes.slim.__defaults__", (0,))
+    monkeypatch.setattr("kernelfield.solution.factors.slim.__defaults__", (0,))
     found = kf.solve(whole.network, whole.problem, whole.training, whole.method, progress=False)
     assert [type(each) for each in factors(found, "Phi")] == [type(each) for each in factors(modes, "Phi")]
     np.testing.assert_array_equal(found.feature_kernel(2), modes.feature_kernel(2))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate
 
-from kernelfield.layers.wiring import gather, wire_all, wire_windows
+from kernelfield.engine.wiring import gather, wire_all, wire_windows
 
 KINDS = [
     (sites, kernel, stride, padding)

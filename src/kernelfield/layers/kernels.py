@@ -1,26 +1,28 @@
-"""Kernels of fields with sites in the lazy limit, (P, *sites, P, *sites): what layers do to them at initialization."""
+"""Kernels of fields with sites, (P, *sites, P, *sites), and sums over their sites."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax import Array
+
+from kernelfield.engine.wiring import gather
 
 
-class LazyWeights(NamedTuple):
-    """Kernels at a weight layer: of the features that enter it, of h that leaves it and of the gradients g there."""
+class Pair(NamedTuple):
+    """Features and gradients at weights, (P, *sites, n) each, in any coordinates whose products are their averages."""
 
-    phi: np.ndarray
-    h: np.ndarray
-    g: Any = None
+    F: Any
+    G: Any
 
 
-class LazyField(NamedTuple):
-    """Kernels at an activation: of the preactivation h, of the slopes phi'(h) and of the pregradient z."""
-
-    h: np.ndarray
-    slope: np.ndarray
-    z: Any = None
+def sum_products(one: Pair, other: Pair, table: np.ndarray) -> Array:
+    """Returns the sum over sites a, b above of (F_a . F'_b) (G_a . G'_b), (P, P'); F_a are the features that a sees."""
+    (F, G), (F2, G2) = ((gather(pair.F, table), pair.G.reshape(-1, pair.G.shape[-1])) for pair in (one, other))
+    samples = len(one.G)
+    sites = len(F) // samples
+    return ((F @ F2.T) * (G @ G2.T)).reshape(samples, sites, -1, sites).sum((1, 3))
 
 
 def sites_of(kernel: np.ndarray) -> tuple[int, ...]:
