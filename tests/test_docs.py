@@ -161,7 +161,7 @@ WRONG = {
     "not plain": lambda folder: solved(kf.DeepLinear(), bias_scale=0.1),
     "unknown loss": lambda folder: solved(loss="hinged"),
     "no signs": lambda folder: solved(y=(0.0, 1.0), loss="logistic"),
-    "no labels": lambda folder: solved(loss="cross_entropy"),
+    "no labels": lambda folder: solved(y=(0.5, 1.0), loss="cross_entropy"),
     "no classes": lambda folder: observables.accuracy(solved(y=(0.0, 1.0))),
     "no class of a row": lambda folder: observables.accuracy(solved(y=np.ones((2, 2)))),
     "no checkpoints": lambda folder: solved(kf.StaticNTK(), checkpoint=folder),

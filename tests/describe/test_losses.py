@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 
 import kernelfield as kf
 from explicit import DEEP, solved
-from kernelfield.describe.losses import LOSSES, Loss, loss, targets
+from kernelfield.describe.losses import LOSSES, Loss, loss
 from kernelfield.finite.network import FiniteNetwork
 
 RNG = np.random.default_rng(5)
@@ -77,8 +77,39 @@ def test_labels_become_rows_of_probabilities():
     np.testing.assert_array_equal(problem.y, [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
     assert problem.outputs == 3
     assert problem.initial_loss == pytest.approx(np.log(3))
-    assert targets("cross_entropy", np.zeros(4)).shape == (4, 2)
-    np.testing.assert_array_equal(targets("cross_entropy", ROWS), ROWS)
+    rows = kf.Problem(np.eye(3), problem.y, loss="cross_entropy")
+    np.testing.assert_array_equal(rows.y, problem.y)
+    assert rows.classes is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0, 1, 2, 3, 4, 100000], [0, 1, 2, 3, 4, 100000]),
+        ([1, 2, 3] * 2, [1, 2, 3]),
+        ([-1.0, 1.0] * 3, [-1, 1]),
+        (["b", "a"] * 3, ["a", "b"]),
+        ([True, False] * 3, [False, True]),
+        (np.array([3, 1, 2] * 2, dtype=object), [1, 2, 3]),
+        (np.array([b"x", b"y"] * 3), [b"x", b"y"]),
+    ],
+)
+def test_labels_of_any_kind_name_the_classes(labels, classes):
+    problem = kf.Problem(np.eye(6), labels, loss="cross_entropy")
+    assert problem.classes.tolist() == classes and problem.y.shape == (6, len(classes))
+    assert problem.classes[problem.y.argmax(axis=1)].tolist() == np.asarray(labels).tolist()
+
+
+def test_classes_are_those_of_all_points_or_in_the_order_given():
+    X = np.eye(4)
+    problem = kf.Problem(
+        X, list("abab"), X_test=X[:2], y_test=["c", "a"], stream=(X, list("dabc")), loss="cross_entropy"
+    )
+    assert problem.classes.tolist() == list("abcd") and problem.y.shape == (6, 4)
+    assert problem.stream.classes.tolist() == list("abcd") and problem.stream.y.argmax(axis=1).tolist() == [3, 0, 1, 2]
+    named = kf.Problem(X, list("abab"), classes=list("zba"), loss="cross_entropy")
+    assert named.classes.tolist() == list("zba") and named.y.argmax(axis=1).tolist() == [2, 1, 2, 1]
+    assert kf.Problem(X, np.eye(4), classes=list("wxyz"), loss="cross_entropy").classes.tolist() == list("wxyz")
 
 
 @pytest.mark.parametrize(
@@ -86,11 +117,17 @@ def test_labels_become_rows_of_probabilities():
     [
         ("logistic", [0.0, 1.0], "the loss 'logistic' needs targets of -1 and 1"),
         ("hinge", [0.5, 1.0], "the loss 'hinge' needs targets of -1 and 1"),
-        ("cross_entropy", [0.5, 1.0], "the loss 'cross_entropy' needs labels 0, 1, ... or rows of probabilities"),
-        ("cross_entropy", [-1, 1], "needs labels 0, 1, ... or rows of probabilities"),
-        ("cross_entropy", [[0.5, 0.6], [1, 0]], "needs labels 0, 1, ... or rows of probabilities"),
-        ("cross_entropy", [[1.5, -0.5], [1, 0]], "needs labels 0, 1, ... or rows of probabilities"),
-        ("cross_entropy", [[1.0], [1.0]], "needs labels 0, 1, ... or rows of probabilities"),
+        ("cross_entropy", [0.5, 1.0], "labels must be texts, whole numbers or truth values, got float64"),
+        ("cross_entropy", [1j, 1], "labels must be texts, whole numbers or truth values, got complex128"),
+        ("cross_entropy", ["a", "a"], "labels must be of two classes or more, got a alone"),
+        ("cross_entropy", ["a", None], "labels must not be missing"),
+        ("cross_entropy", [np.nan, 1.0], "labels must not be missing"),
+        ("cross_entropy", np.ma.masked_equal([1, 2], 2), "labels must not be missing"),
+        ("mse", np.ma.masked_equal([1, 2], 2), "y must not be masked: fill in what is missing"),
+        ("mse", [1j, 1], "y must be an array of real numbers, got list"),
+        ("cross_entropy", [[0.5, 0.6], [1, 0]], "needs labels, one for each point, or rows of probabilities"),
+        ("cross_entropy", [[1.5, -0.5], [1, 0]], "needs labels, one for each point, or rows of probabilities"),
+        ("cross_entropy", [[1.0], [1.0]], "needs labels, one for each point, or rows of probabilities"),
         ("entropy", [0.0, 1.0], "loss 'entropy' is unknown .did you mean 'cross_entropy'?"),
         (3, [0.0, 1.0], "loss must be a name or a function, got int"),
     ],
@@ -98,6 +135,19 @@ def test_labels_become_rows_of_probabilities():
 def test_targets_and_names_that_do_not_fit_are_refused(name, y, message):
     with pytest.raises(ValueError, match=message):
         kf.Problem(np.eye(2), y, loss=name)
+
+
+def test_labels_that_nearly_all_differ_are_refused_before_anything_is_allocated():
+    with pytest.raises(ValueError, match="labels must be of few classes, got 3000 different ones of 4000 points"):
+        kf.Problem(np.ones((4000, 1)), np.arange(4000) % 3000, loss="cross_entropy")
+    with pytest.raises(ValueError, match="label 1 is not one of the classes 2, 3"):
+        kf.Problem(np.eye(2), [1, 2], classes=[2, 3], loss="cross_entropy")
+    with pytest.raises(ValueError, match="classes must name 2 outputs, got 3 names"):
+        kf.Problem(np.eye(2), np.eye(2), classes=[2, 3, 4], loss="cross_entropy")
+    with pytest.raises(ValueError, match="classes must be different names in one row"):
+        kf.Problem(np.eye(2), np.eye(2), classes=[2, 2], loss="cross_entropy")
+    with pytest.raises(ValueError, match="classes are for the loss 'cross_entropy', not 'mse'"):
+        kf.Problem(np.eye(2), np.ones(2), classes=[2, 3])
 
 
 def quartic(f, y):

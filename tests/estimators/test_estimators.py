@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import kernelfield as kf
+from kernelfield.estimators.base import Trainer
 from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(2).standard_normal((33, 4)), [24])
@@ -101,7 +102,7 @@ def test_early_stopping_trains_all_points_until_the_validation_loss_was_least():
 
 
 def test_a_learning_rate_that_diverges_is_halved_if_it_may_be_chosen(monkeypatch):
-    monkeypatch.setattr(kf.InfiniteWidthRegressor, "_lazy_rate", lambda *_: 600.0)
+    monkeypatch.setattr(Trainer, "_find_lazy_rate", lambda _: 600.0)
     assert regressor(momentum=0.0).fit(X, Y).learning_rate_ < 300
     with pytest.raises(kf.SolveError, match="diverged"):
         regressor(learning_rate=300.0, momentum=0.0).fit(X, Y)
@@ -154,7 +155,28 @@ def test_the_adapted_kernel_is_that_of_the_trained_network():
         (lambda: regressor().fit(X, np.where(Y > 0, Y, np.nan)), ValueError, "contains NaN"),
         (lambda: classifier().fit(X, np.zeros(24)), ValueError, "needs samples of 2 classes or more, got 1 class"),
         (lambda: classifier().fit(X, Y), ValueError, "Unknown label type: continuous"),
-        (lambda: regressor(steps="all").fit(X, Y), ValueError, "steps must be an integer or 'converged', got 'all'"),
+        (
+            lambda: regressor(steps="all").fit(X, Y),
+            ValueError,
+            "steps must be a positive integer or 'converged', got 'all'",
+        ),
+        (
+            lambda: regressor(learning_rate="Auto").fit(X, Y),
+            ValueError,
+            "learning_rate must be a positive number or 'auto'",
+        ),
+        (lambda: regressor(learning_rate=0).fit(X, Y), ValueError, "learning_rate must be a positive number or 'auto'"),
+        (
+            lambda: regressor(batch_size=0.5).fit(X, Y),
+            ValueError,
+            "batch_size must be a positive integer or 'auto', got 0.5",
+        ),
+        (
+            lambda: regressor(gamma0="rich").fit(X, Y),
+            ValueError,
+            "gamma0 must be a number, several numbers or 'auto', got 'rich'",
+        ),
+        (lambda: regressor().fit(X, Y, np.zeros(24)), ValueError, "sample_weight must have 24 numbers >= 0"),
         (lambda: regressor(depth=0).fit(X, Y), ValueError, "MLP: depth must be greater than or equal to 1, got 0"),
         (lambda: regressor(gamma0=-1.0).fit(X, Y), ValueError, "gamma0 must be greater than 0, got -1"),
     ],

@@ -166,12 +166,12 @@ def test_digits_as_images_are_a_choice_of_the_configuration():
 @pytest.mark.parametrize(
     ("name", "content", "body", "message"),
     [
-        ("t.csv", "a,y\n1,x\n", "", "every entry used must be a number"),
-        ("t.csv", "a,y\n1\n", "", "data row 1 has 1 entries, the header has 2"),
+        ("t.csv", "a,y\n1,x\n", "", "column 'y' must hold numbers"),
+        ("t.csv", "a,y\n1\n", "", "column 'y' lacks 1 of 1 values"),
         ("t.csv", "a,y\n", "", "holds no rows of data"),
-        ("t.csv", "", "", "has no column 'y'"),
-        ("t.csv", "a,y\n1,2\n", 'target = "z"', "has no column 'z'"),
-        ("t.csv", "a,y\n1,nan\n", "", "y must be finite"),
+        ("t.csv", "", "", "is not a table of separated values"),
+        ("t.csv", "a,y\n1,2\n", 'target = "z"', "there is no column 'z'"),
+        ("t.csv", "a,y\n1,inf\n", "", "column 'y' must be finite"),
         ("t.csv", "a,y\n1,2\n1,2\n", "standardize = true", "all equal cannot be standardized"),
         ("t.npz", "text", "", "is not a .npz file of numeric arrays, or is damaged"),
         ("t.npz", "text", 'inputs = ["a"]', "inputs must be the name of one array"),

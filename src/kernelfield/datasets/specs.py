@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
+import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from kernelfield.common.settings import Spec, suggestion
 from kernelfield.datasets import cifar, digits, gaussian, mnist, standardized
+from kernelfield.datasets.columns import Column, Columns, complete_column, read_inputs
+from kernelfield.datasets.tables import read_table
 from kernelfield.describe import losses
 from kernelfield.describe.problem import Problem
 
@@ -36,8 +38,13 @@ class ImageData(Spec):
     pool: int = Field(default=1, ge=1)
     loss: LossName = "mse"
 
-    def _arguments(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("classes", "points", "images", "pool", "loss", *names)}
+    def problem(self, folder: Path) -> Problem:
+        """Returns the Problem; the folder of its files is relative to `folder`."""
+        arguments = dict(self)
+        make_problem = {"digits": digits, "cifar": cifar, "mnist": mnist}[arguments.pop("source")]
+        if "folder" in arguments:
+            arguments["folder"] = folder / arguments["folder"]
+        return make_problem(**arguments)
 
 
 class DigitsData(ImageData):
@@ -51,10 +58,6 @@ class DigitsData(ImageData):
 
     source: Literal["digits"] = "digits"
     seed: int | None = None
-
-    def problem(self, folder: Path) -> Problem:
-        """Returns the Problem; `folder` is not used."""
-        return digits(**self._arguments("seed"))
 
 
 class CifarData(ImageData):
@@ -71,10 +74,6 @@ class CifarData(ImageData):
     folder: str
     grey: bool = False
 
-    def problem(self, folder: Path) -> Problem:
-        """Returns the Problem; its own folder is relative to `folder`."""
-        return cifar(folder / self.folder, **self._arguments("grey"))
-
 
 class MnistData(ImageData):
     """MNIST or Fashion-MNIST, from its own files; see `kernelfield.datasets.mnist`.
@@ -87,10 +86,6 @@ class MnistData(ImageData):
 
     source: Literal["mnist"] = "mnist"
     folder: str
-
-    def problem(self, folder: Path) -> Problem:
-        """Returns the Problem; its own folder is relative to `folder`."""
-        return mnist(folder / self.folder, **self._arguments())
 
 
 class GaussianData(Spec):
@@ -127,7 +122,8 @@ class TableData(Spec):
         target: csv: name of the target column, or a list of them, one for each output; npz: name of the array (P,) or
             (P, C).
         standardize: subtract from the inputs their mean and divide by their standard deviation, two numbers.
-        loss: "mse", "logistic", "hinge", or "cross_entropy" of labels 0, 1, ... or of rows of probabilities.
+        loss: "mse", "logistic", "hinge", or "cross_entropy" of labels or of rows of probabilities.
+        separator, encoding, keep_na: csv: as for `kernelfield.datasets.tables.read_table`.
     """
 
     source: Literal["table"] = "table"
@@ -136,6 +132,9 @@ class TableData(Spec):
     target: str | list[str] = "y"
     standardize: bool = False
     loss: LossName = "mse"
+    separator: str | None = None
+    encoding: str | None = None
+    keep_na: bool = False
 
     def problem(self, folder: Path) -> Problem:
         """Returns the Problem; `path` is relative to `folder`."""
@@ -148,26 +147,27 @@ class TableData(Spec):
         return Problem(standardized(X) if self.standardize else X, y, loss=self.loss)
 
     def _from_csv(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        with open(path, newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-        header, rows = (rows[0], rows[1:]) if rows else ([], [])
+        table = read_table(path, separator=self.separator, encoding=self.encoding, keep_na=self.keep_na)
         targets = [self.target] if isinstance(self.target, str) else self.target
         if not targets:
             raise ValueError("target must name at least one column")
-        others = [name for name in header if name not in targets]
-        inputs = [self.inputs] if isinstance(self.inputs, str) else self.inputs or others
-        places = [_place(path, header, name) for name in (*inputs, *targets)]
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(header):
-                raise ValueError(f"{path}: data row {number} has {len(row)} entries, the header has {len(header)}")
+        names = [self.inputs] if isinstance(self.inputs, str) else self.inputs
         try:
-            table = np.array([[float(row[place]) for place in places] for row in rows])
+            targeted = [complete_column(table, name) for name in targets]
+            inputs, cautions = read_inputs(table, targets, names)
+            outputs = [Column.of(values)[0] for values in targeted]
+            texts = [column.name for column in inputs + outputs * (self.loss != "cross_entropy") if column.categories]
+            if texts:
+                raise ValueError(f"column '{texts[0]}' must hold numbers (kernelfield fit takes texts as categories)")
+            X = np.concatenate([column.encode(table) for column in inputs], axis=1)
         except ValueError as error:
-            raise ValueError(f"{path}: every entry used must be a number: {error}") from None
-        if not len(table):
-            raise ValueError(f"{path} holds no rows of data")
-        y = table[:, len(inputs) :]
-        return table[:, : len(inputs)], y[:, 0] if isinstance(self.target, str) else y
+            raise ValueError(f"{path}: {error}") from None
+        for caution in cautions:
+            warnings.warn(f"{path}: {caution}", stacklevel=2)
+        if isinstance(self.target, str) and self.loss == "cross_entropy":
+            return X, Columns(inputs=inputs, target=self.target, classes=[]).targets(table)
+        y = np.concatenate([column.encode(table) for column in outputs], axis=1)
+        return X, y[:, 0] if isinstance(self.target, str) else y
 
     def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         name = "X" if self.inputs is None else self.inputs
@@ -192,10 +192,4 @@ def _place(path: Path, known: list[str], name: str) -> int:
 
 
 Data = DigitsData | CifarData | MnistData | GaussianData | TableData
-SOURCES: dict[str, type[Data]] = {
-    "digits": DigitsData,
-    "cifar": CifarData,
-    "mnist": MnistData,
-    "gaussian": GaussianData,
-    "table": TableData,
-}
+SOURCES: dict[str, type[Data]] = {kind.model_fields["source"].default: kind for kind in get_args(Data)}

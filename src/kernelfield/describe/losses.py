@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kernelfield.common.settings import look_up
 from kernelfield.engine.series import Fields
+
+MOST_CLASSES = 100  # of labels that are not at least twice as many
 
 Array = jax.Array | np.ndarray
 Function = Callable[[Any, Any], Any]  # (f, y) -> loss
@@ -75,22 +78,51 @@ def loss(choice: str | Loss | Function) -> Loss:
     return Loss("custom" if name in LOSSES else name, choice)  # type: ignore[arg-type]
 
 
-def targets(name: str, y: np.ndarray) -> np.ndarray:
-    """Returns targets (P,) or (P, C) as a loss takes them: labels of "cross_entropy" become rows of probabilities.
-
-    Raises:
-        ValueError: the loss is not defined for these targets.
-    """
+def check_targets(name: str, y: np.ndarray) -> None:
+    """Raises ValueError if a loss is not defined for targets (P,) or (P, C); those of "cross_entropy" are (P, C)."""
     if name in ("logistic", "hinge") and not np.isin(y, (-1, 1)).all():
         raise ValueError(f"the loss '{name}' needs targets of -1 and 1")
-    if name != "cross_entropy":
-        return y
-    labels = y.astype(int)
-    if y.ndim == 1 and (labels == y).all() and labels.min() >= 0:
-        y = np.eye(max(2, labels.max() + 1))[labels]
-    if y.ndim == 1 or y.shape[1] < 2 or y.min() < 0 or not np.allclose(y.sum(axis=1), 1):
-        raise ValueError("the loss 'cross_entropy' needs labels 0, 1, ... or rows of probabilities")
-    return y
+    if name == "cross_entropy" and (y.shape[1] < 2 or y.min() < 0 or not np.allclose(y.sum(axis=1), 1)):
+        raise ValueError("the loss 'cross_entropy' needs labels, one for each point, or rows of probabilities")
+
+
+def find_classes(labels: ArrayLike) -> np.ndarray:
+    """Returns the different labels (C,) of points (P,), sorted.
+
+    Raises:
+        ValueError: labels are missing, are numbers that are not whole, or are one or too many to be classes.
+    """
+    array = _label_array(labels)
+    if array.dtype.kind not in "biufUS" or (array.dtype.kind == "f" and not (array == np.round(array)).all()):
+        raise ValueError(f"labels must be texts, whole numbers or truth values, got {array.dtype}")
+    classes = np.unique(array.astype(int) if array.dtype.kind == "f" else array)
+    if len(classes) < 2:
+        raise ValueError(f"labels must be of two classes or more, got {classes[0]} alone")
+    if len(classes) > max(MOST_CLASSES, len(array) // 2):
+        raise ValueError(f"labels must be of few classes, got {len(classes)} different ones of {len(array)} points")
+    return classes
+
+
+def _label_array(labels: ArrayLike) -> np.ndarray:
+    """Returns labels as an array of one type; raises ValueError if some are missing or masked."""
+    array = np.asarray(labels)
+    is_masked = isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any()
+    if is_masked or any(label is None or label != label for label in array.tolist()):
+        raise ValueError("labels must not be missing")
+    return np.array(array.tolist()) if array.dtype.kind == "O" else array
+
+
+def encode_labels(labels: ArrayLike, classes: np.ndarray) -> np.ndarray:
+    """Returns targets (P, C) of labels (P,): one in the column of its class, zero in others.
+
+    Raises:
+        ValueError: naming a label that is no class.
+    """
+    array = _label_array(labels)
+    if not (known := np.isin(array, classes)).all():
+        raise ValueError(f"label {array[~known][0]} is not one of the classes {', '.join(map(str, classes))}")
+    order = np.argsort(classes)
+    return np.eye(len(classes))[order[np.searchsorted(classes, array, sorter=order)]]
 
 
 def mse(f: Array, y: Array) -> jax.Array:

@@ -28,11 +28,13 @@ class Problem:
         y: targets, finite: (P,), or (P, C) for a network of C outputs.
         weights: weights of the points in the loss (P,), not negative; divided by their sum. Equal by default.
         loss: "mse", |f - y|^2 / 2; "logistic", log(1 + exp(-y f)), and "hinge", max(0, 1 - y f), with targets -1 and 1;
-            "cross_entropy" of softmax(f), with labels 0, 1, ... or rows of probabilities, kept as such rows; or any JAX
-            function of the outputs and targets of one point that can be differentiated in the outputs.
+            "cross_entropy" of softmax(f), with labels (P,) of any kind or rows of probabilities (P, C), kept as such
+            rows; or any JAX function of the outputs and targets of one point that can be differentiated in the outputs.
         stream: fresh points (X, y) that train, each once, by `kernelfield.OnlineSGD`: the points above are then only
             observed, and the reported loss is theirs. The attribute is a Problem.
         X_test, y_test: test points, which follow the others with weight zero.
+        classes: names of the C outputs of "cross_entropy"; by default the different labels, sorted. As an attribute it
+            is None where targets are no labels and no names are given.
 
     Raises:
         ValueError: naming the argument, what is required and what came.
@@ -42,6 +44,8 @@ class Problem:
         >>> problem = kf.Problem(np.eye(3), [1.0, -1.0, 1.0], weights=[1, 1, 0])
         >>> problem.points, problem.dimensions, problem.weights.tolist()
         (3, 3, [0.5, 0.5, 0.0])
+        >>> kf.Problem(np.eye(3), ["cat", "dog", "cat"], loss="cross_entropy").classes.tolist()
+        ['cat', 'dog']
     """
 
     X: np.ndarray
@@ -49,6 +53,7 @@ class Problem:
     weights: np.ndarray
     loss: Loss
     stream: Problem | None
+    classes: np.ndarray | None
 
     def __init__(
         self,
@@ -59,7 +64,13 @@ class Problem:
         stream: tuple[ArrayLike, ArrayLike] | Problem | None = None,
         X_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
     ) -> None:
+        loss = losses.loss(loss)
+        if loss.name == "cross_entropy":
+            classes, (y, y_test, stream) = _encode_all(classes, y, y_test, stream)
+        elif classes is not None:
+            raise ValueError(f"classes are for the loss 'cross_entropy', not '{loss.name}'")
         X, y = real_array("X", X, dimensions=(2, 3, 4)), real_array("y", y, dimensions=(1, 2))
         weights = real_array("weights", np.ones(len(y)) if weights is None else weights, dimensions=1)
         if X_test is not None or y_test is not None:
@@ -67,8 +78,7 @@ class Problem:
             weights = np.concatenate([weights, np.zeros(len(y_more))])
             X, y = np.concatenate([X, X_more]), np.concatenate([y, y_more])
         fresh = None if stream is None else _read_stream(stream, X, y)
-        loss = losses.loss(loss)
-        every = losses.targets(loss.name, y if fresh is None else np.concatenate([y, fresh[1]]))  # of all classes
+        losses.check_targets(loss.name, y)
         if len(X) != len(y):
             raise ValueError(f"X and y must have the same length, got {len(X)} and {len(y)}")
         if len(weights) != len(y):
@@ -79,10 +89,11 @@ class Problem:
             weights = weights / weights.sum()
         self.__dict__.update(  # a frozen object refuses assignments
             X=real_array("X", X, dimensions=(2, 3, 4)),
-            y=real_array("y", every[: len(y)], dimensions=(1, 2)),
+            y=real_array("y", y, dimensions=(1, 2)),
             weights=real_array("weights", weights, dimensions=1),
             loss=loss,
-            stream=fresh and Problem(fresh[0], every[len(y) :], loss=loss),
+            stream=fresh and Problem(*fresh, loss=loss, classes=classes),
+            classes=classes,
         )
 
     @property
@@ -116,6 +127,27 @@ class Problem:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
         rows = self.X.reshape(self.points, -1)
         return InputAxes.of(rows).coordinates(rows)[0]
+
+
+def _encode_all(classes: Any, y: Any, y_test: Any, stream: Any) -> tuple[np.ndarray | None, tuple[Any, Any, Any]]:
+    """Returns the classes, and targets, test targets and stream with rows of probabilities in place of labels."""
+    pair = (stream.X, stream.y) if isinstance(stream, Problem) else stream
+    streams = isinstance(pair, (tuple, list)) and len(pair) == 2
+    every = [y, y_test, pair[1] if streams else None]
+    labels = [values for values in every if values is not None and np.ndim(values) == 1 and np.size(values)]
+    if classes is None and labels:
+        classes = losses.find_classes(labels[0] if len(labels) == 1 else np.concatenate(labels))
+    if classes is None:
+        return None, (y, y_test, stream)
+    names = np.array(classes)
+    if names.ndim != 1 or len(np.unique(names)) != len(names):
+        raise ValueError(f"classes must be different names in one row, got {classes!r}")
+    y, y_test, fresh = (
+        losses.encode_labels(values, names) if any(values is label for label in labels) else values for values in every
+    )
+    if np.ndim(y) == 2 and np.shape(y)[1] != len(names):
+        raise ValueError(f"classes must name {np.shape(y)[1]} outputs, got {len(names)} names")
+    return names, (y, y_test, (pair[0], fresh) if streams else stream)
 
 
 def _read_stream(stream: Any, *observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,17 +6,18 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import train_test_split
 
+from kernelfield.datasets.columns import Columns, Task
+from kernelfield.estimators import baselines
+from kernelfield.estimators.base import GAMMAS
 from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
-from kernelfield.estimators.tables import Columns, Task
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.solution.solution import Solution
 from kernelfield.solve import solve
@@ -24,12 +25,11 @@ from kernelfield.solve import solve
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-GAMMAS = (0.0, 0.3, 1.0, 3.0)
 FEWEST = 20  # rows of a table
+FEWEST_OF_CLASS = 3
 TESTS = 0.2  # part of the rows that tests
 RESAMPLED = 1000  # sets of test points, for the error of R^2
 NEARLY_LAZY = 0.05  # gamma0 of a finite network beside the static kernel
-RIDGES = {"alpha": [1e-4, 1e-3, 1e-2, 1e-1, 1.0], "gamma": [0.03, 0.1, 0.3, 1.0, 3.0]}  # of kernel ridge regression
 
 Model = InfiniteWidthRegressor | InfiniteWidthClassifier
 
@@ -68,11 +68,14 @@ def fit(
     target: str,
     task: Task | None = None,
     *,
+    inputs: Sequence[str] | None = None,
     gammas: Sequence[float] = GAMMAS,
     depth: int = 2,
     activation: str = "erf",
     max_steps: int = 200,
-    points: int = 300,
+    max_epochs: int = 20,
+    batch_size: int | Literal["auto"] | None = "auto",
+    points: int | None = None,
     width: int = 512,
     seed: int = 0,
     say: Callable[[str], None] = lambda message: None,
@@ -80,14 +83,18 @@ def fit(
     """Trains on some rows of a table, with gamma0 and the number of steps from a validation split, and tests on others.
 
     Args:
-        table: pandas.DataFrame; texts are categories.
+        table: pandas.DataFrame; texts are read as numbers, dates or truth values where a whole column is, or else are
+            categories.
         target: name of the column to be predicted.
         task: "regression" or "classification"; by default of numbers and of anything else.
+        inputs: names of the columns of inputs; by default all others but those that only number the rows.
         gammas: values of gamma0 to choose among.
         depth: hidden layers.
         activation: of the network.
-        max_steps: of training, at most.
-        points: rows that train, at most.
+        max_steps: of training, at most, where every update takes all rows.
+        max_epochs: of training in batches, at most.
+        batch_size: rows of an update, None for all; "auto" takes batches from 1,000 rows on.
+        points: rows that train, at most; None for four fifths.
         width: of the finite network beside it.
         seed: of splits and samples.
         say: called with a line about what comes next.
@@ -97,39 +104,59 @@ def fit(
     """
     if len(table) < FEWEST:
         raise ValueError(f"a table of {FEWEST} rows or more is needed, got {len(table)}")
-    columns = Columns.of(table, target, task)
+    columns = Columns.of(table, target, task, inputs)
     labels = None if columns.classes is None else columns.targets(table)
-    tests = math.ceil(TESTS * len(table))
-    trains = min(points, len(table) - tests)
-    try:
-        split: Any = train_test_split(table, test_size=tests, train_size=trains, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise ValueError(f"column '{target}': {error}") from None
-    train, test = split
+    train, test = _split(table, target, labels, points, seed)
     columns = columns.standardized(train)
     X, y, X_test, y_test = columns.matrix(train), columns.targets(train), columns.matrix(test), columns.targets(test)
-    kind, score = (InfiniteWidthRegressor, _r2) if labels is None else (InfiniteWidthClassifier, _accuracy)
     settings: dict[str, Any] = {"depth": depth, "activation": activation, "max_steps": max_steps, "random_state": seed}
+    settings |= {"max_epochs": max_epochs, "batch_size": batch_size}
+    cautions = [*columns.cautions]
+    if np.ptp(y) == 0 if labels is None else False:
+        settings["steps"] = 1  # nothing is to be learned
+        gammas = gammas[:1]
+        cautions.append(f"column '{target}' is {y[0]:g} in all rows that train: R^2 is not defined")
+    if not X.any():
+        cautions.append("all inputs are constant: so are the predictions")
+    kind = InfiniteWidthRegressor if labels is None else InfiniteWidthClassifier
     say(f"infinite width on {len(X)} rows: gamma0 among {', '.join(f'{gamma0:g}' for gamma0 in gammas)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model = kind(gamma0=tuple(gammas), early_stopping=True, **settings).fit(X, y)
+    cautions += [str(warning.message) for warning in caught]
     if isinstance(model, InfiniteWidthRegressor):
         update: dict[str, Any] = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
     else:
         update = {"classes": model.classes_.tolist()}
     columns = columns.model_copy(update=update)
-    say("the static kernel, kernel ridge regression, and a network of finite width")
+    say("the static kernel, a network of finite width, kernel ridge regression and gradient boosting")
     lazy: Any = clone(model)
     finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
     predictions = {
         f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),
         "infinite width, NTK": lazy.set_params(gamma0=0.0).fit(X, y).predict(X_test),
-        "kernel ridge, RBF": _predict_by_kernel_ridge(X, y, X_test, labels is not None),
         f"network of width {width}": finite.predict(X_test),
+        **baselines.predict(X, y, X_test, labels is not None, seed),
     }
+    score = _r2 if labels is None else _accuracy
     scores = [Score(name, *score(y_test, values)) for name, values in predictions.items()]
-    return Fit(model, columns, scores, (len(X), len(X_test)), [str(warning.message) for warning in caught])
+    return Fit(model, columns, scores, (len(X), len(X_test)), cautions)
+
+
+def _split(table: DataFrame, target: str, labels: np.ndarray | None, points: int | None, seed: int) -> Any:
+    """Returns the rows of a table that train, `points` at most, and those that test; of all classes alike."""
+    tests = math.ceil(TESTS * len(table))
+    trains = min(points or len(table), len(table) - tests)
+    if labels is not None:
+        classes, counts = np.unique(labels, return_counts=True)
+        if counts.min() < FEWEST_OF_CLASS:
+            rare = classes[counts.argmin()]
+            need = f"{FEWEST_OF_CLASS} or more, to train, to choose and to test"
+            raise ValueError(f"column '{target}' has '{rare}' in {counts.min()} rows alone: {need}, are needed")
+    try:
+        return train_test_split(table, test_size=tests, train_size=trains, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise ValueError(f"column '{target}': {error}") from None
 
 
 def _attach(columns: Columns, solution: Solution) -> Solution:
@@ -171,16 +198,6 @@ def predict(solution: Solution, table: DataFrame) -> DataFrame:
     return table.assign(**{name: model.classes_[chances.argmax(axis=1)], **probabilities})
 
 
-def _predict_by_kernel_ridge(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, classes: bool) -> np.ndarray:
-    """Returns predictions (n,) of kernel ridge regression, with ridge and width of a Gaussian by cross-validation."""
-    labels, numbers = np.unique(y, return_inverse=True) if classes else (None, None)
-    targets = y if labels is None else np.eye(len(labels))[numbers]
-    mean, choices = targets.mean(axis=0), {**RIDGES, "gamma": [width / X.shape[1] for width in RIDGES["gamma"]]}
-    search = GridSearchCV(KernelRidge(kernel="rbf"), choices, cv=3, scoring="neg_mean_squared_error")
-    predictions = search.fit(X, targets - mean).predict(X_test) + mean
-    return predictions if labels is None else labels[predictions.argmax(axis=1)]
-
-
 def _train_finite(model: Model, width: int, seed: int) -> Solution:
     """Returns the solution of one network of finite width, trained by the rule of the model."""
     solution = model.solution_
@@ -190,7 +207,9 @@ def _train_finite(model: Model, width: int, seed: int) -> Solution:
 
 
 def _r2(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """Returns R^2, and its standard error by resampling the points."""
+    """Returns R^2, and its standard error by resampling the points; NaN for targets that are all equal."""
+    if np.ptp(y) == 0:
+        return float("nan"), float("nan")
     draws = np.random.default_rng(0).integers(len(y), size=(RESAMPLED, len(y)))
     error = np.std([r2_score(y[rows], predictions[rows]) for rows in draws])
     return float(r2_score(y, predictions)), float(error)
