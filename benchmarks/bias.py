@@ -23,7 +23,7 @@ from kernelfield.engine.tail import Tail
 from kernelfield.layers import base
 
 # particles, tol and directions, 0 for as many as usual
-SETTINGS = [(4096, 5e-3, 0), (4096, 5e-2, 0), (4096, 1e-3, 64), (1024, 5e-3, 0), (1024, 5e-3, 0, "dense")]
+SETTINGS = [(4096, 2e-3, 0), (4096, 2e-2, 0), (4096, 1e-3, 64), (1024, 2e-3, 0), (1024, 2e-3, 0, "dense")]
 NAMES = [case.name for case in coverage_cases()]
 TRUTH = (65536, 1e-3, 64)
 RUNS = 48

@@ -43,9 +43,10 @@ def table(case: Case, runs: int) -> list[str]:
     usual = kf.March()
     many = {"particles": 16 * usual.particles, "replicates": usual.replicates}
     truth = kf.March(**many, tol=1e-3, directions=64, seed=10**6)
-    true = quantities(kf.solve(case.network, case.problem, case.training, truth))
+    parts = case.network, case.problem, case.training
+    true = quantities(kf.solve(*parts, truth, save_at=[0, -1]))
     found = [
-        quantities(kf.solve(case.network, case.problem, case.training, kf.March(seed=seed), progress=False))
+        quantities(kf.solve(*parts, kf.March(seed=seed), save_at=[0, -1], progress=False))
         for seed in track(range(runs), case.name)
     ]
     lines = []

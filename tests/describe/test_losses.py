@@ -10,6 +10,7 @@ import kernelfield as kf
 from explicit import DEEP, solved
 from kernelfield.describe.losses import LOSSES, Loss, loss
 from kernelfield.finite.network import FiniteNetwork
+from kernelfield.observables.groups import by_target
 
 RNG = np.random.default_rng(5)
 F = RNG.standard_normal((5, 3))
@@ -217,3 +218,16 @@ def test_a_loss_that_is_zero_at_the_start_never_diverges():
     problem = kf.Problem(np.eye(3), np.ones(3), loss=lambda f, y: jnp.sum(f * y))  # falls without end
     found = solved(problem=problem, width=8, seeds=1, kernels="none")
     assert found.status.code == "ok" and found.loss[-1] < 0
+
+
+def test_classes_are_stored_and_name_the_groups_of_samples(tmp_path):
+    X = np.random.default_rng(0).standard_normal((6, 3))
+    problem = kf.Problem(X, ["cat", "dog", "emu"] * 2, loss="cross_entropy")
+    solution = solved(problem=problem, width=8, seeds=1)
+    solution.save(tmp_path / "a.nc")
+    again = kf.load(tmp_path / "a.nc").problem
+    assert again.classes.tolist() == ["cat", "dog", "emu"] and again.labels.tolist() == ["cat", "dog", "emu"] * 2
+    assert solution.restricted([0, 1]).problem.labels.tolist() == ["cat", "dog"]
+    assert by_target(problem).names == ("class cat", "class dog", "class emu")
+    soft = kf.Problem(X[:2], [[0.5, 0.5], [0, 1]], classes=["a", "b"], loss="cross_entropy")
+    np.testing.assert_array_equal(soft.labels, soft.y)

@@ -7,6 +7,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
+from kernelfield.layers.base import Stateless
 from kernelfield.theories.static_ntk import initial_kernels
 from suites import keep_fast, thorough
 
@@ -138,3 +139,14 @@ def test_recorded_tangent_kernels_are_kept(tmp_path):
     assert kf.compare(solution, again).row("NTK").error == 0
     with pytest.raises(ValueError, match="known at one time"):
         solution.ntk(1, 2)
+
+
+class Square(Stateless):
+    """A layer of a user's own, which says nothing about itself."""
+
+
+def test_a_network_is_linear_only_if_all_its_layers_say_so():
+    assert kf.Network(layers=[Dense(), Bias(), Residual(Dense()), Readout()]).is_linear
+    assert kf.Network(layers=[Conv(2), Activation("linear"), GlobalAveragePool(), Readout()]).is_linear
+    for layer in (Square(), Residual(Square()), PHI):
+        assert not kf.Network(layers=[Dense(), layer, Dense(), Readout()]).is_linear

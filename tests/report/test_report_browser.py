@@ -91,7 +91,7 @@ def test_play_runs_to_the_end(opened, page_file):
 
 def test_pointing_at_a_kernel_reads_its_entry(opened, page_file, pair):
     page = opened(page_file)
-    canvas = page.locator("canvas.kernel[data-key='Phi2'][data-place='0']")
+    canvas = page.locator("canvas.kernel[data-name='Φ²'][data-place='0']")
     box = canvas.bounding_box()
     canvas.hover(position={"x": box["width"] * 2.5 / 6, "y": box["height"] * 0.5 / 6})
     said = page.inner_text("#entry").replace("\N{MINUS SIGN}", "-")

@@ -14,7 +14,9 @@ from kernelfield import report
 from kernelfield.datasets import digits, gaussian
 from kernelfield.files.config import parse
 from kernelfield.plotting import summary
+from kernelfield.report.inputs import chart_inputs
 from kernelfield.report.reproduce import find_source
+from kernelfield.report.result import number_results
 from kernelfield.report.words import format_interval, format_number, format_with_error
 from kernelfield.solution.status import Status
 from suites import keep_fast
@@ -109,13 +111,13 @@ def kernels_of(movie, result, key):
     return kernels
 
 
-@pytest.mark.parametrize("name", ["Phi1", "Phi2", "G1", "G2", "NTK"])
+@pytest.mark.parametrize("name", ["Φ¹", "Φ²", "G¹", "G²", "NTK"])
 def test_frames_of_the_slider_are_the_kernels_of_the_solution(page, pair, name):
     movie = page.data["movie"]
     assert movie["steps"] == list(range(6)) and movie["samples"] == list(range(6))
     for number, solution in enumerate(pair.values()):
-        kernel, layer = name.rstrip("12"), int(name[-1]) if name != "NTK" else None
-        names = {"Phi": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
+        kernel, layer = name.rstrip("¹²"), {"¹": 1, "²": 2}.get(name[-1])
+        names = {"Φ": "feature_kernel", "G": "gradient_kernel", "NTK": "ntk"}
         truth = [solution.estimate(names[kernel], *([layer] if layer else []), t=t).mean for t in range(6)]
         assert np.abs(kernels_of(movie, number, name) - truth).max() <= np.abs(truth).max() / 32767
 
@@ -296,7 +298,7 @@ def test_a_page_of_several_outputs_and_mini_batches(several_outputs):
         "by the loss cross_entropy by stochastic gradient descent, batches of 2, 3 epochs, learning rate 0.3" in header
     )
     assert "momentum 0.5, a cosine schedule" in header and "final test accuracy" in header
-    assert movie["unit"] == "epoch" and movie["targets"] == ["class 0", "class 1", "class 1", "class 2", "class 0"]
+    assert page.data["unit"] == "epoch" and movie["targets"] == ["class 0", "class 1", "class 1", "class 2", "class 0"]
     assert np.allclose(movie["times"], several_outputs.times)
     order = [0, 1, 3, 2, 4]
     NTK = np.einsum("mcnc->mn", several_outputs.ntk().reshape(5, 3, 5, 3))[np.ix_(order, order)] / 3
@@ -316,3 +318,25 @@ def test_kernels_of_some_steps_make_a_page_and_a_summary(tmp_path, steps, shows)
     assert ("Kernels were not tracked in this run" in text) != shows
     assert bool(summary.record(solutions["one"])["kernels"]) == shows
     assert len(summary.draw(solutions["one"]).axes) == (4 if shows else 1)
+
+
+def test_the_inputs_that_a_table_model_uses_are_named():
+    rng = np.random.default_rng(0)
+    problem, info = (
+        kf.Problem(rng.standard_normal((12, 3)), rng.standard_normal(12)),
+        {"names": ["age", "b = x", "b = y"]},
+    )
+    solution = kf.solve(
+        kf.MLP(depth=1, activation="erf"),
+        problem,
+        kf.GradientDescent(learning_rate=0.2, steps=3),
+        kf.March(particles=64, replicates=2),
+        progress=False,
+    )
+    named = replace(solution, info={**solution.info, "table": info})
+    (chart,) = chart_inputs(number_results({"a": named, "b": solution}))
+    assert set(chart.plot.y_range.factors) == set(info["names"]) and len(chart.keys) == 2
+    (chart,) = chart_inputs(number_results({"a": solution}))
+    assert set(chart.plot.y_range.factors) == {"input 1", "input 2", "input 3"} and "AGOP" in chart.note
+    assert chart_inputs(number_results({"a": replace(solution, predictor=None)})) == []
+    assert "Inputs that it uses" in report.page({"a": named})

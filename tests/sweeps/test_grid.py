@@ -170,7 +170,7 @@ def test_test_points_and_several_outputs_are_kept(folder):
     data = kf.sweep_grid(kf.MLP(depth=1), problem, training, {"width": [8]}, "a.zarr", method, workers=0)
     assert data.prediction.dims == ("width", "sample", "output") and data.prediction.shape == (1, 5, 3)
     assert data.test_loss.notnull().all() and np.isfinite(data.final_test_loss_se).all()
-    with pytest.raises(ValueError, match=r"a.zarr holds a sweep of other data: give another folder"):
+    with pytest.raises(ValueError, match=r"another sweep \(digest of the data is \w+ there, \w+ here\)"):
         moved = kf.Problem(X + 1, problem.y, problem.weights, loss="cross_entropy")
         kf.sweep_grid(kf.MLP(depth=1), moved, training, {"width": [8]}, "a.zarr", method, workers=0)
 
@@ -236,10 +236,10 @@ def test_what_the_scheduler_gives_up_is_an_error_of_the_point():
 @pytest.mark.parametrize(
     ("old", "new", "grid", "message"),
     [
-        ("", "", "gamma0=0.5,2", "whose grid is network.gamma0=0.5,1.0, not network.gamma0=0.5,2.0"),
-        ("depth = 1", "depth = 2", "gamma0=0.5,1", "whose [network] depth is 1, not 2"),
-        ("replicates = 2", "replicates = 3", "gamma0=0.5,1", "whose [march] replicates is 2, not 3"),
-        ("", "--method=perturbation", "gamma0=0.5,1", "whose method is march, not perturbation"),
+        ("", "", "gamma0=0.5,2", "grid network.gamma0 is 0.5,1.0 there, 0.5,2.0 here"),
+        ("depth = 1", "depth = 2", "gamma0=0.5,1", "network depth is 1 there, 2 here"),
+        ("replicates = 2", "replicates = 3", "gamma0=0.5,1", "march replicates is 2 there, 3 here"),
+        ("", "--method=perturbation", "gamma0=0.5,1", "method is march there, perturbation here"),
     ],
 )
 def test_another_sweep_in_the_same_folder_is_refused(folder, capsys, old, new, grid, message):
@@ -247,7 +247,7 @@ def test_another_sweep_in_the_same_folder_is_refused(folder, capsys, old, new, g
     method = (new,) if new.startswith("--") else ()
     (folder / "run.toml").write_text(CONFIG.replace(old, new) if old else CONFIG)
     assert exit_code(*SWEEP, "--grid", grid, *method) == 2
-    expected = f"kernelfield: sweep.zarr holds another sweep, {message}: give another folder\n"
+    expected = f"kernelfield: sweep.zarr holds another sweep ({message}): give another folder\n"
     assert capsys.readouterr() == ("", expected)
 
 
@@ -277,7 +277,7 @@ def test_folders_that_cannot_be_written_to_are_bad_input(folder, capsys, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("zarr.create_group", full)
-    with pytest.raises(OSError, match=r"b.zarr cannot be written to: No space left on device"):
+    with pytest.raises(OSError, match=r"b.zarr could not be written: no space left on device"):
         store.create(folder / "b.zarr", make_grid(parse(CONFIG), {"depth": [1]}))
 
 

@@ -23,9 +23,9 @@ KernelMap = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class Activation:
     """An activation function phi with its derivative.
 
-    `feature_map` and `derivative_map` give <phi(a) phi(b)> and <phi'(a) phi'(b)> for zero-mean
-    Gaussian a, b with variances k11, k22 and covariance k12 (called with k11, k12, k22, any equal
-    shapes), or are None where no closed form is known. `smooth` tells whether phi' is continuous.
+    `feature_map` and `derivative_map` give <phi(a) phi(b)> and <phi'(a) phi'(b)> for zero-mean Gaussian a, b with
+    variances k11, k22 and covariance k12 (called with k11, k12, k22, any equal shapes), or are None where no closed
+    form is known. `smooth` tells whether phi' is continuous.
     """
 
     name: str

@@ -39,14 +39,6 @@ def kernel_map(kernel: np.ndarray, function: Callable[[Any], Any], closed_form: 
 
     Raises:
         NotConverged: the quadrature did not reach its accuracy, as when f has a kink.
-
-    Example:
-        >>> import numpy as np
-        >>> from kernelfield.activations.functions import activation
-        >>> from kernelfield.activations.gaussian_averages import kernel_map
-        >>> erf, K = activation("erf"), np.array([[1.0, 0.3], [0.3, 2.0]])
-        >>> bool(np.allclose(kernel_map(K, erf.phi, None), kernel_map(K, erf.phi, erf.feature_map), rtol=1e-10))
-        True
     """
     shape, kernel = kernel.shape, kernel.reshape(math.isqrt(kernel.size), -1)
     if closed_form is None and (series := hermite_averages(kernel, function)) is not None:

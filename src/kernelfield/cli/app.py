@@ -10,17 +10,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console, RenderableType
-from rich.table import Column, Table
 from typer import Exit, Option
-from typer.core import TyperGroup
 
 from kernelfield.common.atomic_files import CannotWrite
 from kernelfield.common.progress import WANTED
@@ -28,25 +26,8 @@ from kernelfield.solution.status import SolveError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
-
-class Stopped(Exception):
-    """Ctrl-C; the message says what was written."""
-
-
-class Commands(TyperGroup):
-    """The commands of the application: Ctrl-C in one of them is an error that `main` explains."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command that was parsed."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Stopped("interrupted: nothing was written") from None
-
-
 app = typer.Typer(
     name="kernelfield",
-    cls=Commands,
     help="Train infinitely wide neural networks that learn features, and compare them with finite ones.",
     epilog="Start with: kernelfield demo",
     add_completion=False,
@@ -62,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs about its cache folder
     command = typer.main.get_command(app)
     try:
-        run = contextvars.copy_context().run  # `--quiet` is of this call alone
-        code = run(command.main, words, prog_name="kernelfield", standalone_mode=False)
-    except Exception as error:
+        with command.make_context("kernelfield", words.copy()) as context:
+            contextvars.copy_context().run(command.invoke, context)  # `--quiet` is of this call alone
+    except Exit as end:
+        sys.exit(end.exit_code)
+    except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             raise
         sys.exit(_explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0)
 
 
 @dataclass(frozen=True)
@@ -96,13 +79,7 @@ class Output:
     def print_json(self, document: Any) -> None:
         """Prints the document for scripts: everything that the command computed, and what it wrote."""
         if self.as_json and not self.quiet:
-            print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def new_table(about: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    """Returns an empty table with a caption, and with columns aligned to the left and to the right."""
-    columns = [*left, *(Column(name, justify="right") for name in right)]
-    return Table(*columns, box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
+            Console().out(json.dumps(document, indent=2, allow_nan=False), highlight=False)
 
 
 @contextmanager
@@ -117,15 +94,15 @@ def accept_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: BaseException) -> int:
     """Prints one line about an error, and returns its exit code."""
     usage = getattr(error, "format_message", None)  # of a command line that does not parse
     if usage is not None:
         if usage():  # empty where the help was shown instead
             print_line(f"{usage()} Try 'kernelfield --help'.")
         return BAD_INPUT
-    if isinstance(error, Stopped | typer.Abort):
-        code, message = INTERRUPTED, str(error) or "interrupted"
+    if isinstance(error, KeyboardInterrupt):
+        code, message = INTERRUPTED, "interrupted: nothing was written"
     elif isinstance(error, CannotWrite):
         code, message = FAILED, str(error)
     elif isinstance(error, ValueError | OSError | ImportError):
@@ -151,23 +128,16 @@ def _cache_compilations() -> None:
     import jax
 
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache")  # it is only slower next time
-
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "kernelfield"
+    with suppress(OSError, RuntimeError):  # no home, or no folder can be made there
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kernelfield")
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            return
-    except (OSError, RuntimeError):
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         print(f"kernelfield {version('kernelfield')}")
         raise Exit
 

@@ -10,11 +10,12 @@ from rich.table import Table
 from typer import Exit, Option
 
 from kernelfield.cli import options
-from kernelfield.cli.app import FAILED, INTERRUPTED, Output, app, new_table, print_line
+from kernelfield.cli.app import FAILED, INTERRUPTED, Output, app, print_line
 from kernelfield.cli.options import AsJson, ConfigPath, DataPath, ImagePath, Quiet
 from kernelfield.common.progress import bar
 from kernelfield.files.config import read
 from kernelfield.plotting import write_figure
+from kernelfield.plotting.summary import new_table
 
 if TYPE_CHECKING:
     from kernelfield.sweeps.gammas import Point
@@ -39,7 +40,7 @@ def sweep(
     killed, and kernelfield show looks at it at any time.
     """
     from kernelfield import sweeps
-    from kernelfield.sweeps.store import count_points_done
+    from kernelfield.sweeps.store import Store
 
     out, points = Output(quiet, as_json), sweeps.make_grid(read(config, data), sweeps.parse_grid(grid), method)
     try:
@@ -48,7 +49,7 @@ def sweep(
     except (KeyboardInterrupt, sweeps.SweepError) as error:
         is_interrupt, done = isinstance(error, KeyboardInterrupt), "nothing was written"
         if output.exists():
-            count = count_points_done(output)
+            count = (Store(output).status != "").sum()
             done = f"{count} of {len(points.runs)} points are done: the same command goes on"
         print_line(f"{'interrupted' if is_interrupt else error} ({done})")
         raise Exit(INTERRUPTED if is_interrupt else FAILED) from None

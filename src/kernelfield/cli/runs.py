@@ -15,14 +15,14 @@ from kernelfield.cli.app import FAILED, INTERRUPTED, Output, accept_sigterm, app
 from kernelfield.cli.grid import show_grid
 from kernelfield.cli.options import AsJson, ConfigPath, DataPath, DrawPath, Quiet, ResultPath, finite_networks
 from kernelfield.common.atomic_files import check_folder
-from kernelfield.files.config import Config, read
+from kernelfield.describe.run import Run
+from kernelfield.files.config import read
 from kernelfield.files.storage import load
 from kernelfield.march.cost import GIB
 from kernelfield.march.devices import join
 from kernelfield.march.estimate import estimate as estimate_cost
 from kernelfield.march.method import OnParticles
 from kernelfield.plotting import summary, write_figure
-from kernelfield.solution.method import Method
 from kernelfield.solve import describe, solve_run
 
 
@@ -45,15 +45,15 @@ def solve(
     as_json: AsJson = False,
 ) -> None:
     """Solve training at infinite width."""
-    settings = read(config, data)
-    solver, place = settings.method(method), (coordinator, processes, process)
-    is_shared = distributed or place != (None, None, None)
-    if is_shared and not isinstance(solver, OnParticles):
-        raise ValueError(f"--distributed is for methods on particles, march for instance, got {method}")
+    settings, place = read(config, data), (coordinator, processes, process)
+    solver = settings.method(method)
     options: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume, "checkpoint_every": checkpoint_every}
-    if is_shared:
+    if distributed or place != (None, None, None):
+        if not isinstance(solver, OnParticles):
+            raise ValueError(f"--distributed is for methods on particles, march for instance, got {method}")
         options["join_others"] = lambda: join(*place)
-    _solve_and_write(settings, solver, config, output, Output(quiet, as_json), **options)
+    run = describe(settings.network, settings.problem(), settings.training, solver)
+    _solve_and_write(run, config, output, Output(quiet, as_json), **options)
 
 
 @app.command()
@@ -92,7 +92,8 @@ def train(
     """Train networks of finite width."""
     settings = read(config, data)
     networks = finite_networks(settings, width, seeds, config)
-    _solve_and_write(settings, networks, config, output, Output(quiet, as_json))
+    run = describe(settings.network, settings.problem(), settings.training, networks)
+    _solve_and_write(run, config, output, Output(quiet, as_json))
 
 
 @app.command()
@@ -118,13 +119,7 @@ def show(
 
 
 def _solve_and_write(
-    settings: Config,
-    method: Method,
-    config: Path,
-    output: Path,
-    out: Output,
-    join_others: Callable[[], bool] = lambda: True,
-    **checkpoints: Any,
+    run: Run, config: Path, output: Path, out: Output, join_others: Callable[[], bool] = lambda: True, **options: Any
 ) -> None:
     """Solves, writes what was computed, and exits with the status of the run.
 
@@ -134,11 +129,10 @@ def _solve_and_write(
     if output.exists() and output.samefile(config):
         raise ValueError(f"the result would replace the configuration {config}")
     began = time.perf_counter()
-    run = describe(settings.network, settings.problem(), settings.training, method)
-    writes, folder = join_others(), checkpoints.get("checkpoint")
+    writes, folder = join_others(), options.get("checkpoint")
     out = out if writes else Output(quiet=True, as_json=False)
     with accept_sigterm() if folder else contextlib.nullcontext():
-        solution = solve_run(run, throw=False, **checkpoints)
+        solution = solve_run(run, throw=False, **options)
     if writes:
         solution.save(output)
     seconds = time.perf_counter() - began

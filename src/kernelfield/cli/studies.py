@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
-from kernelfield.cli.app import Output, Stopped, app
+from kernelfield.cli.app import INTERRUPTED, Output, app, print_line
 from kernelfield.cli.options import AsJson, DrawPath, Quick, Quiet, check_image, name_files
-from kernelfield.common.settings import suggestion
+from kernelfield.common.settings import look_up
 from kernelfield.files.storage import load
 from kernelfield.observables.compare import compare as compare_solutions
 from kernelfield.plotting import write_figure
@@ -80,9 +80,7 @@ def compare(
 
 @app.command()
 def report(
-    results: Annotated[
-        list[Path], Argument(metavar="RESULT.nc", help="The main result, and any that are compared with it.")
-    ],
+    results: Annotated[list[Path], Argument(metavar="RESULT.nc", help="The main result, and any to compare with it.")],
     output: Annotated[Path, Option("--output", "-o", metavar="PAGE.html", help="Page to write.")],
     title: Annotated[str | None, Option(help="Title of the page; made from the settings by default.")] = None,
     quiet: Quiet = False,
@@ -124,8 +122,7 @@ def figures(
 
     chosen, settings = names or list(paper.FIGURES), paper.Settings(quick, cifar)
     for name in chosen:
-        if name not in paper.FIGURES:
-            raise ValueError(f"figure '{name}' is unknown{suggestion(name, list(paper.FIGURES))}")
+        look_up("figure", name, paper.FIGURES)  # raises for an unknown one
     if cifar is not None:
         if not set(chosen) & set(paper.OF_IMAGES):
             raise ValueError(f"--cifar is for figures {' and '.join(paper.OF_IMAGES)}, got {', '.join(chosen)}")
@@ -142,5 +139,6 @@ def figures(
                 paths.append(str(path))
                 output.say(f"wrote {path}")
     except KeyboardInterrupt:
-        raise Stopped("interrupted: figures that were done are kept") from None
+        print_line("interrupted: figures that were done are kept")
+        raise Exit(INTERRUPTED) from None
     output.print_json({"wrote": paths})

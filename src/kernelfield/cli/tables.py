@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from rich.table import Table
 from typer import Argument, Option
 
-from kernelfield.cli.app import Output, app, new_table
+from kernelfield.cli.app import Output, app
 from kernelfield.cli.options import AsJson, Quiet, parse_numbers, split_words
 from kernelfield.common.atomic_files import check_folder, whole_file
 from kernelfield.datasets.columns import Task
 from kernelfield.datasets.tables import read_table
 from kernelfield.files.storage import load
+from kernelfield.plotting.summary import new_table
 
 if TYPE_CHECKING:
     from kernelfield.estimators.fitting import Fit

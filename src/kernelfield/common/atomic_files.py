@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ class CannotWrite(OSError):
 def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an error.
 
-    Room for `size` bytes is reserved first, where the system can. The temporary file has the suffix of `path`.
+    Room for `size` bytes is reserved first, where the system can. The temporary file has the suffix of `path`. It may
+    be a folder if there is nothing at `path`.
 
     Raises:
         CannotWrite: the disk is full, or the folder cannot be written to; a file at `path` stays as it was.
@@ -33,6 +35,7 @@ def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise CannotWrite(f"{path} could not be written: {reason(error)}") from error
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # if it is a folder
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kernelfield.common.settings import Spec, suggestion
+from kernelfield.datasets.texts import DATES, TRUTHS, Decimal, doubt_decimals, read_dates, read_numbers
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 Task = Literal["regression", "classification"]
 Kind = Literal["number", "date", "boolean", "category"]
 
-TRUE, FALSE = ("true", "yes", "y", "t", "on", "1", "1.0"), ("false", "no", "n", "f", "off", "0", "0.0")
-TRUTHS = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0)}
-DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y")
-MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")
-CURRENCY = r"[$€£¥₹]|USD|EUR|GBP|CHF|JPY"
 MOST_CATEGORIES = 100  # of a column of texts, each an input
 MOST_CODES = 20  # categories of a column of which most are numbers
 FEWEST_IDS = 10  # rows from which on distinct values say nothing
@@ -33,7 +29,7 @@ class Column(Spec):
 
     name: str
     kind: Kind = "number"
-    decimal: Literal[".", ","] = "."  # of numbers
+    decimal: Decimal = "."  # of numbers
     date_format: str | None = None  # of dates, as `pandas.to_datetime` takes it
     categories: list[str] | None = None  # of texts, sorted; None for other kinds
     mean: tuple[float, ...] = (0.0,)  # of the numbers, or of the input of every category
@@ -56,12 +52,13 @@ class Column(Spec):
         if values.dtype.kind == "M":
             return cls(name=name, kind="date"), f"column '{name}' holds dates: days since 1970 are its numbers"
         texts = values.astype(str).str.strip()
-        if set(texts.str.lower()) <= set(TRUTHS) and np.isnan(_read_numbers(texts, ".")).any():
+        if set(texts.str.lower()) <= set(TRUTHS) and np.isnan(read_numbers(texts, ".")).any():
             return cls(name=name, kind="boolean"), None
-        for decimal, other in ((".", ","), (",", ".")):
-            if not np.isnan(_read_numbers(texts, decimal)).any():
-                return cls(name=name, decimal=decimal), _doubt_decimals(name, texts, decimal, other)
-        formats = [form for form in ("ISO8601", *DAYS, *MONTHS) if not np.isnan(_read_dates(texts, form)).any()]
+        decimals: tuple[Decimal, ...] = (".", ",")
+        for decimal in decimals:
+            if not np.isnan(read_numbers(texts, decimal)).any():
+                return cls(name=name, decimal=decimal), doubt_decimals(name, texts, decimal)
+        formats = [form for form in DATES if not np.isnan(read_dates(texts, form)).any()]
         if formats:
             doubt = f"in the format {formats[0]}, which {formats[1]} could be as well" if len(formats) > 1 else ""
             caution = f"column '{name}' holds dates: days since 1970 are its numbers{doubt and ', ' + doubt}"
@@ -98,9 +95,9 @@ class Column(Spec):
             texts = values.astype(str).str.strip()
             if self.kind == "boolean":
                 return texts.str.lower().map(TRUTHS).to_numpy(float)
-            return _read_dates(texts, self.date_format) if self.kind == "date" else _read_numbers(texts, self.decimal)
+            return read_dates(texts, self.date_format) if self.kind == "date" else read_numbers(texts, self.decimal)
         if self.kind == "date":
-            return _read_dates(values, None) if values.dtype.kind == "M" else np.full(len(values), np.nan)
+            return read_dates(values, None) if values.dtype.kind == "M" else np.full(len(values), np.nan)
         if not is_number:
             return np.full(len(values), np.nan)
         numbers = values.to_numpy(float)
@@ -113,7 +110,7 @@ class Columns(Spec):
     inputs: list[Column]  # in the order of the network's inputs
     target: str  # the name of the column to be predicted
     classes: list[bool | int | float | str] | None = None  # its labels, of a classification
-    decimal: Literal[".", ","] = "."  # of the target's numbers
+    decimal: Decimal = "."  # of the target's numbers
     target_mean: float = 0.0  # of a regression, whose network predicts (target - target_mean) / target_scale
     target_scale: float = 1.0
     cautions: tuple[str, ...] = ()  # what a person should know of how the columns were read
@@ -176,7 +173,7 @@ class Columns(Spec):
         if values.dtype.kind in "iufb":
             return values.to_numpy()
         texts = values.astype(str).str.strip()
-        numbers = _read_numbers(texts, self.decimal)
+        numbers = read_numbers(texts, self.decimal)
         return numbers.astype(int) if (numbers == np.round(numbers)).all() else texts.to_numpy(str)
 
 
@@ -194,7 +191,7 @@ def read_inputs(
     for name in table.columns.drop(list(targets)) if names is None else names:
         if name in targets:
             raise ValueError(f"the target '{name}' cannot be an input")
-        if names is None and (reason := _reason_to_leave_out(table[name])):
+        if names is None and (reason := _reason_to_leave_out(table, name)):
             cautions.append(f"the column {repr(name) if name else 'without a name'} is left out: {reason}")
             continue
         column, caution = Column.of(complete_column(table, name))
@@ -242,19 +239,20 @@ def _target_column(values: Series, task: Task | None) -> Column:
     return column.model_copy(update={"kind": "category"})
 
 
-def _reason_to_leave_out(values: Series) -> str | None:
+def _reason_to_leave_out(table: DataFrame, name: Any) -> str | None:
     """Returns why a column is no input, or None: it is empty, or tells the rows apart."""
+    values: Any = table[name]
     if values.ndim > 1 or values.isna().any():
         return "it is empty" if values.ndim == 1 and values.isna().all() else None
     if len(values) < FEWEST_IDS or values.nunique() < len(values):
         return None
-    name, texts = str(values.name), values.astype(str).str.strip()
+    name, texts = str(name), values.astype(str).str.strip()
     is_whole = bool(texts.str.fullmatch(r"[-+]?\d+").all())
     if not is_whole:
         try:
             is_text = values.dtype.kind not in "iufbM" and Column.of(values)[0].kind == "category"
         except ValueError:
-            is_text = np.isnan(_read_numbers(texts, ".")).mean() > 0.5
+            is_text = np.isnan(read_numbers(texts, ".")).mean() > 0.5
         return "every row has another text" if is_text else None
     numbers = [int(text) for text in texts]
     if max(map(abs, numbers)) > EXACT:
@@ -268,52 +266,10 @@ def _reason_to_leave_out(values: Series) -> str | None:
 
 def _check_categories(name: str, texts: Series, count: int) -> None:
     """Raises ValueError if texts are too many to be categories, or numbers but for a few."""
-    bad = np.isnan(_read_numbers(texts, "."))
+    bad = np.isnan(read_numbers(texts, "."))
     advice = "mend it, or leave the column out by naming the inputs"
     if count > MOST_CODES and bad.mean() < 0.5:
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(f"column '{name}' holds numbers, but data row {row + 1} has '{texts.iloc[row]}': {advice}")
     if count > MOST_CATEGORIES:
         raise ValueError(f"column '{name}' has {count} different texts, more than {MOST_CATEGORIES}: {advice}")
-
-
-def _doubt_decimals(name: str, texts: Series, decimal: str, other: str) -> str | None:
-    """Returns a caution if numbers can be read in two ways: is 1,234 a thousand or one and a bit?"""
-    marked = texts[texts.str.contains(other, regex=False)] if decimal == "." else texts[texts.str.contains(",")]
-    if decimal == "," and len(marked):
-        return f"column '{name}' has decimal commas: '{marked.iloc[0]}' is {_read_numbers(marked, ',')[0]:g}"
-    if len(marked) and not np.isnan(_read_numbers(texts, other)).any():
-        return f"column '{name}' has commas between thousands: '{marked.iloc[0]}' is {_read_numbers(marked, '.')[0]:g}"
-    return None
-
-
-def _read_numbers(texts: Series, decimal: str) -> np.ndarray:
-    """Returns numbers (n,) that are written with thousands separators, currencies or percent signs, NaN for others.
-
-    One column has one currency, which is left out.
-    """
-    import pandas
-
-    numbers = pandas.to_numeric(texts, errors="coerce")
-    if decimal == "." and not numbers.isna().any():
-        return numbers.to_numpy(float)
-    plain = texts.str.replace("\u2212", "-", regex=False)
-    if plain.str.extract(rf"({CURRENCY})", expand=False).nunique() > 1:
-        return np.full(len(texts), np.nan)
-    plain = plain.str.replace(rf"{CURRENCY}|%$", "", regex=True).str.strip()
-    plain = plain.str.replace(r"^\((.*)\)$", r"-\1", regex=True)  # as accountants write
-    thousands = {".": r"[,'\u2019\u00a0\u202f ]", ",": r"[.'\u2019\u00a0\u202f ]"}[decimal]
-    grouped = plain.str.fullmatch(rf"[-+]?\d{{1,3}}({thousands}\d{{3}})+(\{decimal}\d*)?")
-    plain = plain.where(~grouped, plain.str.replace(thousands, "", regex=True))
-    if decimal == ",":
-        plain = plain.where(~plain.str.contains(".", regex=False), "").str.replace(",", ".", regex=False)
-    return pandas.to_numeric(plain, errors="coerce").to_numpy(float)
-
-
-def _read_dates(values: Series, date_format: str | None) -> np.ndarray:
-    """Returns days since 1970 (n,), NaN for what is no date in this format."""
-    import pandas
-
-    dates = pandas.to_datetime(values, format=date_format, errors="coerce", utc=True)
-    days: Any = (dates - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(days=1)
-    return days.to_numpy(float)

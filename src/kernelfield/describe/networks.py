@@ -53,8 +53,8 @@ class Architecture(Spec):
 
     @property
     def is_linear(self) -> bool:
-        """Whether all activations are the identity, so that the theory is Gaussian and solved exactly."""
-        return all(phi.is_linear for phi in self.nonlinearities)
+        """Whether all layers say that they are linear: then the theory is Gaussian, and solved exactly."""
+        return self.layers.is_linear
 
     @property
     def factorizes(self) -> bool:
@@ -95,12 +95,10 @@ class Architecture(Spec):
         return axes.axes, *axes.coordinates(self.every_input(problem))
 
 
-def _containers(layer: Layer) -> dict[int, tuple[Layer, ...]]:
-    """Returns the parts of a layer and of the layers inside it, by the identity of the layer that they make."""
-    containers = {id(layer): layer.parts} if layer.parts else {}
-    for part in layer.parts:
-        containers |= _containers(part)
-    return containers
+def _owners(layer: Layer) -> set[tuple[int, int]]:
+    """Returns every layer of weights inside a layer with the layer that it is a part of, by their identities."""
+    own = {(id(part), id(layer)) for part in layer.parts if not part.parts and not isinstance(part, Stateless)}
+    return own.union(*map(_owners, layer.parts))
 
 
 class Network(Architecture):
@@ -134,12 +132,9 @@ class Network(Architecture):
             raise ValueError("the first layer of a network must be Dense or Conv")
         if [isinstance(layer, Readout) for layer in every] != [False] * (len(every) - 1) + [True]:
             raise ValueError("the last layer of a network, and no other, must be Readout")
-        seen: set[int] = set()
-        for parts in _containers(network).values():
-            own = {id(layer) for layer in parts if not layer.parts and not isinstance(layer, Stateless)}
-            if own & seen:
-                raise ValueError("weights can be shared within one Sequential, not between several")
-            seen |= own
+        owners = _owners(network)
+        if len({weights for weights, _ in owners}) < len(owners):
+            raise ValueError("weights can be shared within one Sequential, not between several")
         return network
 
 

@@ -107,6 +107,12 @@ class Problem:
         return self.y.shape[1] if self.y.ndim == 2 else None
 
     @property
+    def labels(self) -> np.ndarray:
+        """The classes (P,) of the points, if they are known for certain; else y."""
+        is_certain = self.classes is not None and bool(np.isin(self.y, (0, 1)).all())
+        return self.classes[self.y.argmax(axis=1)] if is_certain else self.y  # type: ignore[index]
+
+    @property
     def initial_loss(self) -> float:
         """The loss at f = 0."""
         return float(self.loss.measured(np.zeros(self.y.shape), self.y) @ self.weights)
@@ -131,7 +137,7 @@ class Problem:
 
 def _encode_all(classes: Any, y: Any, y_test: Any, stream: Any) -> tuple[np.ndarray | None, tuple[Any, Any, Any]]:
     """Returns the classes, and targets, test targets and stream with rows of probabilities in place of labels."""
-    pair = (stream.X, stream.y) if isinstance(stream, Problem) else stream
+    pair = (stream.X, stream.labels) if isinstance(stream, Problem) else stream
     streams = isinstance(pair, (tuple, list)) and len(pair) == 2
     every = [y, y_test, pair[1] if streams else None]
     labels = [values for values in every if values is not None and np.ndim(values) == 1 and np.size(values)]
@@ -188,23 +194,28 @@ class InputAxes:
         rank = np.count_nonzero(singular > ROUNDING * max(singular[0], 1e-300))
         return cls(axes[: max(1, rank)])
 
+    def basis(self, inputs: np.ndarray) -> np.ndarray:
+        """Returns axes (k + r, D): those of the inputs that train, and orthonormal ones of all dimensions outside.
+
+        The latter are left out where none of the inputs (..., D) is there, and where there are more than OUTSIDE.
+        """
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        rest, outside = rows - rows @ self.axes.T @ self.axes, rows.shape[1] - len(self.axes)
+        if not outside or outside > OUTSIDE or np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(rows):
+            return self.axes
+        complement = np.linalg.qr(self.axes.T, mode="complete")[0][:, len(self.axes) :]
+        return np.concatenate([self.axes, complement.T])
+
     def coordinates(self, inputs: np.ndarray) -> tuple[np.ndarray, int]:
         """Returns F (n, *sites, k + r) with F F^T = inputs inputs^T / D for inputs (n, *sites, D), and r.
 
         r counts the dimensions outside the axes: none if no input is there; and if there are more than OUTSIDE, every
         input has one coordinate there, its length.
         """
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        inside = rows @ self.axes.T
-        parts, rest = [inside], rows - inside @ self.axes
-        outside = rows.shape[1] - len(self.axes)
-        if not outside or np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(rows):
-            outside = 0
-        elif outside > OUTSIDE:
-            parts.append(np.linalg.norm(rest, axis=1, keepdims=True))
-            outside = 1
-        else:
-            complement = np.linalg.qr(self.axes.T, mode="complete")[0][:, len(self.axes) :]
-            parts.append(rest @ complement)
-        F = np.concatenate(parts, axis=1) / np.sqrt(rows.shape[1])
-        return F.reshape(*inputs.shape[:-1], -1), outside
+        rows, basis = inputs.reshape(-1, inputs.shape[-1]), self.basis(inputs)
+        F = rows @ basis.T
+        if rows.shape[1] - len(basis) > OUTSIDE:
+            rest = np.linalg.norm(rows - F @ basis, axis=1, keepdims=True)
+            if np.linalg.norm(rest) > 1e-9 * np.linalg.norm(rows):
+                F = np.concatenate([F, rest], axis=1)
+        return (F / np.sqrt(rows.shape[1])).reshape(*inputs.shape[:-1], -1), F.shape[1] - len(self.axes)

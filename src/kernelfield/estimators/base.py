@@ -19,7 +19,7 @@ from kernelfield.activations.gaussian_averages import NotConverged
 from kernelfield.common.progress import Report, bar
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import SGD, Descent, GradientDescent
+from kernelfield.describe.training import SGD, GradientDescent
 from kernelfield.march.method import March
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
@@ -130,9 +130,8 @@ class Trainer:
 
     def __init__(self, model: InfiniteWidth, problem: Problem, seed: int) -> None:
         self.model, self.problem, self.seed = model, problem, seed
-        self.batch = model.batch_size
-        if self.batch == "auto":
-            self.batch = None if problem.points <= WHOLE else BATCH
+        size = model.batch_size
+        self.batch = (None if problem.points <= WHOLE else BATCH) if isinstance(size, str) else size
         if self.batch is not None and self.batch >= problem.points * (1 - model.validation_fraction):
             self.batch = None
         self.unit = "step" if self.batch is None else "epoch"
@@ -218,13 +217,12 @@ class Trainer:
         model = self.model
         return March(particles=model.particles, replicates=model.replicates, seed=self.seed, kernels="none"), ()
 
-    def _rule(self, steps: int) -> Descent:
+    def _rule(self, steps: int) -> GradientDescent | SGD:
         """Returns the training rule for so many rows."""
         rate, momentum = self.learning_rate, self.model.momentum
         if self.batch is None:
             return GradientDescent(learning_rate=rate, steps=steps, momentum=momentum)
-        rest = {"momentum": momentum, "batch_size": self.batch, "seed": self.seed}
-        return SGD(learning_rate=rate, epochs=steps, **rest)
+        return SGD(learning_rate=rate, epochs=steps, momentum=momentum, batch_size=self.batch, seed=self.seed)
 
     def _solve_long_enough(self, problem: Problem, is_long_enough: Callable[[Solution], bool]) -> Solution:
         """Returns the solution of the first run that is long enough, of runs of twice the rows, up to `most`."""

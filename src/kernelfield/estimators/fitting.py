@@ -161,14 +161,14 @@ def _split(table: DataFrame, target: str, labels: np.ndarray | None, points: int
 
 def _attach(columns: Columns, solution: Solution) -> Solution:
     """Returns the solution with the columns in its `info`."""
-    return replace(solution, info={**solution.info, "table": columns.model_dump()})
+    return replace(solution, info={**solution.info, "table": {**columns.model_dump(), "names": columns.input_names}})
 
 
 def restore(solution: Solution) -> tuple[Model, Columns]:
     """Returns the estimator and the columns of a `Fit` from its solution; raises ValueError for another solution."""
     if "table" not in solution.info:
         raise ValueError("it is not a model of a table, as kernelfield fit writes them")
-    columns = Columns(**solution.info["table"])
+    columns = Columns(**{name: value for name, value in solution.info["table"].items() if name != "names"})
     model: Any = InfiniteWidthRegressor() if columns.classes is None else InfiniteWidthClassifier()
     if columns.classes is None:
         model.target_mean_, model.target_scale_ = columns.target_mean, columns.target_scale

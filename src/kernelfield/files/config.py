@@ -29,12 +29,10 @@ from kernelfield.common.settings import Spec, spec_class, suggestion
 from kernelfield.datasets.specs import SOURCES, CifarData, Data, MnistData
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.method import March, OnParticles
 from kernelfield.solution.method import Method
-from kernelfield.solve import describe
 from kernelfield.theories.alternating import AlternatingMonteCarlo
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
@@ -56,35 +54,21 @@ _SHARED = {"particles", "replicates", "seed"}  # settings of [march] that other 
 
 @dataclass(frozen=True)
 class Config:
-    """A run as a file describes it.
-
-    Args:
-        data: the source of inputs and targets.
-        network: what learns.
-        training: how it learns.
-        methods: the settings of every method that the file has a section for, by the name of its section.
-        folder: the folder of the file, to which paths are relative.
-        stream: the source of the points that train, if they are not those of `data`.
-    """
+    """A run as a file describes it."""
 
     data: Data
     network: Architecture
     training: Training
-    methods: Mapping[str, Method] = dataclasses.field(default_factory=dict)
-    folder: Path = Path()
-    stream: Data | None = None
+    methods: Mapping[str, Method] = dataclasses.field(default_factory=dict)  # by the names of their sections
+    folder: Path = Path()  # of the file, to which paths are relative
+    stream: Data | None = None  # the source of the points that train, if they are not those of `data`
 
     def problem(self) -> Problem:
-        """Returns inputs and targets.
-
-        Raises:
-            ValueError: naming what is wrong with the data.
-            FileNotFoundError: a data file does not exist.
-        """
+        """Returns inputs and targets; raises ValueError for wrong data, FileNotFoundError for a missing file."""
         observed = self._problem_of("data")
         if self.stream is None:
             return observed
-        return Problem(observed.X, observed.y, loss=observed.loss, stream=self._problem_of("stream"))
+        return Problem(observed.X, observed.labels, loss=observed.loss, stream=self._problem_of("stream"))
 
     def _problem_of(self, section: Literal["data", "stream"]) -> Problem:
         try:
@@ -92,19 +76,11 @@ class Config:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"[{section}] {error}") from None
 
-    def run(self, method: str, **replaced: Any) -> Run:
-        """Returns the run of a method, by the name of its section, with the defaults of `kernelfield.solve`."""
-        return describe(self.network, self.problem(), self.training, self.method(method, **replaced))
-
     def method(self, name: str, **replaced: Any) -> Method:
         """Returns the settings of a method: its section, or defaults (some of which are those of [march]).
 
-        Args:
-            name: of its section.
-            replaced: settings that take the place of those in the file.
-
-        Raises:
-            ValueError: for an unknown method, or settings that do not fit.
+        Settings in `replaced` take the place of those in the file. Raises ValueError for an unknown method, or settings
+        that do not fit.
         """
         if name not in METHODS:
             raise ValueError(f"method '{name}' is unknown{suggestion(name, list(METHODS))}")

@@ -81,10 +81,6 @@ def step_coordinates(solution: Solution) -> dict[str, Any]:
 def to_dataset(solution: Solution) -> xarray.Dataset:
     """Returns a Solution as an xarray.Dataset with named dimensions, units and the settings in its attributes.
 
-    Returns:
-        xarray.Dataset, with dimensions replicate, time, sample, dimension, feature_rank_l, gradient_rank_l
-        and neuron_l; of several outputs also output and sample_output.
-
     Raises:
         ValueError: for a custom activation, loss or schedule, which cannot be stored.
     """
@@ -157,6 +153,7 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     problem = Problem(
         *(data[name].values for name in ("X", "y", "weights") if name in data),
         loss=data.attrs.get("loss", "mse"),
+        classes=json.loads(data.attrs["classes"]) if "classes" in data.attrs else None,
         stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
     )
     settings = json.loads(data.attrs["settings"])
@@ -202,13 +199,14 @@ def attributes(solution: Solution) -> dict[str, Any]:
     Raises:
         ValueError: for a custom activation, loss or schedule, which cannot be stored.
     """
-    loss = solution.problem.loss
+    loss, classes = solution.problem.loss, solution.problem.classes
     if LOSSES.get(loss.name) != loss:
         raise ValueError(_not_stored("loss", f"use one of {', '.join(LOSSES)}"))
     parts = {"network": solution.network, "training": solution.training, "method": solution.method}
     return {
         "settings": json.dumps({name: settings_json(spec) for name, spec in parts.items()}),
         "loss": loss.name,
+        **({} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}),
         "seed": getattr(solution.method, "seed", -1),
         "exact": json.dumps(bool(solution.exact)),
         "status": solution.status.code,

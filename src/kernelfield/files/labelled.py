@@ -30,9 +30,6 @@ def labelled(solution: Solution) -> xarray.Dataset:
     Kernels between all pairs of times and samples rarely fit in memory: choose from them first, and only what was
     chosen is computed. Use `Solution.save` to write a file; this Dataset's own `to_netcdf` would expand everything.
 
-    Args:
-        solution: what to label.
-
     Returns:
         xarray.Dataset with dimensions replicate, layer (1..L), time, sample, time_prime, sample_prime, recorded_step,
         neuron and dimension; with several outputs also output, of y, predictions, G and NTK, and output_prime.
@@ -107,12 +104,7 @@ def _fields(solution: Solution) -> dict[str, tuple]:
 
 
 class LazyKernel(BackendArray):
-    """An array that is computed for the indices that are asked for.
-
-    Args:
-        shape: of the whole array.
-        read: returns the entries at the outer product of one array of indices for each axis.
-    """
+    """An array that `read` computes, at the outer product of one array of indices for each axis, when it is indexed."""
 
     def __init__(self, shape: tuple[int, ...], read: Callable[..., np.ndarray]) -> None:
         self.shape, self.dtype, self.read = shape, np.dtype(np.float64), read

@@ -39,11 +39,22 @@ class FinitePredictor:
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
         """Returns f (R, n) or (R, n, C), minus its value at initialization."""
 
-        def change(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-            start = self.network.init(seed)
-            return (self.network.apply(params, x)[0] - self.network.apply(start, x)[0]) / self.gamma0
+        return self._map(self._change, inputs, t)
 
-        return self._map(change, inputs, t)
+    def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns the gradients of `predictions` in the inputs (R, n, C, *inputs.shape[1:])."""
+
+        def gradients(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+            f, pull = jax.vjp(lambda x: self._change(params, seed, x).reshape(len(x), -1), x)
+            units = jnp.eye(f.shape[1], dtype=f.dtype)
+            return jnp.stack([pull(jnp.broadcast_to(unit, f.shape))[0] for unit in units], axis=1)
+
+        return self._map(gradients, inputs, t)
+
+    def _change(self, params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
+        """Returns f of one network, minus its value at initialization."""
+        start = self.network.init(seed)
+        return (self.network.apply(params, x)[0] - self.network.apply(start, x)[0]) / self.gamma0
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the feature kernel of a layer (R, n, m), or the tangent kernel (R, n C, m C)."""

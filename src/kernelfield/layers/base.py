@@ -151,6 +151,14 @@ class Layer(Protocol):
         """The layers that this one is made of, in the order in which they act; none for most."""
         return ()
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the fields that go up are linear in those below: False for a layer that does not say so.
+
+        The theory of networks of linear layers is Gaussian, and solved exactly.
+        """
+        return False
+
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
         """Returns the state at initialization and the space that the layer feeds."""
         ...

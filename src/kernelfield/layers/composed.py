@@ -45,6 +45,11 @@ class Sequential:
         return self.layers
 
     @property
+    def is_linear(self) -> bool:
+        """Whether all layers say that they are linear."""
+        return all(getattr(layer, "is_linear", False) for layer in self.layers)
+
+    @property
     def _places(self) -> list[tuple[int, Layer]]:
         """The number of the state of every use, and the layer."""
         return list(zip(self.state_of, self.layers, strict=True))
@@ -140,6 +145,11 @@ class Residual:
     def parts(self) -> tuple[Layer, ...]:
         """The branch alone."""
         return (self.branch,)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the branch says that it is linear."""
+        return getattr(self.branch, "is_linear", False)
 
     def init(self, setup: Setup, below: Space) -> tuple[Any, Space]:
         """Returns the branch's state; the population above the branch becomes one with that below."""

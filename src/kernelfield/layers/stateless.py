@@ -32,6 +32,11 @@ class Activation(Stateless):
     def __post_init__(self) -> None:
         object.__setattr__(self, "nonlinearity", activation(self.nonlinearity))
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether phi is the identity."""
+        return self.nonlinearity.is_linear
+
     def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, FieldTrace]:
         """Returns phi(h)."""
         phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)(x)
@@ -60,6 +65,11 @@ class Activation(Stateless):
 
 class Pool(Stateless):
     """The average over windows of sites that do not overlap: a linear map between sites."""
+
+    @property
+    def is_linear(self) -> bool:
+        """True."""
+        return True
 
     def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
         """Returns the average; the trace is the field below."""

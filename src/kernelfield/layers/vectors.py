@@ -28,6 +28,11 @@ class Bias(Layer):
 
     scale: float = 0.0
 
+    @property
+    def is_linear(self) -> bool:
+        """True."""
+        return True
+
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
         """Returns one Gaussian coordinate."""
         return setup.make_images(below.population.add_lane(1, 1), self.scale), below

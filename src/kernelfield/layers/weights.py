@@ -35,6 +35,11 @@ class Scaled(Layer):
     scale: float = 1.0
     multiplies: Multiplies = "initialization"
 
+    @property
+    def is_linear(self) -> bool:
+        """True."""
+        return True
+
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"scale must be above 0, got {self.scale}")

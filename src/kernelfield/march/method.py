@@ -39,7 +39,7 @@ class OnParticles(Method):
     particles: int = Field(default=4096, ge=16)
     replicates: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
-    tol: float = Field(default=5e-3, gt=0, lt=1)
+    tol: float = Field(default=2e-3, gt=0, lt=1)
     directions: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "single", "double"] = "auto"
 

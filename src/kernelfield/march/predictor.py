@@ -30,6 +30,17 @@ predictions, tangent = (jax.jit(function, static_argnums=0) for function in (pre
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
+def slopes(step: Step, output: int, gamma0: Array, layers: tuple, data: Array) -> Array:
+    """Returns the gradients of an output in the coordinates of its point, shaped as data."""
+
+    def total(data: Array) -> Array:
+        f = predict(step, gamma0, layers, data)
+        return jnp.sum(f.reshape(len(data), -1)[:, output])
+
+    return jax.grad(total)(data)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def features(step: Step, layer: int, layers: tuple, data: Array, mass: Array | None) -> Array:
     """Returns features of a hidden layer 1..L, one row a point, so scaled that products are kernels."""
     passed = step.forward(layers, data, mass)[1]
@@ -73,6 +84,20 @@ class MarchPredictor:
                 for setup, layers, data in self._ready(inputs, t)
             ]
             return np.stack(f).astype(float)
+
+    def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns the gradients of outputs in the inputs (R, n, C, *sites, D): by coordinates, along their axes."""
+        with jax.enable_x64(True):
+            found = [
+                [
+                    blocks(functools.partial(slopes, self.step, output, jnp.asarray(setup.gamma0), layers), data)
+                    for output in range(self.step.outputs or 1)
+                ]
+                for setup, layers, data in self._ready(inputs, t)
+            ]
+        basis = InputAxes(self.axes).basis(inputs)
+        by_axis = np.array(found, float)[..., : len(basis)]
+        return np.moveaxis(by_axis, 1, 2) @ basis / np.sqrt(inputs.shape[-1])
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns a kernel, from averages of products of fields, some points at a time."""

@@ -11,6 +11,7 @@ times make the first axis of the result. Points are "train" (those with a weight
 
 from kernelfield.observables.distributions import Density, Field, activation_density, excess_kurtosis, field_samples
 from kernelfield.observables.groups import Points
+from kernelfield.observables.inputs import gradient_outer_product, input_shares
 from kernelfield.observables.kernels import (
     centred_alignment,
     cosine_alignment,
@@ -36,6 +37,8 @@ __all__ = [
     "effective_rank",
     "excess_kurtosis",
     "field_samples",
+    "gradient_outer_product",
+    "input_shares",
     "kernel_alignment",
     "kernel_movement",
     "loss",

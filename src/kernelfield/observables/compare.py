@@ -101,9 +101,9 @@ class Comparison:
         for times in ("all", "final"):
             for row in self.rows:
                 if row.times == times:
-                    error = _with_error(100 * row.error, 100 * row.error_se, 2, ".3g")
+                    error = format_with_error(100 * row.error, 100 * row.error_se, 2, ".3g")
                     noise = f"{100 * row.noise:.2g}" if math.isfinite(row.noise) else "-"
-                    alignment = _with_error(row.alignment, row.alignment_se, 1, ".6g")
+                    alignment = format_with_error(row.alignment, row.alignment_se, 1, ".6g")
                     table.add_row(row.name, times, error, noise, alignment)
             table.add_section()
         return table
@@ -288,7 +288,7 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else math.nan
 
 
-def _with_error(value: float, se: float, digits: int, alone: str) -> str:
+def format_with_error(value: float, se: float, digits: int, alone: str) -> str:
     """Returns a number with its standard error to so many digits, or in a format of its own without one."""
     if not math.isfinite(value):
         return "-"

@@ -76,29 +76,18 @@ def activation_density(
 def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int = -1) -> Estimate:
     """Returns how far a field is from Gaussian, for every point: <x^4> / <x^2>^2 - 3 of x = field - mean.
 
-    Args:
-        solution, layer, field, t: as of `activation_density`.
+    Arguments and errors are those of `activation_density`.
 
     Returns:
         Estimate (P,), 0 for a Gaussian: sampled also where the solution is exact.
-
-    Raises:
-        ValueError: for a field, layer or step that was not recorded.
     """
     return Estimate(stats.kurtosis(field_samples(solution, layer, field, t).astype(np.float64), axis=-1))
 
 
 def field_samples(solution: Solution, layer: int, field: Field = "h", t: int = -1) -> np.ndarray:
-    """Returns the samples of a field, replicate by replicate; `Solution.fields` has them in one array.
+    """Returns the samples of a field (R, P, neurons); `Solution.fields` has those of all replicates in one array.
 
-    Args:
-        solution, layer, field, t: as of `activation_density`.
-
-    Returns:
-        (R, P, neurons).
-
-    Raises:
-        ValueError: for a field, layer or step that was not recorded.
+    Arguments and errors are those of `activation_density`.
     """
     recorded = solution.fields(layer, t)  # raises
     if field not in recorded:

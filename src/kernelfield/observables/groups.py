@@ -36,23 +36,12 @@ def restrict(solution: Solution, points: Points) -> Solution:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Samples ordered by target, largest first; with several outputs by class, in the order of the outputs.
+    """Samples ordered by target, largest first; with several outputs by class, in the order of the outputs."""
 
-    Args:
-        order: numbers of the samples (P,).
-        names: of the groups of equal targets: "y = 1", or "class 0" where targets are rows with a single one.
-        counts: how many samples each group has.
-        of_sample: number of the group of every sample (P,), as the problem has them.
-    """
-
-    order: np.ndarray
-    names: tuple[str, ...]
-    counts: tuple[int, ...]
-    of_sample: np.ndarray
-
-    def most(self, count: int) -> tuple[int, ...]:
-        """Returns `counts`, or all samples together if there are more groups than `count`."""
-        return self.counts if len(self.counts) <= count else (len(self.order),)
+    order: np.ndarray  # numbers of the samples (P,)
+    names: tuple[str, ...]  # of groups of equal targets: "y = 1", or "class 0" where targets are rows with a single one
+    counts: tuple[int, ...]  # how many samples each group has
+    of_sample: np.ndarray  # number of the group of every sample (P,), as the problem has them
 
 
 def by_target(problem: Problem) -> Groups:
@@ -69,7 +58,8 @@ def by_target(problem: Problem) -> Groups:
     targets, group, counts = np.unique(-y, axis=0, return_inverse=True, return_counts=True)
     group, targets = group.reshape(-1), 0.0 - targets
     classes = y.shape[1] > 1 and bool((np.sort(y, axis=1) == np.eye(y.shape[1])[-1]).all())
-    names = tuple(f"class {row.argmax()}" if classes else f"y = {_target(row)}" for row in targets)
+    labels = np.arange(y.shape[1]) if problem.classes is None else problem.classes
+    names = tuple(f"class {labels[row.argmax()]}" if classes else f"y = {_target(row)}" for row in targets)
     return Groups(np.argsort(group, kind="stable"), names, tuple(counts.tolist()), group)
 
 

@@ -45,15 +45,10 @@ def centred_alignment(
     """Returns the centred kernel alignment (CKA) with the targets: `kernel_alignment` of both less their means.
 
     With H = 1 - 1 1^T / P, it is A(H K H, H y y^T H). Means are over samples, for each output apart.
-
-    Args:
-        solution, kernel, layer, t, points: as of `kernel_alignment`.
+    Arguments and errors are those of `kernel_alignment`.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where kernel or targets vanish.
-
-    Raises:
-        ValueError: for a kernel, layer, step or points that are not there.
 
     Source: Kornblith et al., ICML 2019, arXiv:1905.00414; with y y^T: Cortes et al., JMLR 13 (2012).
     """
@@ -76,14 +71,10 @@ def kernel_movement(
     At finite width all entries of K(0) scatter, which enlarges |K(0)| by about P / (2 N) a layer for nearly orthogonal
     points: networks then seem to move less than they do at infinite width.
 
-    Args:
-        solution, kernel, layer, t, points: as of `kernel_alignment`; the kernel of step 0 was kept.
+    Arguments and errors are those of `kernel_alignment`; the kernel of step 0 was kept.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where the kernel vanishes at first.
-
-    Raises:
-        ValueError: for a kernel, layer, step or points that are not there.
     """
     first = restrict(solution, points).kernel_estimate(kernel, layer, 0).replicates
     return _measure(lambda K: _ratio(_norm(K - first), _norm(first)), kernel, layer, t, points, solution)
@@ -94,15 +85,10 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
 
     A mode of the errors of equally weighted points with eigenvalue la decays as exp(-la tau), as long as the kernel
     rests; tau is training time. With C outputs the same holds for the mean squared error, of P C modes.
-
-    Args:
-        solution, t, points: as of `kernel_alignment`.
+    Arguments and errors are those of `kernel_alignment`.
 
     Returns:
         Estimate (times, P), or (P,) for a single step; P C of C outputs.
-
-    Raises:
-        ValueError: the run did not track gradient kernels; for a step or points that are not there.
     """
     count = np.count_nonzero(samples(solution, points))
     with threadpool_limits(1, "blas"):  # threads wait for each other in small factorizations
@@ -114,14 +100,10 @@ def effective_rank(
 ) -> Estimate:
     """Returns the participation ratio of a kernel's eigenvalues, (tr K)^2 / tr K^2: 1 if one is not zero, P for K ~ 1.
 
-    Args:
-        solution, kernel, layer, t, points: as of `kernel_alignment`.
+    Arguments and errors are those of `kernel_alignment`.
 
     Returns:
         Estimate (times,), or of a number for a single step; 0 where the kernel vanishes.
-
-    Raises:
-        ValueError: for a kernel, layer, step or points that are not there.
     """
     return _measure(
         lambda K: _ratio(np.trace(K, axis1=1, axis2=2) ** 2, _norm(K) ** 2), kernel, layer, t, points, solution
@@ -131,14 +113,10 @@ def effective_rank(
 def two_time_kernel(solution: Solution, kernel: Symbol, layer: int | None = None, points: Points = "train") -> Estimate:
     """Returns a kernel between all pairs of times, averaged over samples (and outputs): (1/P) sum_mu K[t, mu; s, mu].
 
-    Args:
-        solution, kernel, layer, points: as of `kernel_alignment`.
+    Arguments and errors are those of `kernel_alignment`.
 
     Returns:
         Estimate (times, times) of the steps that were kept.
-
-    Raises:
-        ValueError: for a kernel, layer or points that are not there.
     """
     part = restrict(solution, points)
     steps, count = part.kernel(kernel, layer).kept, part.problem.points

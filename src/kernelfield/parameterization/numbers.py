@@ -90,10 +90,9 @@ class Numbers:
         return {row.name: row for row in self.rows}[name]
 
     def __str__(self) -> str:
-        decays = any(row.weight_decay for row in self.rows)
-        cells = [[*COLUMNS, "weight decay"][: len(COLUMNS) + decays]]
+        cells = [[*COLUMNS, "weight decay"] if any(row.weight_decay for row in self.rows) else [*COLUMNS]]
         for row in self.rows:
-            values = astuple(row)[: len(COLUMNS) + decays]
+            values = astuple(row)[: len(cells[0])]
             cells.append([*map(str, values[:4]), *(f"{value:.6g}" for value in values[4:])])
         sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, line, sizes)).rstrip() for line in cells]

@@ -29,9 +29,7 @@ MOST_LETTERS = 40  # of a name
 
 
 def draw(
-    solutions: Mapping[str, Solution],
-    reference: str | None = None,
-    comparisons: Mapping[str, Comparison] | None = None,
+    solutions: Mapping[str, Solution], reference: str | None = None, comparisons: Mapping[str, Comparison] | None = None
 ) -> Figure:
     """Returns a figure of losses, alignments with a reference, and kernels of the last layer.
 
@@ -45,16 +43,6 @@ def draw(
 
     Raises:
         ValueError: the solutions differ in problem, depth or training, or `reference` is none of them.
-
-    Example:
-        >>> import numpy as np, kernelfield as kf
-        >>> from kernelfield.plotting.comparison import draw
-        >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
-        >>> rich, lazy = (kf.solve(kf.MLP(depth=1, activation="linear", gamma0=gamma0), problem, training)
-        ...               for gamma0 in (1.0, 0.1))
-        >>> figure = draw({"lazy": lazy, "rich": rich}, reference="rich")
-        >>> len(figure.axes)  # two of curves, two rows of two kernels with their colour bars
-        8
     """
     if not solutions:
         raise ValueError("at least one solution is needed to draw")
@@ -63,19 +51,17 @@ def draw(
     first = next(iter(solutions.values()))
     for solution in solutions.values():
         check_comparable(solution, first)
-    alignments: dict[str, Comparison] = {}
-    if reference is not None:
+    if reference is not None and comparisons is None:
         others = {name: solution for name, solution in solutions.items() if name != reference}
-        comparisons = comparisons or compare_all(others, solutions[reference])
-        alignments = {name: comparisons[name] for name in others}
+        comparisons = compare_all(others, solutions[reference])
     kernels = {name: solution for name, solution in solutions.items() if solution.with_both_ends().hidden("Phi")}
     colours = dict(zip(solutions, cycle(plotting.SERIES), strict=False))
 
     figure, (above, *below) = _divide_figure(len(kernels))
-    places = above.subplots(1, 2 if alignments else 1, squeeze=False)[0]
+    places = above.subplots(1, 2 if comparisons else 1, squeeze=False)[0]
     _draw_losses(places[0], solutions, colours)
-    if alignments:
-        _draw_alignments(places[1], alignments, colours, str(reference))
+    if comparisons:
+        _draw_alignments(places[1], comparisons, colours, str(reference))
     columns = 3 if sum(map(len, solutions)) > 90 else 6
     above.legend(*places[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     if kernels:

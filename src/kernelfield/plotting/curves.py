@@ -74,8 +74,7 @@ def spectrum(axes: Axes, x: np.ndarray, eigenvalues: Estimate, most: int = 10) -
     """Draws eigenvalues against step on a logarithmic axis, the largest darkest, each as a `curve`.
 
     Args:
-        axes: matplotlib axes.
-        x: (T,), steps for instance.
+        axes, x: as for `curve`.
         eigenvalues: (T, P), largest first, from `kernelfield.observables.ntk_spectrum`.
         most: how many are drawn, the largest ones.
     """

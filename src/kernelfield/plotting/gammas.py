@@ -18,9 +18,7 @@ TITLES = {"predictions": "predictions $f$", "Phi": "$\\Phi$, worst layer", "G": 
 
 
 def draw(points: Sequence[Point]) -> Figure:
-    """Returns a figure of alignments over all of training against gamma0.
-
-    It has a row for each reference and a column for each quantity.
+    """Returns a figure of alignments against gamma0, with a row for each reference and a column for each quantity.
 
     Raises:
         ValueError: there is no point.

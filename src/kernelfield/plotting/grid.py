@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kernelfield import plotting
 from kernelfield.plotting.style import OPEN_MARKS
-from kernelfield.sweeps.look import format_value, grid_keys, select_points, take_last_layer
+from kernelfield.sweeps.axes import format_value
+from kernelfield.sweeps.look import grid_keys, select_points, take_last_layer
 
 if TYPE_CHECKING:
     import xarray
@@ -49,7 +50,8 @@ def draw(data: xarray.Dataset) -> Figure:
     for axes, panel, title in zip(over_steps, panels, titles, strict=True):
         _draw_over_steps(axes, panel, first)
         axes.set_title(title, fontsize=11)
-    _share_scale(over_steps)
+    for axes in over_steps[1:]:
+        axes.sharey(over_steps[0])
     for axes, name in zip(against_key, measures, strict=True):
         _draw_against_key(axes, panels, titles, first, name)
     if len(panels) > 1:
@@ -66,16 +68,12 @@ def _label(key: str) -> str:
     return SYMBOLS.get(key, key.replace("_", " "))
 
 
-def _choose_colours(values: np.ndarray) -> Sequence[Any]:
-    """Returns a colour for each value of the first key: from cold to warm, or those of a series for a few texts."""
-    few = values.dtype.kind not in "iuf" and len(values) <= len(plotting.SERIES)
-    return plotting.SERIES[: len(values)] if few else plotting.shades(len(values))
-
-
 def _draw_over_steps(axes: Axes, panel: xarray.Dataset, first: str) -> None:
     """Draws the loss over steps for every value of the first key that has one; dashed for test points."""
     steps, values = panel["step"].values, panel[first].values
-    for place, (value, colour) in enumerate(zip(values, _choose_colours(values), strict=True)):
+    few_texts = values.dtype.kind not in "iuf" and len(values) <= len(plotting.SERIES)
+    colours = plotting.SERIES if few_texts else plotting.shades(len(values))
+    for place, (value, colour) in enumerate(zip(values, colours, strict=False)):
         point = panel.isel({first: place})
         mean, se = point["loss"].values, point["loss_se"].values
         if not np.isfinite(mean).any():
@@ -87,13 +85,6 @@ def _draw_over_steps(axes: Axes, panel: xarray.Dataset, first: str) -> None:
     axes.set(xlabel="step", ylabel="loss (dashed: test points)" if tests else "training loss", yscale="log")
     axes.set_xlim(0, max(1, steps[-1]))
     plotting.plain(axes)
-
-
-def _share_scale(panels: Sequence[Axes]) -> None:
-    """Sets the limits of the loss in all panels to those that hold every curve."""
-    limits = [axes.get_ylim() for axes in panels if axes.lines]
-    for axes in panels if limits else ():
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def _draw_against_key(

@@ -40,8 +40,9 @@ def kernel_matrix(axes: Axes, kernel: np.ndarray, limit: float, title: str, grou
 def kernel_matrix_by_target(axes: Axes, kernel: np.ndarray, limit: float, title: str, problem: Problem) -> AxesImage:
     """Returns the image of a kernel (P, P), drawn as `kernel_matrix` with the samples in the order of their targets."""
     groups = by_target(problem)
+    counts = groups.counts if len(groups.counts) <= MOST_CLASSES else (problem.points,)
     ordered = kernel[np.ix_(groups.order, groups.order)]
-    return kernel_matrix(axes, ordered, limit, title, groups.most(MOST_CLASSES))
+    return kernel_matrix(axes, ordered, limit, title, counts)
 
 
 def two_time_matrix(
@@ -50,11 +51,10 @@ def two_time_matrix(
     """Returns the image of a kernel between all pairs of times, with time running up and to the right.
 
     Args:
-        axes: matplotlib axes.
         kernel: (T, T).
         bounds: of the colour scale, which several panels can share.
-        title: above the panel.
         logarithmic: whether the colour scale is; bounds must be positive then.
+        axes, title: as for `kernel_matrix`.
     """
     from matplotlib.colors import LogNorm, Normalize
 

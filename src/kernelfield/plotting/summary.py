@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from kernelfield import observables, plotting
 from kernelfield.common.settings import Spec
+from kernelfield.observables.compare import format_with_error
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
 
@@ -91,7 +92,7 @@ def _measure_kernels(solution: Solution) -> Iterator[tuple[int, Estimate, Estima
 
 
 def _tabulate_loss(solution: Solution) -> Table:
-    table = _new_table(solution.training.unit, "training time", "loss", "standard error", "95 % interval")
+    table = new_table(None, [], [solution.training.unit, "training time", "loss", "standard error", "95 % interval"])
     loss = solution.estimate("loss")
     low, high = loss.interval()
     for t in plotting.thin(solution.steps_done + 1, 6):
@@ -102,19 +103,17 @@ def _tabulate_loss(solution: Solution) -> Table:
 
 
 def _tabulate_kernels(solution: Solution) -> Table:
-    table = _new_table("feature kernel of layer", "moved by", "alignment with y: first", "last")
+    table = new_table(None, [], ["feature kernel of layer", "moved by", "alignment with y: first", "last"])
     for layer, movement, alignment in _measure_kernels(solution):
         means, errors = [movement.mean, *alignment.mean], [movement.se, *alignment.se]
-        table.add_row(str(layer), *map(_format_with_error, means, errors))
+        table.add_row(str(layer), *(format_with_error(*pair, 1, ".3f") for pair in zip(means, errors, strict=True)))
     return table
 
 
-def _new_table(*names: str) -> Table:
-    return Table(*(Column(name, justify="right") for name in names), box=SIMPLE, pad_edge=False)
-
-
-def _format_with_error(mean: float, se: float) -> str:
-    return f"{mean:.3f} ± {se:.1g}" if np.isfinite(se) else f"{mean:.3f}"
+def new_table(about: str | None, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Returns an empty table with a caption, and with columns aligned to the left and to the right."""
+    columns = [*left, *(Column(name, justify="right") for name in right)]
+    return Table(*columns, box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
 
 
 def draw(solution: Solution) -> Figure:

@@ -22,12 +22,9 @@ def density_line(
     """Draws a density as a line through the middles of its bins, with its 95 % interval as a band.
 
     Args:
-        axes: matplotlib axes.
         edges: of the bins (bins + 1,).
         density: (bins,), from `kernelfield.observables.activation_density`.
-        colour: of line and band.
-        label: for the legend.
-        style: of the line.
+        axes, colour, label, style: as for `curve`.
     """
     middles = (edges[1:] + edges[:-1]) / 2
     low, high = density.interval()
@@ -59,13 +56,11 @@ def alignments(
     """Draws alignments near one, as dots with error bars on an axis that spreads out 0.9, 0.99, 0.999, ...
 
     Args:
-        axes: matplotlib axes.
         places: x of every dot.
         values: alignments, at most 1.
         errors: their standard errors; no bar where NaN.
-        colour: of the dots.
-        label: for the legend.
         style: of a line through the dots; none by default.
+        axes, colour, label: as for `curve`.
     """
     apart = np.maximum(1 - values, NEAREST)
     bars = np.nan_to_num([np.minimum(errors, apart - 0.5 * NEAREST), errors])
@@ -89,13 +84,10 @@ def distance_against_width(
     """Draws a distance from infinite width against width, on logarithmic axes.
 
     Args:
-        axes: matplotlib axes.
         widths: N.
         distance: of every width, with its error.
-        colour: of the line.
         marker: matplotlib marker.
-        label: for the legend.
-        style: of the line.
+        axes, colour, label, style: as for `curve`.
     """
     mean, (low, high) = distance.mean, distance.interval()
     bars = np.nan_to_num([np.minimum(mean - low, 0.9 * mean), high - mean])
@@ -116,12 +108,11 @@ def width_guide(axes: Axes, widths: Sequence[int], start: float, power: float, l
     """Draws a straight guide proportional to width^power.
 
     Args:
-        axes: matplotlib axes.
         widths: N; the guide runs from the first to the last.
         start: its value at the first width.
         power: -0.5 or -1.
         label: written at its end.
-        style: of the line.
+        axes, style: as for `curve`.
     """
     ends = np.array([widths[0], widths[-1]], dtype=float)
     values = start * (ends / ends[0]) ** power

@@ -20,7 +20,6 @@ from kernelfield.solution.estimate import Estimate
 
 MOST_EIGENVALUES = 8
 SMALLEST_EIGENVALUE = 1e-6  # relative to the largest
-DECADES = 12  # of a loss
 BINS = 44
 TAIL = 1e-3  # of samples that lie beyond either end of the axis, at most
 MOST_STEPS = 24
@@ -39,11 +38,9 @@ def chart_loss(results: Sequence[Result]) -> Chart:
             loss = Estimate(loss.replicates[:, result.steps], loss.exact)
             name, line = (f"{result.name}, test", "dotted") if points == "test" else (result.name, result.style)
             draw_curve(plot, result.steps, loss, result.colour, line, name)
-            keys.append(Key(name, None, result.colour, line))
+            keys.append(Key(name, result.colour, line))
             losses.append(loss)
-    top = max(float(np.nanmax(loss.mean, initial=0)) for loss in losses)
-    visible = [np.where(loss.mean > top * 10.0**-DECADES, loss.mean, np.nan)[None] for loss in losses]
-    fit_range(plot, [Estimate(means) for means in visible], log=True)
+    fit_range(plot, losses, log=True)
     return Chart("Loss", plot, keys)
 
 
@@ -68,16 +65,14 @@ def chart_spectrum(results: Sequence[Result]) -> list[Chart]:
     largest = observables.ntk_spectrum(results[0].solution, t=ends).mean.max(axis=0)[:MOST_EIGENVALUES]
     count = max(1, int((largest > SMALLEST_EIGENVALUE * largest[0]).sum()))
     shades = [Viridis256[int(place)] for place in np.linspace(20, 205, count)]
-    for result in results:
-        if ("NTK", None) not in result.kernels:
-            continue
+    for result in (result for result in results if ("NTK", None) in result.kernels):
         spectrum = observables.ntk_spectrum(result.solution, t=result.kernel_steps)
         for place, shade in enumerate(shades):
             eigenvalue = Estimate(spectrum.replicates[..., place], spectrum.exact)
             name = f"{result.name}: eigenvalue {place + 1}"
             draw_curve(plot, result.kernel_steps, eigenvalue, shade, result.style, name, many=True)
             spectra.append(eigenvalue)
-        keys.append(Key(result.name, None, style.INK, result.style))
+        keys.append(Key(result.name, style.INK, result.style))
     fit_range(plot, spectra, log=True)
     problem = results[0].solution.problem
     trained = int((problem.weights > 0).sum()) * (problem.outputs or 1)
@@ -104,8 +99,8 @@ def _chart_kernels(
                 draw_curve(plot, steps, estimate, _layer_colour(layer), result.style, name)
                 estimates.append(estimate)
         fit_range(plot, estimates)
-        keys = [Key(kind, layer, _layer_colour(layer), "patch") for kind, layer in kernels]
-        keys += [Key(result.name, None, style.INK, result.style) for result in results if len(results) > 1]
+        keys = [Key(format_symbol(kind, layer), _layer_colour(layer), "patch") for kind, layer in kernels]
+        keys += [Key(result.name, style.INK, result.style) for result in results if len(results) > 1]
         charts.append(Chart(title, plot, keys))
     return charts
 
@@ -121,8 +116,8 @@ def _layer_colour(layer: int | None) -> str:
 def chart_densities(results: Sequence[Result]) -> tuple[list[Chart], dict[str, Any] | None]:
     """Returns a chart of the last recorded step for each hidden layer, and JSON values for their controls.
 
-    The values are "steps", "unit" of them, "fields" (name -> what it is), "layers", and "curves" (field -> layer ->
-    "range", "top" and step -> columns of every source). They are None if the main result recorded no fields.
+    The values are "steps", "fields" (name -> what it is), "layers", and "curves" (field -> layer -> "range", "top" and
+    step -> columns of every source). They are None if the main result recorded no fields.
     """
     recorded = results[0].solution.field_samples
     if not recorded:
@@ -132,8 +127,8 @@ def chart_densities(results: Sequence[Result]) -> tuple[list[Chart], dict[str, A
     fields: list[Field] = [name for name in FIELDS if all(name in recorded[layer, steps[-1]] for layer in layers)]
     curves = {field: {layer: _measure_curves(results, field, layer, steps) for layer in layers} for field in fields}
     charts = [_draw_chart(results, layer, curves[fields[0]][layer], steps[-1]) for layer in layers]
-    titles, unit = {name: FIELDS[name] for name in fields}, results[0].solution.training.unit
-    return charts, {"steps": steps, "unit": unit, "fields": titles, "layers": layers, "curves": curves}
+    titles = {name: FIELDS[name] for name in fields}
+    return charts, {"steps": steps, "fields": titles, "layers": layers, "curves": curves}
 
 
 def _measure_curves(results: Sequence[Result], field: Field, layer: int, steps: Sequence[int]) -> dict[str, Any]:
@@ -198,7 +193,7 @@ def _draw_chart(results: Sequence[Result], layer: int, curves: dict[str, Any], s
         else:
             look |= {"line_color": result.colour, "line_width": 2.2, "line_dash": style.DASHES[result.style]}
             plot.line("x", "y", **look)
-        keys.append(Key(result.name, None, result.colour, "bars" if result.finite else result.style))
+        keys.append(Key(result.name, result.colour, "bars" if result.finite else result.style))
     plot.line("x", "y", source=source(NORMAL), line_color=style.MUTED, line_width=1.4, line_dash=style.DASHES["dotted"])
-    keys.append(Key("Gaussian, same mean and variance of every point", None, style.MUTED, "dotted"))
+    keys.append(Key("Gaussian, same mean and variance of every point", style.MUTED, "dotted"))
     return Chart(f"Layer {layer}", plot, keys)

@@ -30,8 +30,8 @@ TITLES: dict[Symbol, str] = {"Phi": "Feature kernels", "G": "Gradient kernels", 
 def encode_frames(results: Sequence[Result]) -> dict[str, Any] | None:
     """Returns the kernels that the time slider moves through, as JSON values; None if the main result tracked none.
 
-    They are "steps", "times", "unit" of the steps, "points", what `_choose_samples` returns, "rows" (kind, title, limit
-    of the colours, panels) and "results" (name, frames of each panel).
+    They are "steps", "times", "points", what `_choose_samples` returns, "rows" (kind, title, limit of the colours,
+    panels) and "results" (name, frames of each panel).
     """
     main = results[0]
     if not main.kernels:
@@ -42,12 +42,11 @@ def encode_frames(results: Sequence[Result]) -> dict[str, Any] | None:
     for result in results:
         part = result.solution.restricted(np.array(samples["samples"]))
         reached = [int(step) for step in steps if step <= part.steps_done]
-        panels = {_name(key): _encode(part, key, reached) for key in result.kernels}
+        panels = {format_symbol(*key): _encode(part, key, reached) for key in result.kernels}
         encoded.append({"name": result.name, "colour": result.colour, "reached": len(reached), "panels": panels})
     return {
         "steps": steps.tolist(),
         "times": main.solution.times[steps].tolist(),
-        "unit": main.solution.training.unit,
         "thinned": len(steps) < main.solution.steps_done + 1,
         "points": main.solution.problem.points,
         **samples,
@@ -63,15 +62,10 @@ def _choose_size(results: Sequence[Result]) -> tuple[np.ndarray, dict[str, list[
         reached = common <= result.solution.steps_done
         common = common[~reached | np.isin(common, result.kept_steps)]
     panels = sum(len(result.kernels) for result in results)
-    steps, count = min(len(common), MOST_STEPS), min(main.problem.points, MOST_SAMPLES)
-
-    def size() -> float:
-        return panels * steps * count * (count + 1) / 2 * BYTES_PER_ENTRY
-
-    while size() > MOST_BYTES and count > FEWEST_SAMPLES:
-        count -= 1
-    while size() > MOST_BYTES and steps > FEWEST_STEPS:
-        steps -= 1
+    entries = MOST_BYTES / BYTES_PER_ENTRY / panels  # of a panel at all steps; about count^2 / 2 of them at each step
+    steps = min(len(common), MOST_STEPS)
+    count = min(main.problem.points, MOST_SAMPLES, max(FEWEST_SAMPLES, int(np.sqrt(2 * entries / steps))))
+    steps = min(steps, max(FEWEST_STEPS, int(2 * entries / count**2)))
     return common[thin(len(common), steps)], _choose_samples(main.problem, count)
 
 
@@ -111,13 +105,9 @@ def _encode(solution: Solution, key: Key, steps: Sequence[int]) -> dict[str, Any
 
 def _describe_row(kind: Symbol, main: Result, encoded: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the panels of kernels of one kind, which share a colour scale over layers, times and results."""
-    layers = {_name((kind, layer)): layer for symbol, layer in main.kernels if symbol == kind}
+    layers = {format_symbol(kind, layer): layer for symbol, layer in main.kernels if symbol == kind}
     scales = [[panel["scale"] for name, panel in result["panels"].items() if name in layers] for result in encoded]
     own, largest = max(scales[0]), max(scale for row in scales for scale in row)
     limit = min(largest, MOST_BEYOND * own) if own > 0 else 1.0
-    panels = [{"key": name, "layer": layer, "name": format_symbol(kind, layer)} for name, layer in layers.items()]
+    panels = [{"name": name, "layer": layer} for name, layer in layers.items()]
     return {"kind": kind, "title": TITLES[kind], "limit": limit, "beyond": largest > limit, "panels": panels}
-
-
-def _name(key: Key) -> str:
-    return "".join(str(part) for part in key if part is not None)

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import xarray
 from scipy.spatial.distance import cdist
 
-from kernelfield.common.settings import Spec
 from kernelfield.datasets.built_in import load_digits
 from kernelfield.datasets.images import pool_pixels
 from kernelfield.datasets.specs import Data, DigitsData, GaussianData, TableData
@@ -28,6 +27,7 @@ MOST_TRIED = 2_000_000  # numbers drawn while trying them
 SAME_IMAGE = 1e-12  # one minus the correlation of pixels
 DATA_FILE, STREAM_FILE = "data.npz", "stream.npz"
 ENDING = "_version"  # of attributes of a result file
+SECTIONS: dict[type, str] = {method: section for section, method in METHODS.items()}  # of configuration files
 
 
 @dataclass
@@ -82,24 +82,20 @@ def write_recipes(results: Sequence[Result], source: Source, files: Mapping[str,
     """Returns configuration files for all results: one, unless their networks, training or methods' settings differ."""
     configs: list[tuple[Config, list[tuple[Result, str]]]] = []
     for result in results:
-        solution, section = result.solution, _name_section(result.solution.method)
+        solution, kind = result.solution, type(result.solution.method)
+        section = SECTIONS.get(kind, kind.__name__)
         for config, members in configs:
             same = (config.network, config.training) == (solution.network, solution.training)
             if same and config.methods.get(section, solution.method) == solution.method:
-                config.methods[section] = solution.method  # type: ignore[index]
                 members.append((result, section))
                 break
         else:
-            methods: dict[str, Any] = {section: solution.method} if section in METHODS else {}
-            config = Config(source.data, solution.network, solution.training, methods, stream=source.stream)
+            config = Config(source.data, solution.network, solution.training, {}, stream=source.stream)
             configs.append((config, [(result, section)]))
+        if section in METHODS:
+            config.methods[section] = solution.method  # type: ignore[index]
     names = ["run.toml"] if len(configs) == 1 else [f"run{number}.toml" for number in range(1, len(configs) + 1)]
     return [_write_recipe(name, *config, files) for name, config in zip(names, configs, strict=True)]
-
-
-def _name_section(method: Spec) -> str:
-    """Returns the section of a configuration file that describes a method, or its class name if there is none."""
-    return next((name for name, cls in METHODS.items() if type(method) is cls), type(method).__name__)
 
 
 def write_extraction(main: Result, files: Mapping[str, str]) -> str:
@@ -116,8 +112,6 @@ def write_extraction(main: Result, files: Mapping[str, str]) -> str:
 
 def file_versions(path: str | os.PathLike[str]) -> dict[str, str]:
     """Returns the versions of the libraries that wrote a result file, by their names."""
-    import xarray
-
     with xarray.open_dataset(path, engine="h5netcdf", decode_cf=False) as data:
         attributes = {str(key): str(value) for key, value in data.attrs.items()}
     return {key.removesuffix(ENDING): value for key, value in attributes.items() if key.endswith(ENDING)}
@@ -142,9 +136,7 @@ def _write_recipe(name: str, config: Config, members: Sequence[tuple[Result, str
 
 def _find_digits(problem: Problem) -> Data | None:
     """Returns the settings that make these data, if they are digits: it looks the images up, and tries the seed."""
-    sizes = [(pool, 8 // pool) for pool in (1, 2, 4)]
-    shapes = {shape: pool for pool, side in sizes for shape in ((side * side,), (side, side, 1))}
-    pool, classes = shapes.get(problem.X.shape[1:]), problem.outputs or 2
+    pool, classes = {64: 1, 16: 2, 4: 4}.get(problem.dimensions), problem.outputs or 2  # of 8 x 8 pixels
     if pool is None or problem.points % classes:
         return None
     pictures, digits = load_digits()

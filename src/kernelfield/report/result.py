@@ -23,10 +23,7 @@ Style = Literal["line", "dots", "dashes", "dotted"]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A solution on the page, and how its curves are drawn.
-
-    Finite networks beside others are drawn as dots, the main result as a line, other theories dashed.
-    """
+    """A solution on the page, and how its curves are drawn."""
 
     name: str
     solution: Solution
@@ -34,7 +31,7 @@ class Result:
     finite: bool  # networks of finite width
     replicates: int
     colour: str  # CSS colour of its curves
-    style: Style
+    style: Style  # dots for finite networks beside others, a line for the main result, dashes for other theories
 
     @property
     def kernels(self) -> list[Key]:

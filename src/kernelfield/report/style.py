@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, CrosshairTool, HoverTool, LogAxis, Range1d, Span, Whisker
+from bokeh.models import ColumnDataSource, CrosshairTool, HoverTool, LogAxis, Span, TeeHead, Whisker
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -19,9 +19,9 @@ FONT = 'Inter, "Segoe UI", "Helvetica Neue", Helvetica, Arial, "Liberation Sans"
 INK, MUTED, LINE, PALE = "#1d2329", "#5c6670", "#c9cfd5", "#eef0f2"
 LAYERS = ("#3b4cc0", "#1f968b", "#d08b00", "#c2417c", "#7d5ba6", "#4f772d", "#8c564b", "#17202a")
 DASHES = {"line": "solid", "dashes": "6 4", "dotted": "2 3"}
+DECADES = 12  # of a logarithmic axis, at most
 ROOM_FOR_BARS = 0.15  # of the range of means: how far error bars may widen it
 TOOLTIP = f"<div style='font: 13px sans-serif; color: {INK}'><b>@label</b><br>@unit @step: @text</div>"
-NOW = "now"  # name of the line in every plot over time that moves with the slider
 
 MARGINS = {"min_border_left": 56, "min_border_right": 14, "min_border_top": 12}
 FRAME = {"background_fill_color": None, "border_fill_color": None, "outline_line_color": None}
@@ -35,13 +35,9 @@ THEME = Theme(json={"attrs": LOOKS})
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: its label, its layer (a superscript) if it has one, and colour and style of its mark.
-
-    The template writes the labels "Phi", "G" and "NTK" as symbols, and other labels as they are.
-    """
+    """An entry of a legend: its label, and colour and style of its mark."""
 
     label: str
-    layer: int | None
     colour: str
     style: str
 
@@ -63,18 +59,14 @@ def create_time_plot(results: Sequence[Result], ylabel: str, height: int = 300, 
     plot = create_plot(ylabel, height, (-room, max(1, last) + room), log)
     plot.xaxis.axis_label = "gradient-descent step" if unit == "step" else unit
     look: dict[str, Any] = {"line_color": "#b6bec6", "line_width": 1.5, "level": "underlay"}
-    plot.add_layout(Span(name=NOW, location=last, dimension="height", **look))
+    plot.add_layout(Span(name="now", location=last, dimension="height", **look))
     plot.add_tools(CrosshairTool(dimensions="height", line_color=LINE, line_alpha=0.8))
     return plot
 
 
 def create_plot(ylabel: str, height: int, x_range: tuple[float, float], log: bool = False) -> Any:
-    """Returns an empty Bokeh figure, `height` CSS pixels high and as wide as the page.
-
-    It has no tools but hovering, so that dragging on it scrolls the page.
-    """
-    axes: dict[str, Any] = {"y_range": Range1d(start=0.1, end=1.0), "y_axis_type": "log" if log else "linear"}
-    axes["x_range"] = Range1d(start=x_range[0], end=x_range[1])
+    """Returns an empty Bokeh figure of a height in CSS pixels, without tools: dragging on it scrolls the page."""
+    axes: dict[str, Any] = {"x_range": x_range, "y_range": (0.1, 1.0), "y_axis_type": "log" if log else "linear"}
     plot = figure(height=height, sizing_mode="stretch_width", tools="", toolbar_location=None, **axes)
     plot.yaxis.axis_label = ylabel
     return plot
@@ -116,21 +108,22 @@ def _draw_interval(plot: Any, steps: np.ndarray, low: np.ndarray, high: np.ndarr
     if style != "dots":
         plot.varea("step", "low", "high", source=source, fill_color=colour, fill_alpha=0.2)
         return
+    head = TeeHead(size=6, line_color=colour)
     look: dict[str, Any] = {"level": "underlay", "line_color": colour, "line_width": 1.4}
-    whisker: Any = Whisker(base="step", lower="low", upper="high", source=source, **look)
-    for head in (whisker.lower_head, whisker.upper_head):
-        head.update(size=6, line_color=colour)
-    plot.add_layout(whisker)
+    look |= {"lower_head": head, "upper_head": head}
+    plot.add_layout(Whisker(base="step", lower="low", upper="high", source=source, **look))
 
 
 def fit_range(plot: Any, estimates: Sequence[Estimate], log: bool = False) -> None:
     """Sets the vertical range so that it shows all means, and as much of their intervals as does not dwarf them.
 
-    It leaves out values that are not finite. A logarithmic axis leaves out intervals and values that are not positive.
+    It leaves out values that are not finite. A logarithmic axis has `DECADES` at most, and leaves out intervals.
     """
     values = np.concatenate([np.ravel(estimate.mean) for estimate in estimates])
-    values = values[np.isfinite(values) & ((values > 0) if log else True)]
-    if values.size and not log:
+    values = values[np.isfinite(values)]
+    if log:
+        values = values[values > 10.0**-DECADES * values.max(initial=0.0)]
+    elif values.size:
         room = ROOM_FOR_BARS * np.ptp(values)
         ends = np.concatenate([np.ravel(end) for estimate in estimates for end in estimate.interval(0.95)])
         values = np.append(values, np.clip(ends[np.isfinite(ends)], values.min() - room, values.max() + room))

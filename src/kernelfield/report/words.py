@@ -11,7 +11,7 @@ from kernelfield import observables
 from kernelfield.describe.networks import MLP, Architecture
 from kernelfield.describe.training import SGD, Descent, GradientDescent, GradientFlow, Training
 from kernelfield.finite.method import FiniteWidth
-from kernelfield.observables import Points
+from kernelfield.observables import Points, compare
 from kernelfield.observables.compare import Comparison, Row
 from kernelfield.plotting.summary import describe_run, format_settings
 from kernelfield.report.result import NO_BREAK, Result
@@ -123,12 +123,6 @@ def judge(comparison: Comparison) -> str:
     return f"{apart}, more than {noise}: they differ."
 
 
-def pair_rows(comparison: Comparison) -> list[tuple[Row, Row | None]]:
-    """Returns the row of each quantity over all times, with the one of the final step if that was compared."""
-    final = {row.name: row for row in comparison.rows if row.times == "final"}
-    return [(row, final.get(row.name)) for row in comparison.rows if row.times == "all"]
-
-
 def is_resolved(row: Row) -> bool:
     """Returns whether an error is above its noise; not if the noise is unknown."""
     return row.error > AGREES * row.noise
@@ -162,9 +156,8 @@ def _list_options(training: Descent) -> list[str]:
     options += [f"momentum {training.momentum:g}"] * (training.momentum > 0)
     options += [f"weight decay {training.weight_decay:g}"] * (training.weight_decay > 0)
     if training.schedule != "constant":
-        options += [
-            f"a {training.schedule} schedule" if isinstance(training.schedule, str) else "a schedule of its own"
-        ]
+        name = training.schedule if isinstance(training.schedule, str) else "custom"
+        options.append(f"a {name} schedule")
     return options
 
 
@@ -211,10 +204,7 @@ def format_interval(low: float, high: float) -> str:
 
 def format_with_error(value: float, se: float, digits: int = 3, error_digits: int = 2) -> str:
     """Returns "value ± se" with so many digits of the standard error; a value without one has its own `digits`."""
-    if not np.isfinite(value) or not np.isfinite(se) or se <= 0 or abs(value) >= 1e6 or se < 1e-7:
-        return format_number(value, digits)
-    places = max(0, error_digits - 1 - int(np.floor(np.log10(se))))
-    return f"{value:.{places}f} ± {se:.{places}f}".replace("-", "\N{MINUS SIGN}")
+    return compare.format_with_error(value, se, error_digits, f".{digits}g").replace("-", "\N{MINUS SIGN}")
 
 
 def format_symbol(kernel: str, layer: int | None) -> str:

@@ -22,15 +22,10 @@ DIRECTIONS = 64  # sought at a time
 
 @dataclass(frozen=True, eq=False)
 class TimeModes:
-    """A factor F(t) = sum_m C[t, m] B[m] of every replicate; `numpy.asarray` expands it.
+    """A factor F(t) = sum_m C[t, m] B[m] of every replicate; `numpy.asarray` expands it."""
 
-    Args:
-        in_time: C (R, T, modes).
-        modes: B (R, modes, P, k).
-    """
-
-    in_time: np.ndarray
-    modes: np.ndarray
+    in_time: np.ndarray  # C (R, T, modes)
+    modes: np.ndarray  # B (R, modes, P, k)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -43,6 +38,7 @@ class TimeModes:
 
 
 Factor = np.ndarray | TimeModes
+Chosen = np.ndarray | slice  # numbers of samples or replicates; `slice(None)` for all
 
 
 def at_times(factor: Factor, times: np.ndarray) -> np.ndarray:
@@ -57,14 +53,11 @@ def at_times(factor: Factor, times: np.ndarray) -> np.ndarray:
     return factor[:, np.zeros_like(times) if factor.shape[1] == 1 else times].astype(np.float64)
 
 
-def restricted(factor: Factor, samples: np.ndarray | None, replicates: np.ndarray | None) -> Factor:
-    """Returns a factor of some samples and replicates, chosen by number; of all if None. Modes stay modes."""
+def restricted(factor: Factor, samples: Chosen, replicates: Chosen) -> Factor:
+    """Returns a factor of some samples and replicates. Modes stay modes."""
     if isinstance(factor, TimeModes):
-        in_time = factor.in_time if replicates is None else factor.in_time[replicates]
-        modes = restricted(factor.modes, samples, replicates)
-        return TimeModes(in_time, np.asarray(modes))
-    factor = factor if replicates is None else factor[replicates]
-    return factor if samples is None else factor[:, :, samples]
+        return TimeModes(factor.in_time[replicates], factor.modes[replicates][:, :, samples])
+    return factor[replicates][:, :, samples]
 
 
 def slim(factor: np.ndarray, left_out: float, large: int = LARGE) -> Factor:

@@ -1,7 +1,7 @@
 """Kernels as a Solution holds them: between any two times and samples, of every replicate.
 
 Every kernel answers `between(t, s)`, whatever it is kept as: factors (`FactorKernel`), the values at equal times
-(`RecordedKernel`), or a sum of products of other kernels (`TangentKernel`). The rows of a kernel are samples, or pairs
+(`RecordedKernel`), or a sum of products of factors (`TangentKernel`). The rows of a kernel are samples, or pairs
 (sample, output) with the outputs of a sample side by side.
 """
 
@@ -15,82 +15,52 @@ from typing import Literal
 import numpy as np
 
 from kernelfield.describe.problem import Problem
-from kernelfield.solution.factors import Factor, at_times, restricted
+from kernelfield.solution.factors import Chosen, Factor, at_times, restricted
 
 Symbol = Literal["Phi", "G", "NTK"]
 Key = tuple[Symbol, int | None]  # and the layer, None of the NTK
 Steps = tuple[int, ...]
 
 
-class NotKept(ValueError):
-    """A kernel, or the step of one, that was not kept."""
-
-
 class Kernel(ABC):
-    """A kernel of training time and samples.
+    """A kernel of training time and samples."""
 
-    Attributes:
-        outputs: C if its rows are pairs (sample, output), 1 if they are samples.
-        steps: the steps that are kept; all if None.
-        exact: it is known, and not sampled, in every run.
-    """
-
-    outputs: int
-    steps: Steps | None
-    exact: bool = False
+    outputs: int  # C if its rows are pairs (sample, output), 1 if they are samples
+    steps: Steps | None  # the steps that are kept; all if None
+    exact: bool = False  # known, and not sampled, in every run
 
     @abstractmethod
-    def orders(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """Returns the terms of its power series in gamma0, (orders, R, ...) with the axes of `between`.
+    def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """Returns K(t, s) for numbers of steps, () or (n,) both.
 
-        Args:
-            t, s: numbers of steps, () or (n,).
+        It is (R, rows, rows), with an axis of times before the rows of each of t and s that has one.
         """
-
-    @property
-    @abstractmethod
-    def rests(self) -> bool:
-        """Whether it does not depend on time."""
 
     @property
     def kept(self) -> slice | np.ndarray:
         """The steps that are kept, as an index of steps."""
         return slice(None) if self.steps is None else np.array(self.steps, int)
 
-    def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """Returns K(t, s): (R, rows, rows), with an axis of times before the rows of each of t and s that has one."""
-        return self.orders(t, s).sum(axis=0)
-
     def places(self, steps: np.ndarray) -> np.ndarray:
-        """Returns where steps are among those that are kept.
-
-        Raises:
-            NotKept: one of them was not kept.
-        """
+        """Returns where steps are among those that are kept; raises ValueError if one of them was not."""
         if self.steps is None:
             return steps
         missing = np.setdiff1d(steps, self.steps)
         if missing.size:
             kept = ", ".join(map(str, self.steps[:8])) + (", ..." if len(self.steps) > 8 else "")
-            raise NotKept(f"kernels of step {missing[0]} were not kept, only those of steps {kept}: see save_at")
+            raise ValueError(f"kernels of step {missing[0]} were not kept, only those of steps {kept}: see save_at")
         return np.searchsorted(self.steps, steps)
 
 
 @dataclass(frozen=True, eq=False)
 class FactorKernel(Kernel):
-    """K(t, s) = F(t) F(s)^T, or the power series sum_n F(t) diag(w_n) F(s)^T in gamma0.
+    """K(t, s) = F(t) F(s)^T, or the power series sum_n F(t) diag(w_n) F(s)^T in gamma0."""
 
-    Args:
-        factor: F with axes (replicate, time, row, rank), of length one where nothing depends on replicate or time.
-        outputs, steps, exact: as of every Kernel.
-        weights: w with axes (order, rank); None without a series.
-    """
-
-    factor: Factor
+    factor: Factor  # F (replicate, time, row, rank), an axis of length one where nothing depends on replicate or time
     outputs: int = 1
     steps: Steps | None = None
     exact: bool = False
-    weights: np.ndarray | None = None
+    weights: np.ndarray | None = None  # w (order, rank); None without a series
 
     @property
     def rests(self) -> bool:
@@ -101,17 +71,21 @@ class FactorKernel(Kernel):
         """Returns the factor at some steps, (R, rows, rank) or (R, times, rows, rank)."""
         return at_times(self.factor, t if self.rests else self.places(t))
 
+    def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """Returns F(t) F(s)^T, or the sum of the power series."""
+        return self.orders(t, s).sum(axis=0)
+
     def orders(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """Returns the terms of its power series; one without weights."""
+        """Returns the terms of the power series (orders, R, ...), with the axes of `between`; one without weights."""
         left, right = self.at(t), self.at(s)
         letters = ("m" if left.ndim == 3 else "tm", "n" if right.ndim == 3 else "sn")
         product = "r{0}k,r{1}k->r{0}{1}".format(*letters)
         lefts = [left] if self.weights is None else [left * each for each in self.weights]
         return np.stack([np.einsum(product, each, right, optimize=True) for each in lefts])
 
-    def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> FactorKernel:
-        """Returns the kernel of some samples and replicates; of all if None."""
-        chosen = None if self.factor.shape[0] == 1 else replicates
+    def restricted(self, samples: Chosen, replicates: Chosen) -> FactorKernel:
+        """Returns the kernel of some samples and replicates."""
+        chosen = slice(None) if self.factor.shape[0] == 1 else replicates
         return replace(self, factor=restricted(self.factor, _rows(samples, self.outputs), chosen))
 
     def at_steps(self, steps: Steps) -> FactorKernel:
@@ -123,14 +97,9 @@ class FactorKernel(Kernel):
 
 @dataclass(frozen=True, eq=False)
 class RecordedKernel(Kernel):
-    """K(t, t), recorded.
+    """K(t, t), recorded."""
 
-    Args:
-        values: with axes (replicate, time, row, row).
-        outputs, steps: as of every Kernel.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  # (replicate, time, row, row)
     outputs: int = 1
     steps: Steps | None = None
 
@@ -139,18 +108,17 @@ class RecordedKernel(Kernel):
         """Whether it does not depend on time."""
         return self.steps is None and self.values.shape[1] == 1
 
-    def orders(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
+    def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Returns the values at one time."""
         if np.ndim(t) or np.ndim(s) or t != s:
-            raise NotKept("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
-        return self.values[None, :, 0 if self.rests else self.places(t)]
+            raise ValueError("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
+        return self.values[:, 0 if self.rests else self.places(t)]
 
-    def restricted(self, samples: np.ndarray | None, replicates: np.ndarray | None) -> RecordedKernel:
-        """Returns the kernel of some samples and replicates; of all if None."""
-        rows, values = _rows(samples, self.outputs), self.values
-        if replicates is not None and len(values) > 1:
-            values = values[replicates]
-        return replace(self, values=values if rows is None else values[:, :, rows][..., rows])
+    def restricted(self, samples: Chosen, replicates: Chosen) -> RecordedKernel:
+        """Returns the kernel of some samples and replicates."""
+        chosen = slice(None) if len(self.values) == 1 else replicates
+        rows = _rows(samples, self.outputs)
+        return replace(self, values=self.values[chosen][:, :, rows][..., rows])
 
     def at_steps(self, steps: Steps) -> RecordedKernel:
         """Returns the kernel with these steps alone."""
@@ -161,31 +129,14 @@ class RecordedKernel(Kernel):
 
 @dataclass(frozen=True, eq=False)
 class TangentKernel(Kernel):
-    """sum_l Phi^l G^{l+1}, elementwise; of power series in gamma0 up to the order that both have.
+    """sum_l Phi^l G^{l+1}, elementwise; of power series in gamma0 up to the order that both have."""
 
-    Args:
-        pairs: Phi^l and G^{l+1} of l = 0..L.
-    """
+    pairs: tuple[tuple[FactorKernel, FactorKernel], ...]  # Phi^l and G^{l+1} of l = 0..L
+    outputs: int
+    steps: Steps | None
 
-    pairs: tuple[tuple[Kernel, Kernel], ...]
-
-    @property
-    def outputs(self) -> int:  # type: ignore[override]
-        """Those of G."""
-        return self.pairs[0][1].outputs
-
-    @property
-    def steps(self) -> Steps | None:  # type: ignore[override]
-        """Those that Phi and G have."""
-        return next((each.steps for pair in self.pairs for each in pair if each.steps is not None), None)
-
-    @property
-    def rests(self) -> bool:
-        """Whether it does not depend on time."""
-        return all(each.rests for pair in self.pairs for each in pair)
-
-    def orders(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """Returns the sum, as one term."""
+    def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
+        """Returns the sum."""
         total = np.zeros(())
         for features, gradients in self.pairs:
             Phi, G = features.orders(t, s), gradients.orders(t, s)
@@ -193,7 +144,7 @@ class TangentKernel(Kernel):
                 Phi = Phi.repeat(self.outputs, axis=2 + np.ndim(t)).repeat(self.outputs, axis=-1)
             for order in range(len(Phi)):
                 total = total + Phi[order] * G[: len(G) - order].sum(axis=0)
-        return total[None]
+        return total
 
 
 KeptKernel = FactorKernel | RecordedKernel
@@ -247,8 +198,8 @@ def _sampled(factor: Factor | Series, outputs: int, steps: Steps | None) -> Fact
     return FactorKernel(values, outputs, steps, False, weights)
 
 
-def _rows(samples: np.ndarray | None, outputs: int) -> np.ndarray | None:
-    """Returns the rows of samples in a kernel; all rows if None."""
-    if samples is None or outputs == 1:
+def _rows(samples: Chosen, outputs: int) -> Chosen:
+    """Returns the rows of samples in a kernel."""
+    if isinstance(samples, slice) or outputs == 1:
         return samples
     return (samples[:, None] * outputs + np.arange(outputs)).ravel()

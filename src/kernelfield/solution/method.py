@@ -18,19 +18,12 @@ from kernelfield.solution.trained_network import Predictor
 
 
 class Method(Spec):
-    """A way to solve: the march, another theory, or finite networks.
+    """A way to solve: the march, another theory, or finite networks."""
 
-    Attributes:
-        rules: classes of training rules that it solves.
-        networks: names of the networks whose equations it has; all if empty.
-        takes: names of the needs in `Run.extras` that it solves.
-        keeps_checkpoints: `solve` takes a checkpoint.
-    """
-
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent,)
-    networks: ClassVar[tuple[str, ...]] = ()
-    takes: ClassVar[frozenset[str]] = frozenset()
-    keeps_checkpoints: ClassVar[bool] = False
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent,)  # the classes of training rules that it solves
+    networks: ClassVar[tuple[str, ...]] = ()  # the names of the networks whose equations it has; all if empty
+    takes: ClassVar[frozenset[str]] = frozenset()  # the names of the needs in `Run.extras` that it solves
+    keeps_checkpoints: ClassVar[bool] = False  # whether `solve` takes a checkpoint
 
     def supports(self, run: Run) -> None:
         """Raise ValueError if this method cannot solve a run, as far as it can be told without running."""

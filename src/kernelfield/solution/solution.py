@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.solution.estimate import Estimate
-from kernelfield.solution.kernel import KeptKernel, Kernel, Key, NotKept, Symbol, TangentKernel
+from kernelfield.solution.kernel import FactorKernel, KeptKernel, Kernel, Key, Symbol, TangentKernel
 from kernelfield.solution.status import Status
 from kernelfield.solution.trained_network import Predictor, Times, TrainedNetwork
 
@@ -91,10 +91,9 @@ class Solution(TrainedNetwork):
     def kernel_estimate(
         self, symbol: Symbol, layer: int | None = None, t: Times = -1, s: Times | None = None
     ) -> Estimate:
-        """Returns a kernel K(t, s) with its error bar; arguments as of `kernel`, and t and s as of `feature_kernel`.
+        """Returns a kernel K(t, s) with its error bar.
 
-        Raises:
-            ValueError: for a kernel, layer or step that is not there.
+        Arguments and errors are those of `kernel` and, for t and s, of `feature_kernel`.
         """
         kernel = self.kernel(symbol, layer)
         return Estimate(kernel.between(self.steps(t), self.steps(t if s is None else s)), self.exact or kernel.exact)
@@ -118,10 +117,11 @@ class Solution(TrainedNetwork):
             return self.kernels[symbol, layer]
         if not self.keeps(symbol):
             names = {"Phi": "feature kernels were", "G": "gradient kernels were", "NTK": "the tangent kernel was"}
-            raise NotKept(f"{names[symbol]} not tracked in this run: solve with kernels='all'")
+            raise ValueError(f"{names[symbol]} not tracked in this run: solve with kernels='all'")
         if symbol == "NTK":
-            pairs = ((self.kernels["Phi", at], self.kernels["G", at + 1]) for at in self.layers("Phi"))
-            return TangentKernel(tuple(pairs))
+            factors = cast("Mapping[Key, FactorKernel]", self.kernels)
+            pairs = tuple((factors["Phi", at], factors["G", at + 1]) for at in self.layers("Phi"))
+            return TangentKernel(pairs, factors["G", 1].outputs, factors["G", 1].steps)
         layers, about = self.layers(symbol), "feature" if symbol == "Phi" else "gradient"
         raise ValueError(f"layer of a {about} kernel must be in {layers[0]}..{layers[-1]}, got {layer}")
 
@@ -270,22 +270,22 @@ class Solution(TrainedNetwork):
             >>> solution.restricted([0, 2]).feature_kernel(layer=1).shape
             (2, 2)
         """
-        chosen, runs = (None if numbers is None else np.asarray(numbers) for numbers in (samples, replicates))
-        rows = slice(None) if chosen is None else chosen
+        rows, runs = (slice(None) if chosen is None else np.asarray(chosen) for chosen in (samples, replicates))
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
-        problem = Problem(X, y, weights if weights.any() else None, self.problem.loss, self.problem.stream)
+        parts = {"loss": self.problem.loss, "stream": self.problem.stream, "classes": self.problem.classes}
+        problem = Problem(X, y, weights if weights.any() else None, **parts)
         f, predictor = self.replicate_predictions, self.predictor
 
         def restrict(values: np.ndarray) -> np.ndarray:
             """Returns f or a field; a field that all replicates share has one replicate."""
-            return values if runs is None or len(values) < len(f) else values[runs]
+            return values if len(values) < len(f) else values[runs]
 
         return replace(
             self,
             run=replace(self.run, problem=problem),
             replicate_predictions=restrict(f)[:, :, rows],
-            kernels={key: kernel.restricted(chosen, runs) for key, kernel in self.kernels.items()},
-            predictor=predictor if runs is None or predictor is None else predictor.of_replicates(runs),
+            kernels={key: kernel.restricted(rows, runs) for key, kernel in self.kernels.items()},
+            predictor=None if predictor is None else predictor.of_replicates(runs),
             field_samples={
                 key: {name: restrict(values)[:, rows] for name, values in fields.items()}
                 for key, fields in self.field_samples.items()

@@ -40,11 +40,8 @@ class Interrupted(KeyboardInterrupt):
 
 def diverged(step: int, learning_rate: float, times: float) -> Status:
     """Returns the status of a run whose loss grew beyond `times` its initial value at a step."""
-    return Status(
-        "diverged",
-        f"the loss exceeded {times:g} times its initial value at step {step}: "
-        f"try a learning_rate below {learning_rate:g}",
-    )
+    event = f"the loss exceeded {times:g} times its initial value at step {step}"
+    return Status("diverged", f"{event}: try a learning_rate below {learning_rate:g}")
 
 
 def interrupted(done: int, total: int, unit: str = "steps") -> Status:

@@ -37,6 +37,10 @@ class Predictor(Protocol):
         """
         ...
 
+    def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns the gradients of outputs in the inputs at step t: (R, n, C, D) or (R, n, C, *sites, channels)."""
+        ...
+
     def of_replicates(self, chosen: Any) -> Predictor:
         """Returns the predictor of some replicates, a slice or their numbers."""
         ...
@@ -47,14 +51,7 @@ class Predictor(Protocol):
 
 
 class TrainedNetwork:
-    """A network that was trained: its run, its steps, and its outputs and kernels at any points.
-
-    Attributes:
-        run: what was solved; its parts are also here, as network, problem, training and method.
-        replicate_predictions: (R, steps + 1, P), or (R, steps + 1, P, C) of C outputs, f of every replicate.
-        predictor: what is left of training to predict at new points; None if nothing is.
-        exact: no sampling: standard errors are zero.
-    """
+    """The part of a `Solution` that needs no kernels of its run: steps, and outputs and kernels at any points."""
 
     run: Run
     replicate_predictions: np.ndarray
@@ -134,6 +131,24 @@ class TrainedNetwork:
         predictor, t = self._predictor_at(step)
         return Estimate(predictor.predictions(self._new_inputs(X), t), self.exact)
 
+    def input_gradients(self, X: Any, step: int = -1) -> Estimate:
+        """The gradients of the outputs in the inputs, at any points, after training up to a step.
+
+        Args:
+            X: inputs, as for `predict`.
+            step: as for `predict`.
+
+        Returns:
+            Estimate (n, D), shaped as X; of C outputs (n, C, D).
+
+        Raises:
+            ValueError: as for `predict`.
+        """
+        predictor, t = self._predictor_at(step)
+        gradients = predictor.gradients(self._new_inputs(X), t)
+        outputs = () if self.problem.outputs is None else (self.problem.outputs,)
+        return Estimate(gradients.reshape(*gradients.shape[:2], *outputs, *self.problem.X.shape[1:]), self.exact)
+
     def feature_kernel_between(self, layer: int, step: int, X_a: Any, X_b: Any) -> Estimate:
         """The feature kernel of a layer after training up to a step, between any points.
 
@@ -181,11 +196,8 @@ class TrainedNetwork:
     def kept_predictor(self) -> Predictor:
         """`predictor`, or a ValueError that says why there is none."""
         if self.predictor is None:
-            name = type(self.method).__name__
-            raise ValueError(
-                f"{name} left no state to predict from: use March, StaticNTK or FiniteWidth, "
-                "and for a file save(..., predictor=True)"
-            )
+            advice = "use March, StaticNTK or FiniteWidth, and for a file save(..., predictor=True)"
+            raise ValueError(f"{type(self.method).__name__} left no state to predict from: {advice}")
         return self.predictor
 
     def _predictor_at(self, step: int) -> tuple[Predictor, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from kernelfield.describe.training import Descent
 from kernelfield.files.config import METHODS, Config
 from kernelfield.sweeps.variables import RESERVED
 
+EXACT = 12  # digits that tell the values of an axis apart
 Index = tuple[int, ...]  # the place of a point on every axis
 
 
@@ -36,10 +36,10 @@ class Axis:
     @property
     def coordinate(self) -> np.ndarray:
         """The values as truth values or numbers, if all of them are, or as texts."""
-        are_numbers = all(isinstance(value, int | float) for value in self.values)  # truth values are whole numbers
-        if are_numbers and len({isinstance(value, bool) for value in self.values}) == 1:
+        kinds = {type(value) for value in self.values}
+        if kinds == {bool} or kinds <= {int, float}:
             return np.array(self.values)
-        return np.array([_label(value) for value in self.values], np.dtypes.StringDType())
+        return np.array([format_value(value, EXACT) for value in self.values], np.dtypes.StringDType())
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Grid:
     def label(self, index: Index) -> str:
         """Returns the keys of a point with their values, as "gamma0 = 0.1, depth = 2"."""
         places = zip(self.axes, index, strict=True)
-        return ", ".join(f"{axis.name} = {_label(axis.values[place])}" for axis, place in places)
+        return ", ".join(f"{axis.name} = {format_value(axis.values[place])}" for axis, place in places)
 
     @functools.cached_property
     def data_sha256(self) -> str:
@@ -91,8 +91,7 @@ def make_grid(config: Config, values: Mapping[str, Sequence[Any]], method: str =
         >>> grid.shape, grid.label((0, 1))
         ((2, 2), 'gamma0 = 0.1, depth = 3')
     """
-    known = _places(config, method)
-    places = [_place(name, known) for name in values]
+    places = _places(values, config, method)
     if not places:
         raise ValueError("a grid needs at least one key with its values, as in gamma0=0.1,1")
     keys, axes = [key for _, key in places], []
@@ -107,7 +106,7 @@ def make_grid(config: Config, values: Mapping[str, Sequence[Any]], method: str =
         axes.append(Axis(section, key, tuple(choices), key if is_unique else f"{section}_{key}"))
     configs, runs, problems = {}, {}, {}
     grid = Grid(tuple(axes), method, configs, runs)
-    for index in itertools.product(*map(range, grid.shape)):
+    for index in np.ndindex(grid.shape):
         try:
             configs[index] = _config_at(config, method, axes, index)
             runs[index] = _checked_run(configs[index], method, problems)
@@ -147,31 +146,31 @@ def _parse_toml(text: str, default: Any) -> Any:
         return default
 
 
-def _label(value: Any) -> str:
-    """Returns a value as people write it."""
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    return value if isinstance(value, str) else json.dumps(value)
+def format_value(value: Any, digits: int = 6) -> str:
+    """Returns the value of a key, of Python or a scalar of numpy, as people write it."""
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float):
+        return f"{plain:.{digits}g}"
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
-def _places(config: Config, method: str) -> list[tuple[str, str]]:
-    """Returns every key with its section, of the sections in use."""
+def _places(names: Iterable[str], config: Config, method: str) -> list[tuple[str, str]]:
+    """Returns the section and the key that each name means, of the sections in use."""
     if method not in METHODS:
         raise ValueError(f"method '{method}' is unknown{suggestion(method, list(METHODS))}")
     specs = {name: getattr(config, name) for name in ("data", "stream", "network", "training")}
     kinds = {name: type(spec) for name, spec in specs.items() if spec is not None} | {method: METHODS[method]}
-    return [(section, key) for section, kind in kinds.items() for key in kind.model_fields]
-
-
-def _place(name: str, known: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Returns the section and the key that a name means, one of those that are known."""
-    names = {(section, key): f"{section}.{key}" if "." in name else key for section, key in known}
-    places = [place for place in known if names[place] == name]
-    if not places:
-        raise ValueError(f"grid key '{name}' is unknown{suggestion(name, sorted(set(names.values())))}")
-    if len(places) > 1:
-        raise ValueError(f"grid key '{name}' is in several sections: write {' or '.join(map('.'.join, places))}")
-    return places[0]
+    places = [(section, key) for section, kind in kinds.items() for key in kind.model_fields]
+    chosen = []
+    for name in names:
+        known = {place: ".".join(place) if "." in name else place[1] for place in places}
+        fitting = [place for place in places if known[place] == name]
+        if not fitting:
+            raise ValueError(f"grid key '{name}' is unknown{suggestion(name, sorted(set(known.values())))}")
+        if len(fitting) > 1:
+            raise ValueError(f"grid key '{name}' is in several sections: write {' or '.join(map('.'.join, fitting))}")
+        chosen += fitting
+    return chosen
 
 
 def _config_at(config: Config, method: str, axes: Sequence[Axis], index: Index) -> Config:
@@ -215,7 +214,7 @@ def _axes_as_held(grid: Grid) -> Iterator[Axis]:
             config = grid.configs[tuple(place if other == number else 0 for other in range(len(grid.axes)))]
             spec: Spec = getattr(config, axis.section, None) or config.methods[axis.section]
             values.append(getattr(spec, axis.key))
-        labels = [_label(value) for value in values]
+        labels = [format_value(value, EXACT) for value in values]
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"grid key '{axis.key}' must have different values, got {label} twice")

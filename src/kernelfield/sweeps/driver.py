@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import jax
+import xarray
 
 from kernelfield.common.atomic_files import check_folder
 from kernelfield.common.progress import Report, bar
@@ -25,9 +28,6 @@ from kernelfield.solution.method import Method
 from kernelfield.sweeps.axes import Grid, Index, make_grid
 from kernelfield.sweeps.store import Store, SweepError, check_same, create, import_extra, lock, read
 from kernelfield.sweeps.variables import Record, failure, solve_point
-
-if TYPE_CHECKING:
-    import xarray
 
 SECONDS_TO_CONNECT = 10.0
 Results = Iterator[tuple[Index, Record]]  # points as they are done
@@ -53,9 +53,7 @@ def sweep_grid(
     under `if __name__ == "__main__":`.
 
     Args:
-        network: what learns.
-        problem: what is learned.
-        training: how it learns.
+        network, problem, training: as for `kernelfield.solve`.
         grid: values by setting of network, training or method: "gamma0", or "march.seed" where several have the name.
         path: of the folder to write, a dataset in zarr format.
         method: March() by default.
@@ -134,7 +132,7 @@ def run(
         check_same(path, grid)
     else:
         check_folder(path)
-    with _client(scheduler) as client:
+    with contextlib.nullcontext() if scheduler is None else _connect(scheduler) as client:
         if not path.exists():
             create(path, grid)
         with lock(path):
@@ -154,19 +152,15 @@ def _results(runs: Mapping[Index, Run], workers: int | None, client: Any) -> Res
     """Yields the records of points, from this process, from a scheduler, or from worker processes on this computer."""
     if workers == 0:
         yield from ((index, solve_point(run)) for index, run in runs.items())
-    elif client is not None:
-        yield from _results_of_dask(runs, client)
     elif runs:
-        with _local_client(workers, len(runs)) as local:
-            yield from _results_of_dask(runs, local)
+        connection = _local_client(workers, len(runs)) if client is None else contextlib.nullcontext(client)
+        with connection as client:
+            yield from _results_of_dask(runs, client)
 
 
 @contextlib.contextmanager
-def _client(scheduler: str | None) -> Iterator[Any]:
-    """Yields a connection to the scheduler at an address; None without an address."""
-    if scheduler is None:
-        yield None
-        return
+def _connect(scheduler: str) -> Iterator[Any]:
+    """Yields a connection to the scheduler at an address."""
     try:
         client = import_extra("distributed").Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError):
@@ -213,8 +207,6 @@ def _block_interrupts() -> Iterator[None]:
 
 def _environment(threads: int) -> dict[str, str]:
     """Returns the environment of worker processes: threads, the cache of compiled programs, no grabbing of a GPU."""
-    import jax
-
     variables = {"NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # XLA sizes its pool by NPROC
     for option in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"):
         if (value := getattr(jax.config, option)) is not None:

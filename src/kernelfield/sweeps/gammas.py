@@ -19,17 +19,11 @@ QUANTITIES: tuple[Quantity, ...] = ("predictions", "Phi", "G", "NTK")
 
 @dataclass(frozen=True)
 class Point:
-    """The solutions at one gamma0, and their comparisons.
-
-    Args:
-        gamma0: feature-learning strength.
-        solutions: of every method, by name.
-        comparisons: by (name of the reference, name of the method).
-    """
+    """The solutions at one gamma0, and their comparisons."""
 
     gamma0: float
-    solutions: Mapping[str, Solution]
-    comparisons: Mapping[tuple[str, str], Comparison]
+    solutions: Mapping[str, Solution]  # by the name of their method
+    comparisons: Mapping[tuple[str, str], Comparison]  # by the names of reference and method
 
 
 def sweep_gamma(
@@ -43,9 +37,7 @@ def sweep_gamma(
     """Solves by every method at every gamma0, and compares with the references.
 
     Args:
-        network: what learns; its own gamma0 is not used.
-        problem: what is learned.
-        training: how it learns.
+        network, problem, training: as for `kernelfield.solve`; the network's own gamma0 is not used.
         methods: by name.
         gammas: values of gamma0.
         references: names of the methods that the others are compared with.
@@ -75,8 +67,8 @@ def sweep_gamma(
         comparisons = {}
         for reference in references:
             others = {name: solution for name, solution in solutions.items() if name != reference}
-            for name, comparison in compare_all(others, solutions[reference]).items():
-                comparisons[reference, name] = comparison
+            results = compare_all(others, solutions[reference])
+            comparisons |= {(reference, name): comparison for name, comparison in results.items()}
         yield Point(gamma0, solutions, comparisons)
 
 

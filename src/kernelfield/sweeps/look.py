@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from rich.box import SIMPLE
 from rich.table import Table
 
+from kernelfield.sweeps.axes import format_value
 from kernelfield.sweeps.variables import VARIABLES
 
-if TYPE_CHECKING:
-    import xarray
-
-_COLUMNS = {  # variables of the table with their headings
-    "final_loss": "loss",
-    "final_test_loss": "test loss",
-    "Phi_alignment": "alignment",
-    "seconds_run": "seconds",
+_COLUMNS = {  # variables of the table with their headings and formats
+    "final_loss": ("loss", ".4g"),
+    "final_test_loss": ("test loss", ".4g"),
+    "Phi_alignment": ("alignment", ".3f"),
+    "seconds_run": ("seconds", ".1f"),
 }
 
 
@@ -30,24 +28,17 @@ def grid_keys(data: xarray.Dataset) -> list[str]:
 def select_points(data: xarray.Dataset) -> list[xarray.Dataset]:
     """Returns a dataset for every point that is done, with the keys of the grid as scalar coordinates."""
     keys = grid_keys(data)
-    places = itertools.product(*(range(data.sizes[key]) for key in keys))
-    points = (data.isel(dict(zip(keys, place, strict=True))) for place in places)
+    points = (data.isel(dict(zip(keys, place, strict=True))) for place in np.ndindex(data["status"].shape))
     return [point for point in points if point["status"].item()]
-
-
-def format_value(value: Any) -> str:
-    """Returns the value of a key, a scalar of numpy or Python, as text."""
-    plain = value.item() if hasattr(value, "item") else value
-    return f"{plain:g}" if isinstance(plain, float) else str(plain)
 
 
 def table(data: xarray.Dataset) -> Table:
     """Returns a table of the points that are done: status, loss, alignment of the last hidden layer, and seconds."""
     keys, points = grid_keys(data), select_points(data)
-    names = [name for name in _COLUMNS if name in data and bool(np.isfinite(data[name]).any())]
+    names = [name for name in _COLUMNS if bool(np.isfinite(data[name]).any())]
     about = f"{len(points)} of {data['status'].size} points are done; alignment of the last feature kernel with y y^T"
     out = Table(box=SIMPLE, pad_edge=False, caption=about, caption_justify="left")
-    for name in (*keys, "status", *(_COLUMNS[name] for name in names)):
+    for name in (*keys, "status", *(_COLUMNS[name][0] for name in names)):
         out.add_column(name, justify="left" if name == "status" else "right")
     for point in points:
         cells = [format_value(point[key].values) for key in keys]
@@ -57,23 +48,18 @@ def table(data: xarray.Dataset) -> Table:
 
 def _cell(point: xarray.Dataset, name: str) -> str:
     """Returns a variable of a point with its standard error, as text."""
-    columns = (name, f"{name}_se")
+    columns, form = (name, f"{name}_se"), _COLUMNS[name][1]
     mean, se = (float(take_last_layer(point[column])) if column in point else np.nan for column in columns)
     if not np.isfinite(mean):
         return "-"
-    if name.startswith("seconds"):
-        return f"{mean:.1f}"
-    digits = ".4g" if name.endswith("loss") else ".3f"
-    return f"{mean:{digits}} ± {se:.1g}" if np.isfinite(se) else f"{mean:{digits}}"
+    return f"{mean:{form}} ± {se:.1g}" if np.isfinite(se) else f"{mean:{form}}"
 
 
 def take_last_layer(values: xarray.DataArray) -> np.ndarray:
     """Returns the values of the last layer that has any, without the axis of layers if there is one."""
-    if "layer" not in values.dims:
-        return values.values
-    by_layer = values.transpose("layer", ...).values
-    count = np.isfinite(by_layer).sum(axis=0)
-    return np.take_along_axis(by_layer, np.maximum(count - 1, 0)[None], axis=0)[0]
+    if "layer" in values.dims:
+        values = values.isel(layer=values.notnull().sum("layer") - 1)
+    return values.values
 
 
 def failures(data: xarray.Dataset) -> list[str]:

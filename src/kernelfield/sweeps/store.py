@@ -11,22 +11,21 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 
+from kernelfield.common.atomic_files import whole_file
 from kernelfield.common.progress import bar
+from kernelfield.describe.run import differences
 from kernelfield.files.dataset import settings_json
 from kernelfield.sweeps.axes import Grid, Index
 from kernelfield.sweeps.variables import DIMENSIONS, VARIABLES, Record, dimension_sizes, pad
-
-if TYPE_CHECKING:
-    import xarray
 
 FORMAT, SCHEMA = "kernelfield.Grid", 1
 
@@ -59,7 +58,7 @@ class Store:
         """Writes the record of a point, its status last; raises SweepError if the disk is full or read-only."""
         try:
             self.arrays["status"][index] = ""
-            for name in sorted(self.arrays, key=lambda name: name == "status"):
+            for name in self.arrays:
                 self._write(name, index, record.get(name))
         except OSError as error:
             raise SweepError(f"{self.path} cannot be written to: {error.strerror}") from None
@@ -73,14 +72,13 @@ class Store:
 
 
 def create(path: Path, grid: Grid) -> None:
-    """Makes the folder of a sweep without any point, the whole of it or nothing; raises OSError if it cannot."""
+    """Makes the folder of a sweep without any point, the whole of it or nothing; raises CannotWrite if it cannot."""
     zarr, sizes = import_extra("zarr"), dimension_sizes(grid.runs.values())
     names = tuple(axis.name for axis in grid.axes)
     coordinates = {axis.name: (axis.coordinate, f"{axis.key} of [{axis.section}]") for axis in grid.axes}
     for name, size in sizes.items():
         coordinates[name] = np.arange(size) + (name == "layer"), DIMENSIONS[name]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         group = zarr.create_group(temporary, attributes=_attributes(grid))
         for name, (values, about) in coordinates.items():
             attributes = {"long_name": about, "units": "1"}
@@ -98,11 +96,6 @@ def create(path: Path, grid: Grid) -> None:
                 dimension_names=(*names, *dims),
                 attributes={"long_name": variable.about} | ({} if variable.text else {"units": variable.units}),
             )
-        os.rename(temporary, path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written to: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _attributes(grid: Grid) -> dict[str, Any]:
@@ -123,29 +116,15 @@ def _attributes(grid: Grid) -> dict[str, Any]:
 
 def check_same(path: Path, grid: Grid) -> None:
     """Raises ValueError, which names what differs, if a folder holds a sweep of another grid or configuration."""
-    there, here = _read_attributes(path), _attributes(grid)
-    pairs = [(name, there[name], here[name]) for name in ("method", "grid")]
-    old, new = tomllib.loads(there["config"]), tomllib.loads(here["config"])
-    for section in {**old, **new}:
-        first, second = old.get(section, {}), new.get(section, {})
-        pairs += [(f"[{section}] {key}", first.get(key), second.get(key)) for key in {**first, **second}]
-    for name, first, second in pairs:
-        if first != second:
-            if name == "grid":
-                first, second = _grid_text(first), _grid_text(second)
-            raise ValueError(f"{path} holds another sweep, whose {name} is {first}, not {second}: give another folder")
-    if there["data_sha256"] != here["data_sha256"]:
-        raise ValueError(f"{path} holds a sweep of other data: give another folder")
+    for difference in differences(_settings(_read_attributes(path)), _settings(_attributes(grid))):
+        raise ValueError(f"{path} holds another sweep ({difference}): give another folder")
 
 
-def _grid_text(grid: str) -> str:
-    """Returns a grid in JSON as a user types it."""
-    return " ".join(f"{key}={','.join(map(str, values))}" for key, values in json.loads(grid).items())
-
-
-def count_points_done(path: Path) -> int:
-    """Returns the number of points of a sweep that have a status."""
-    return int((import_extra("zarr").open_array(path / "status", mode="r")[...] != "").sum())
+def _settings(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Returns what two sweeps in the same folder must have in common, from their attributes."""
+    grid = {key: ",".join(map(str, values)) for key, values in json.loads(attributes["grid"]).items()}
+    sections, digest = tomllib.loads(attributes["config"]), attributes["data_sha256"][:16]
+    return {"method": attributes["method"], "grid": grid, **sections, "digest of the data": digest}
 
 
 def _read_attributes(path: Path) -> dict[str, Any]:
@@ -192,16 +171,12 @@ def read(path: str | os.PathLike[str]) -> xarray.Dataset:
         FileNotFoundError: there is no such folder.
         ValueError: it is not of a sweep.
     """
-    import xarray
-
     path = Path(path)
     import_extra("zarr")
     _read_attributes(path)
 
-    def open_dataset() -> xarray.Dataset:
-        return xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None, cache=False)
-
-    before, data = open_dataset()["status"].load(), open_dataset()
+    data = xarray.open_dataset(path, engine="zarr", consolidated=False, chunks=None, cache=False)
+    before = data["status"].compute()  # reads, and leaves the status in the dataset to be read again
     with bar("reading the sweep") as report:
         for number, variable in enumerate(data.variables.values(), start=1):
             variable.load()

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -90,15 +90,14 @@ VARIABLES |= {
 RESERVED = frozenset({*VARIABLES, *DIMENSIONS})
 
 
-def dimension_sizes(runs: Iterable[Run]) -> dict[str, int]:
+def dimension_sizes(runs: Collection[Run]) -> dict[str, int]:
     """Returns the lengths of the dimensions that hold all points; "output" only if a point has several outputs."""
-    points = list(runs)
     sizes = {
-        "step": 1 + max(run.training.steps for run in points),
-        "layer": max(run.network.hidden_layers for run in points),
-        "sample": max(run.problem.points for run in points),
+        "step": 1 + max(run.training.steps for run in runs),
+        "layer": max(run.network.hidden_layers for run in runs),
+        "sample": max(run.problem.points for run in runs),
     }
-    outputs = [run.problem.outputs for run in points if run.problem.outputs is not None]
+    outputs = [run.problem.outputs for run in runs if run.problem.outputs is not None]
     return {**sizes, "output": max(outputs)} if outputs else sizes
 
 

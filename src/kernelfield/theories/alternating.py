@@ -230,10 +230,7 @@ class _Iterations:
             status=status,
             info={
                 "samples": self.method.samples,
-                "iterations": self.iterations,
-                "residual": self.residual,
-                "tolerance": self.tolerance,
-                "root_tol": self.root_tol,
+                **{name: getattr(self, name) for name in ("iterations", "residual", "tolerance", "root_tol")},
                 "feature_ranks": [F.shape[-1] for F in features],
                 "gradient_ranks": [F.shape[-1] for F in gradients],
                 "seconds_compile": self.seconds_compile,

@@ -35,9 +35,6 @@ def fixed_point(solution: Solution) -> FixedPoint:
     of the features that enter the readout and lambda = (1 - momentum) weight_decay. For the squared error this is
     solved for f, with the final kernel; for other losses Delta is that of the network's own predictions.
 
-    Args:
-        solution: the Solution of a run with weight decay and feature kernels.
-
     Raises:
         ValueError: there was no weight decay, or feature kernels were not tracked.
 

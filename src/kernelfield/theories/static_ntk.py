@@ -28,6 +28,7 @@ from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status
 
+DIFFERENCE = 1e-4  # of inputs, relative to them, for gradients: errors of 1e-8
 POINTS_AT_ONCE = 256  # new points whose kernels are computed at once
 NEURONS = 4096  # samples of the fields
 SLOWEST = 1e-12  # rate of decay, relative to the fastest, below which a mode does not decay
@@ -74,11 +75,9 @@ class StaticNTK(Method):
             f, alpha = predictions(initial.ntk, problem, run.training)
         except NotConverged as error:
             names = ", ".join(dict.fromkeys(f"'{phi.name}'" for phi in network.nonlinearities))
-            return Status(
-                "not_converged",
-                f"averages of the activation {names} came to {error.change:.0e} only, as they do "
-                "for a function with a kink: give its Activation a feature_map and a derivative_map",
-            )
+            event = f"averages of the activation {names} came to {error.change:.0e} only"
+            advice = "as they do for a function with a kink: give its Activation a feature_map and a derivative_map"
+            return Status("not_converged", f"{event}, {advice}")
         except FloatingPointError as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
         has_one_output = problem.outputs is None
@@ -162,33 +161,27 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
     Raises:
         FloatingPointError: the flow could not be integrated.
     """
-    is_flow = isinstance(training, GradientFlow)
-    if problem.loss.name == "mse" and (is_flow or training.plain):
-        f = problem.y - errors(ntk, problem, training)
-    elif is_flow:
-        f = _integrate(ntk, problem, training.times(problem))
-    else:
-        v, alpha, f = 0.0, [np.zeros(problem.y.shape)], [np.zeros(problem.y.shape)]
-        for rate in training.rates(problem):
-            v = training.momentum * v + (problem.weights * problem.loss.measured_signal(f[-1], problem.y).T).T
-            alpha.append(alpha[-1] + rate * v)
-            f.append(np.tensordot(ntk, alpha[-1], axes=1))
-        return np.stack(f), np.stack(alpha)
-    return f, coefficients(ntk, f, problem, training)
-
-
-def coefficients(ntk: np.ndarray, f: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """Returns alpha, see `predictions`, for plain gradient descent or gradient flow with these f."""
+    has_squared_error = problem.loss.name == "mse"
     if isinstance(training, GradientFlow):
-        trains, alpha = problem.weights > 0, np.zeros_like(f)
+        times, trains = training.times(problem), problem.weights > 0
+        f = problem.y - errors(ntk, problem, training) if has_squared_error else _integrate(ntk, problem, times)
         rates, modes = np.linalg.eigh(ntk[np.ix_(trains, trains)])
         decays = rates > SLOWEST * rates[-1]
         inverse = (modes[:, decays] / rates[decays]) @ modes[:, decays].T
+        alpha = np.zeros_like(f)
         alpha[:, trains] = np.moveaxis(np.tensordot(inverse, f[:, trains], axes=(1, 1)), 0, 1)
-        return alpha
-    signal = problem.loss.measured_signal(f[:-1], problem.y)
-    added = np.einsum("t,m,tm...->tm...", training.rates(problem), problem.weights, signal)
-    return np.concatenate([np.zeros_like(f[:1]), np.cumsum(added, axis=0)])
+        return f, alpha
+    if has_squared_error and training.plain:
+        f = problem.y - errors(ntk, problem, training)
+        signal = problem.loss.measured_signal(f[:-1], problem.y)
+        added = np.einsum("t,m,tm...->tm...", training.rates(problem), problem.weights, signal)
+        return f, np.concatenate([np.zeros_like(f[:1]), np.cumsum(added, axis=0)])
+    v, alpha, f = 0.0, [np.zeros(problem.y.shape)], [np.zeros(problem.y.shape)]
+    for rate in training.rates(problem):
+        v = training.momentum * v + (problem.weights * problem.loss.measured_signal(f[-1], problem.y).T).T
+        alpha.append(alpha[-1] + rate * v)
+        f.append(np.tensordot(ntk, alpha[-1], axes=1))
+    return np.stack(f), np.stack(alpha)
 
 
 @dataclass(frozen=True)
@@ -212,6 +205,14 @@ class LazyPredictor:
         """Returns f (1, n) or (1, n, C)."""
         kernel = self.kernel(inputs, self.network.inputs(self.problem), t, None)
         return np.tensordot(kernel, self.alpha[t], axes=1)
+
+    def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
+        """Returns the gradients of outputs in the inputs (1, n, C, *inputs.shape[1:]), by central differences."""
+        scale, columns = DIFFERENCE * (np.sqrt(np.mean(inputs**2)) or 1.0), []
+        for shift in scale * np.eye(inputs[0].size).reshape(-1, *inputs.shape[1:]):
+            change = self.predictions(inputs + shift, t) - self.predictions(inputs - shift, t)
+            columns.append(change.reshape(1, len(inputs), -1) / (2 * scale))
+        return np.stack(columns, axis=-1).reshape(1, len(inputs), -1, *inputs.shape[1:])
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the kernel (1, n, m), the same for all outputs."""

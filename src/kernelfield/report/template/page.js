@@ -61,7 +61,7 @@
       canvas.width = canvas.height = size * Math.max(2, Math.ceil(480 / size));
       const result = () => movie.results[canvas.dataset.place === "0" ? 0 : beside];
       const value = (row, column) => {
-        const panel = result().panels[canvas.dataset.key], now = Number(slider.value);
+        const panel = result().panels[canvas.dataset.name], now = Number(slider.value);
         if (!panel || now >= result().reached) return NaN;
         const [high, low] = row > column ? [row, column] : [column, row];
         const code = panel.values[Math.min(now, panel.frames - 1) * pairs + (high * (high + 1)) / 2 + low];
@@ -90,7 +90,7 @@
         const caption = canvas.parentElement.querySelector("figcaption");
         if (caption) {
           const shown = result(), ended = Number(slider.value) >= shown.reached;
-          const without = shown.panels[canvas.dataset.key] ? "" : " (not tracked)";
+          const without = shown.panels[canvas.dataset.name] ? "" : " (not tracked)";
           caption.textContent = shown.name + (without || (ended ? " (ended earlier)" : ""));
           caption.title = shown.name;
         }
@@ -112,7 +112,7 @@
 
     const show = () => {
       const step = movie.steps[Number(slider.value)];
-      told.textContent = `${movie.unit} ${step} of ${movie.steps[movie.steps.length - 1]}`;
+      told.textContent = `${data.unit} ${step} of ${movie.steps[movie.steps.length - 1]}`;
       told.title = `training time ${proper(movie.times[Number(slider.value)], 4)}`;
       slider.setAttribute("aria-valuetext", told.textContent);
       for (const draw of canvases) draw();
@@ -166,7 +166,7 @@
     const recorded = document.getElementById("recorded");
     if (recorded.matches("input")) {
       const told = document.getElementById("recorded-step");
-      const tell = () => { told.textContent = `${found.unit} ${found.steps[at]}`; };
+      const tell = () => { told.textContent = `${data.unit} ${found.steps[at]}`; };
       recorded.addEventListener("input", () => { at = Number(recorded.value); tell(); show(); });
       tell();
     } else {
