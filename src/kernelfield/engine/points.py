@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 SOBOL = 512  # coordinates of the Sobol sequence, before padding
 CACHED = 256  # points at a time, which stay in the processor's cache
@@ -32,6 +31,8 @@ def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, 
     z = np.empty((dimensions - first, particles), np.float32)
     if first < (few := min(dimensions, SOBOL)):
         # A longer draw has an independent scramble, so that its new dimensions may join those of a shorter one.
+        from scipy.stats import qmc  # lazy: it takes half a second to import
+
         sequence = qmc.Sobol(few, scramble=True, rng=np.random.default_rng(child_seed(seed, few)))
         fine = _stratify(max(STRATA, 4 * particles))
         for start in range(0, particles, CACHED):

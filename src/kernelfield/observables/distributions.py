@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
@@ -81,7 +80,9 @@ def excess_kurtosis(solution: Solution, layer: int, field: Field = "h", t: int =
     Returns:
         Estimate (P,), 0 for a Gaussian: sampled also where the solution is exact.
     """
-    return Estimate(stats.kurtosis(field_samples(solution, layer, field, t).astype(np.float64), axis=-1))
+    from scipy.stats import kurtosis  # lazy: it takes half a second to import
+
+    return Estimate(kurtosis(field_samples(solution, layer, field, t).astype(np.float64), axis=-1))
 
 
 def field_samples(solution: Solution, layer: int, field: Field = "h", t: int = -1) -> np.ndarray:

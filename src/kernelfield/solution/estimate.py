@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,5 +39,5 @@ class Estimate:
         """Returns the confidence interval (low, high) from Student's t with R - 1 degrees of freedom."""
         half = self.se
         if not self.exact and len(self.replicates) > 1:
-            half = half * student_t.ppf((1 + level) / 2, len(self.replicates) - 1)
+            half = half * stdtrit(len(self.replicates) - 1, (1 + level) / 2)
         return self.mean - half, self.mean + half

@@ -18,7 +18,6 @@ import numpy as np
 from jax import Array
 from pydantic import Field, field_validator
 from scipy.special import ndtri
-from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
 from kernelfield.common.progress import Report
@@ -126,6 +125,8 @@ def _coordinates(depth: int, n: int, rank: int) -> list[tuple[int, int]]:
 
 def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tuple[Array, Array]:
     """Returns zeta of u (k_u, S) and r (k_r, S), in turns from one Sobol sequence, with <zeta_i zeta_j> = delta_ij."""
+    from scipy.stats import qmc  # lazy: it takes half a second to import
+
     uniform = qmc.Sobol(k_u + k_r, rng=np.random.default_rng(seed)).random(samples)
     axes, lengths = np.linalg.qr(ndtri(uniform + 2.0**-32))
     zeta = np.sqrt(samples) * (axes * np.sign(np.diag(lengths))).T
