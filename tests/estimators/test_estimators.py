@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import kernelfield as kf
-from kernelfield.estimators.base import Trainer
+from kernelfield.estimators.base import Trainer, _in_parts
 from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(2).standard_normal((33, 4)), [24])
@@ -176,7 +176,11 @@ def test_the_adapted_kernel_is_that_of_the_trained_network():
             ValueError,
             "gamma0 must be a number, several numbers or 'auto', got 'rich'",
         ),
-        (lambda: regressor().fit(X, Y, np.zeros(24)), ValueError, "sample_weight must have 24 numbers >= 0"),
+        (
+            lambda: regressor().fit(X, Y, np.zeros(24)),
+            ValueError,
+            "sample_weight must have 24 weights that are not negative, nor all zero",
+        ),
         (lambda: regressor(depth=0).fit(X, Y), ValueError, "MLP: depth must be greater than or equal to 1, got 0"),
         (lambda: regressor(gamma0=-1.0).fit(X, Y), ValueError, "gamma0 must be greater than 0, got -1"),
     ],
@@ -184,3 +188,54 @@ def test_the_adapted_kernel_is_that_of_the_trained_network():
 def test_bad_input_is_what_users_of_scikit_learn_expect(ask, error, message):
     with pytest.raises(error, match=message):
         ask()
+
+
+def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
+    weights = np.tile([1.0, 2.0, 0.0, 3.0], 6)
+    repeated = np.repeat(np.arange(24), weights.astype(int))
+    for model, y in ((regressor(steps=8), Y), (classifier(steps=8), CLASSES)):
+        weighted = clone(model).fit(X, y, sample_weight=weights)
+        again = clone(model).fit(X[repeated], y[repeated])
+        ask = "predict" if y is Y else "decision_function"
+        np.testing.assert_allclose(getattr(weighted, ask)(NEW), getattr(again, ask)(NEW), rtol=1e-6)
+        assert not np.allclose(getattr(weighted, ask)(NEW), getattr(clone(model).fit(X, y), ask)(NEW), rtol=1e-3)
+
+
+def test_many_points_train_in_batches_and_a_validation_split_chooses_gamma0_and_epochs():
+    rng = np.random.default_rng(4)
+    many = rng.standard_normal((1100, 5))
+    labels = np.where(np.sin(2 * many[:, 0]) * many[:, 1] > 0, "up", "down")
+    model = classifier(steps="converged", max_epochs=6, gamma0=(0.0, 2.0), early_stopping=True, activation="erf")
+    model.fit(many, labels)
+    rule = model.solution_.training
+    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 6
+    assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.0, 2.0]
+    least = {gamma0: losses.min() for gamma0, losses in model.validation_losses_.items()}
+    assert model.gamma0_ == min(least, key=least.get) == 2.0
+    assert model.score(many, labels) > 0.7
+    whole = classifier(batch_size=None, steps=2).fit(many, labels)
+    assert isinstance(whole.solution_.training, kf.GradientDescent)
+
+
+def test_auto_chooses_from_lazy_to_rich():
+    model = regressor(gamma0="auto", activation="erf", steps=10).fit(X, Y)
+    assert list(model.validation_losses_) == [0.0, 0.3, 1.0, 3.0] and model.gamma0_ in model.validation_losses_
+
+
+def test_one_bar_counts_all_runs_and_never_goes_back():
+    reports = []
+    next_part = _in_parts(lambda done, total: reports.append((done, total)), 3)
+    for fractions in ([0.2, 0.5], [0.1, 1.0], [0.3, 1.0], [1.0]):  # one more run than was foreseen
+        report = next_part()
+        for fraction in fractions:
+            report(fraction, 1)
+    done, total = zip(*reports, strict=True)
+    assert list(done) == sorted(done) and set(total) == {3000} and done[-1] == 3000
+
+
+def test_constant_inputs_and_targets_have_constant_predictions():
+    for gamma0 in (0.0, 1.0):
+        flat = regressor(gamma0=gamma0, activation="erf").fit(np.ones((8, 2)), Y[:8])
+        assert np.ptp(flat.predict(np.ones((3, 2)))) < 1e-12
+        sure = regressor(gamma0=gamma0, activation="erf", steps="converged").fit(X, np.full(24, 0.1))
+        assert sure.n_iter_ == 1 and set(sure.predict(NEW)) == {0.1}

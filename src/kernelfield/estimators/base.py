@@ -103,7 +103,7 @@ class InfiniteWidth(BaseEstimator):
         """
         weights = np.ones(len(X)) if weights is None else np.asarray(weights, float)
         if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
-            raise ValueError(f"sample_weight must have {len(X)} numbers >= 0, not all of them 0")
+            raise ValueError(f"sample_weight must have {len(X)} weights that are not negative, nor all zero")
         X, y, kept = X[weights > 0], y[weights > 0], weights[weights > 0]
         if len(X) > WHOLE:
             return X, y, kept
@@ -138,6 +138,8 @@ class Trainer:
         self.most = int(model.steps if model.steps != "converged" else model.max_steps)
         if self.batch is not None and model.steps == "converged":
             self.most = model.max_epochs
+        if problem.initial_loss == 0:  # nothing is to be learned
+            self.most = 1
         self.gamma0, self.learning_rate = 0.0, 0.0
         self.lazy_rate: float | None = None
         self.validation_losses: dict[float, np.ndarray] = {}

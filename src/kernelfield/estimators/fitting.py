@@ -112,8 +112,7 @@ def fit(
     settings: dict[str, Any] = {"depth": depth, "activation": activation, "max_steps": max_steps, "random_state": seed}
     settings |= {"max_epochs": max_epochs, "batch_size": batch_size}
     cautions = [*columns.cautions]
-    if np.ptp(y) == 0 if labels is None else False:
-        settings["steps"] = 1  # nothing is to be learned
+    if labels is None and np.ptp(y) == 0:
         gammas = gammas[:1]
         cautions.append(f"column '{target}' is {y[0]:g} in all rows that train: R^2 is not defined")
     if not X.any():
