@@ -85,14 +85,17 @@ def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "t
 
     A mode of the errors of equally weighted points with eigenvalue la decays as exp(-la tau), as long as the kernel
     rests; tau is training time. With C outputs the same holds for the mean squared error, of P C modes.
-    Arguments and errors are those of `kernel_alignment`.
+    Noise drives eigenvalues apart, so those of every replicate are biased: the estimate is the jackknife of those of
+    the mean kernel. Arguments and errors are those of `kernel_alignment`.
 
     Returns:
         Estimate (times, P), or (P,) for a single step; P C of C outputs.
     """
     count = np.count_nonzero(samples(solution, points))
     with threadpool_limits(1, "blas"):  # threads wait for each other in small factorizations
-        return _measure(lambda K: np.linalg.eigvalsh(K)[:, ::-1] / count, "NTK", None, t, points, solution)
+        return _measure(
+            lambda K: _jackknife(lambda K: np.linalg.eigvalsh(K)[:, ::-1] / count, K), "NTK", None, t, points, solution
+        )
 
 
 def effective_rank(
@@ -191,6 +194,14 @@ def _measure(
         values.append(measure(*(estimate.replicates for estimate in estimates)))
         exact = estimates[0].exact
     return Estimate(values[0] if isinstance(t, int | np.integer) else np.stack(values, axis=1), exact)
+
+
+def _jackknife(measure: Callable[[np.ndarray], np.ndarray], K: np.ndarray) -> np.ndarray:
+    """Returns the pseudo-values (R, ...) of a measure of the mean of K (R, P, P), free of bias of order 1/R."""
+    R, total = len(K), K.sum(axis=0)
+    if R == 1:
+        return measure(K)
+    return R * measure(total[None] / R) - (R - 1) * measure((total - K) / (R - 1))
 
 
 def _norm(K: np.ndarray) -> np.ndarray:

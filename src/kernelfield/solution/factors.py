@@ -17,7 +17,7 @@ import numpy as np
 
 LARGE = 2**24  # numbers in a factor above which it is kept as modes
 BLOCK = 2**22  # numbers that are summed over at once
-DIRECTIONS = 64  # sought at a time
+MOST_AXES = 1024  # of a matrix, above which its factor is the matrix itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,8 @@ def _axes(rows: np.ndarray, left_out: float) -> np.ndarray:
 def compressed(rows: np.ndarray, left_out: float) -> np.ndarray:
     """Returns F (R, t, P, k) with F(t) F(s)^T = rows(t) rows(s)^T / N, for a field (R, t, P, N) on N neurons.
 
-    The rank k is the smallest at which no network's kernel loses more than the part `left_out` of its trace.
+    The rank k is the smallest at which no network's kernel loses more than the part `left_out` of its trace, or N where
+    both t P and N are long.
     """
     steps, points, width = rows.shape[1:]
     factors = [
@@ -113,22 +114,14 @@ def stacked(factors: list[np.ndarray]) -> np.ndarray:
 
 
 def _factor(matrix: np.ndarray, left_out: float) -> np.ndarray:
-    """Returns F (M, k) with F F^T = matrix matrix^T up to `left_out` of its trace.
+    """Returns F (M, k) with F F^T = matrix matrix^T up to `left_out` of its trace: principal axes of its smaller side.
 
-    Source: the blocked randomised range finder of N. Halko, P. G. Martinsson and J. A. Tropp,
-    arXiv:0909.4061, section 4.4, with the explicit residual as its stopping rule; then principal axes.
+    Where both sides are long, the axes would take longer than training, and the matrix is returned as it is.
     """
-    allowed = left_out * np.sum(matrix**2) / 2
-    ranges, residual, rng = [np.zeros((len(matrix), 1))], matrix.copy(), np.random.default_rng(0)
-    for _ in range(0, min(matrix.shape), DIRECTIONS):
-        if np.sum(residual**2) <= allowed:
-            break
-        found = np.linalg.qr(residual @ rng.standard_normal((matrix.shape[1], DIRECTIONS)))[0]
-        residual -= found @ (found.T @ residual)
-        ranges.append(found)
-    within = np.linalg.qr(np.concatenate(ranges, axis=1))[0]
-    across = within.T @ matrix
-    values, vectors = np.linalg.eigh(across @ across.T)
+    if min(matrix.shape) > MOST_AXES:
+        return matrix
+    wide = matrix.shape[0] <= matrix.shape[1]
+    values, axes = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
     values = np.maximum(values, 0.0)
-    first = min(int(np.searchsorted(np.cumsum(values), allowed, side="right")), len(values) - 1)
-    return within @ vectors[:, first:] * np.sqrt(values[first:])
+    first = min(int(np.searchsorted(np.cumsum(values), left_out * values.sum(), side="right")), len(values) - 1)
+    return axes[:, first:] * np.sqrt(values[first:]) if wide else matrix @ axes[:, first:]
