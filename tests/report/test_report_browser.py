@@ -60,7 +60,7 @@ def until(page, condition, seconds=30):
 def test_the_page_draws_everything_without_errors_or_requests(opened, page_file):
     page = opened(page_file)
     plots = page.locator("[data-root-id] > *")
-    assert plots.count() == 8
+    assert plots.count() == 9
     for place in range(plots.count()):
         assert plots.nth(place).bounding_box()["height"] > 200
     assert len(set(page.evaluate(PIXELS))) == 10  # Phi, G of two layers and the NTK, of two results
