@@ -205,10 +205,11 @@ def test_many_points_train_in_batches_and_a_validation_split_chooses_gamma0_and_
     rng = np.random.default_rng(4)
     many = rng.standard_normal((1100, 5))
     labels = np.where(np.sin(2 * many[:, 0]) * many[:, 1] > 0, "up", "down")
-    model = classifier(steps="converged", max_epochs=6, gamma0=(0.0, 2.0), early_stopping=True, activation="erf")
+    settings = {"gamma0": (0.0, 2.0), "early_stopping": True, "activation": "erf", "particles": 128}
+    model = classifier(steps="converged", max_epochs=4, **settings)
     model.fit(many, labels)
     rule = model.solution_.training
-    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 6
+    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 4
     assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.0, 2.0]
     least = {gamma0: losses.min() for gamma0, losses in model.validation_losses_.items()}
     assert model.gamma0_ == min(least, key=least.get) == 2.0

@@ -58,15 +58,15 @@ def test_inputs_outside_the_span_of_the_data_have_gradients():
 def test_feature_learning_finds_the_inputs_of_a_single_index_task_and_the_static_kernel_finds_less():
     """Infinite width and networks of finite width agree within their error bars."""
     rng = np.random.default_rng(2)
-    X = rng.standard_normal((120, 8))
+    X = rng.standard_normal((80, 6))
     problem, network = kf.Problem(X, np.tanh(2 * X[:, 3])), kf.MLP(depth=2, activation="erf", gamma0=3.0)
-    training = kf.GradientDescent(learning_rate=0.3, steps=80)
-    march = kf.March(particles=512, replicates=4, kernels="none")
+    training = kf.GradientDescent(learning_rate=0.3, steps=60)
+    march = kf.March(particles=256, replicates=4, kernels="none")
     rich, lazy = (kf.solve(network, problem, training, method, progress=False) for method in (march, kf.StaticNTK()))
     shares = input_shares(rich)
     assert 1 - shares.mean[3] < 0.01 < (1 - input_shares(lazy).mean[3]) / 5
-    wide = kf.solve(network, problem, training, kf.FiniteWidth(width=512, seeds=4, kernels="none"), progress=False)
-    errors = np.hypot(shares.se, input_shares(wide).se) + 2 / 512
+    wide = kf.solve(network, problem, training, kf.FiniteWidth(width=256, seeds=4, kernels="none"), progress=False)
+    errors = np.hypot(shares.se, input_shares(wide).se) + 2 / 256
     assert np.all(np.abs(shares.mean - input_shares(wide).mean) < 5 * errors)
 
 
