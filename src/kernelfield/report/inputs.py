@@ -38,9 +38,8 @@ def chart_inputs(results: Sequence[Result]) -> list[Chart]:
     ends = [np.nan_to_num(np.maximum(share.mean, share.interval(0.95)[1])[chosen], nan=0.0) for share in shares]
     longest = float(np.clip(ends, 0.0, 1.0).max())
     options: dict[str, Any] = {"sizing_mode": "stretch_width", "tools": "", "toolbar_location": None}
-    plot = figure(
-        height=height, y_range=FactorRange(*reversed(labels)), x_range=(0.0, 1.05 * longest or 1.0), **options
-    )
+    options |= {"x_range": (0.0, 1.05 * longest or 1.0), "y_range": FactorRange(*reversed(labels))}
+    plot = figure(height=height, **options)
     plot.xaxis.axis_label = "share"
     plot.ygrid.visible = False
     thickness = 0.8 / len(results)
