@@ -172,3 +172,13 @@ def test_categories_that_only_the_test_rows_have_and_rows_that_are_left_out(fold
         assert found.rows == (20, 12) and found.columns.inputs[1].categories == ["blue", "grey", "red"]
         assert np.isfinite(found.columns.matrix(rare)).all()
         assert restore(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]
+
+
+def test_constant_targets_and_inputs_are_fitted_with_a_caution():
+    small = {**SMALL, "gammas": (0.0, 1.0)}
+    flat = fit(PRICES.assign(price=2.5)[["size", "price"]], "price", **small)
+    assert flat.cautions == ["column 'price' is 2.5 in all rows that train: R^2 is not defined"]
+    assert flat.model.n_iter_ == 1 and np.isnan([score.value for score in flat.scores]).all()
+    blind = fit(PRICES[["same", "price"]], "price", **{**small, "gammas": (0.0,)})
+    assert blind.cautions == ["all inputs are constant: so are the predictions"]
+    assert np.ptp(predict(blind.solution(), PRICES).price_predicted) < 1e-9

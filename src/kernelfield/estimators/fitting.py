@@ -111,12 +111,8 @@ def fit(
     X, y, X_test, y_test = columns.matrix(train), columns.targets(train), columns.matrix(test), columns.targets(test)
     settings: dict[str, Any] = {"depth": depth, "activation": activation, "max_steps": max_steps, "random_state": seed}
     settings |= {"max_epochs": max_epochs, "batch_size": batch_size}
-    cautions = [*columns.cautions]
-    if labels is None and np.ptp(y) == 0:
-        gammas = gammas[:1]
-        cautions.append(f"column '{target}' is {y[0]:g} in all rows that train: R^2 is not defined")
-    if not X.any():
-        cautions.append("all inputs are constant: so are the predictions")
+    cautions = [*columns.cautions, *_doubt_rows(X, y, target)]
+    gammas = gammas if labels is not None or np.ptp(y) else gammas[:1]
     kind = InfiniteWidthRegressor if labels is None else InfiniteWidthClassifier
     say(f"infinite width on {len(X)} rows: gamma0 among {', '.join(f'{gamma0:g}' for gamma0 in gammas)}")
     with warnings.catch_warnings(record=True) as caught:
@@ -140,6 +136,16 @@ def fit(
     score = _r2 if labels is None else _accuracy
     scores = [Score(name, *score(y_test, values)) for name, values in predictions.items()]
     return Fit(model, columns, scores, (len(X), len(X_test)), cautions)
+
+
+def _doubt_rows(X: np.ndarray, y: np.ndarray, target: str) -> list[str]:
+    """Returns cautions about inputs (n, D) or targets (n,) that are all equal; classes are two or more."""
+    cautions = []
+    if (y == y[0]).all():
+        cautions.append(f"column '{target}' is {y[0]:g} in all rows that train: R^2 is not defined")
+    if not X.any():
+        cautions.append("all inputs are constant: so are the predictions")
+    return cautions
 
 
 def _split(table: DataFrame, target: str, labels: np.ndarray | None, points: int | None, seed: int) -> Any:
