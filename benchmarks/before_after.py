@@ -64,7 +64,7 @@ def solve(name: str) -> dict[str, Any]:
     depth = solution.network.hidden_layers
     for layer in range(1, depth + 1):
         digest.update(np.ascontiguousarray(solution.feature_kernel(layer)))
-    if solution.problem.outputs is None:
+    if solution.problem.y.ndim == 1:
         digest.update(np.ascontiguousarray(solution.ntk()))
     seconds = solution.info.get("seconds_run", 0.0)
     return {"seconds": seconds, "f": solution.predictions.ravel().tolist(), "digest": digest.hexdigest()}

@@ -17,7 +17,7 @@ def solved(network=DEEP, problem=PROBLEM, training=TRAINING, fields_at=(0, -1), 
 
 def explicit(params: Any, X: np.ndarray) -> dict[str, np.ndarray]:
     """The tanh network of depth 2 written out: its fields, and gamma0 f as `out`."""
-    W0, W1, w = params
+    W0, W1, (w,) = params
     width, dimensions = W0.shape
     h1 = X @ W0.T / np.sqrt(dimensions)
     h2 = np.tanh(h1) @ W1.T / np.sqrt(width)

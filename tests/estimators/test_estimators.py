@@ -203,7 +203,7 @@ def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
 
 def test_many_points_train_in_batches_and_a_validation_split_chooses_gamma0_and_epochs():
     rng = np.random.default_rng(4)
-    many = rng.standard_normal((1100, 5))
+    many = rng.standard_normal((400, 5))
     labels = np.where(np.sin(2 * many[:, 0]) * many[:, 1] > 0, "up", "down")
     settings = {"gamma0": (0.0, 2.0), "early_stopping": True, "activation": "erf", "particles": 128}
     model = classifier(steps="converged", max_epochs=4, **settings)

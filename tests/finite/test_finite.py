@@ -193,7 +193,7 @@ def test_gradients_of_every_output_match_explicit_formulas():
     """Rows (sample, output); fields are those of the error signal."""
     solution = solved(problem=TWO, width=6, seeds=1, seed=4, precision="float64", kernels="per_output")
     W0, W1, w = (np.asarray(values) for values in jax.tree.leaves(weights_of_two()))
-    each = [explicit((W0, W1, row), TWO.X) for row in w]
+    each = [explicit((W0, W1, row[None]), TWO.X) for row in w]
     for layer, name in ((1, "g1"), (2, "g2")):
         g = np.stack([now[name] for now in each], axis=1).reshape(8, 6)
         F = np.asarray(solution.kernel("G", layer).factor)[0, 0]

@@ -44,7 +44,7 @@ def test_products_are_those_of_the_compiled_step():
 
         def learns(layers, data, y):
             layers, passed = run.step.forward(layers, data, None)
-            layers, passed = run.step.backward(layers, passed, y[:, None], None)
+            layers, passed = run.step.backward(layers, passed, y, None)
             return run.step.update(layers, passed, constants.weights.astype(data.dtype))
 
         compiled = jax.jit(learns).lower(layers, constants.data, constants.y).compile()

@@ -142,7 +142,7 @@ def test_kernels_between_outputs_are_measured_whole(several_outputs):
         observables.cosine_alignment(several_outputs, several_outputs, "NTK").mean[0], 1, atol=0.05
     )
     assert observables.silent_alignment(several_outputs, "Phi", 1, dropped=0.99).step.mean < 3
-    with pytest.raises(ValueError, match="cosine_alignment needs kernels of the same outputs, got 3 and None"):
+    with pytest.raises(ValueError, match="cosine_alignment needs kernels of the same outputs, got 3 and 1"):
         observables.cosine_alignment(several_outputs, drawn(points=5, y=np.ones(5), weights=[1, 1, 1, 1, 0]), "NTK")
 
 

@@ -151,6 +151,7 @@ def standard_normals(network, problem, width, seeds, scales):
     shape = network.inputs(problem).shape[1:]
     finite = FiniteNetwork(network.layers, shape, width, problem.loss, problem.outputs)
     leaves = jax.tree.leaves(jax.vmap(finite.init)(jnp.arange(seeds, dtype=jnp.uint32)))
+    leaves[-1] = leaves[-1].reshape(seeds, *problem.y.shape[1:], -1)
     return [leaf / scale for leaf, scale in zip(leaves, scales, strict=True)]
 
 
@@ -371,7 +372,7 @@ def test_numbers_of_every_architecture_make_the_finite_network(name, x64):
     def step(values, ratios, rates, f0):
         def loss(values):
             params = tree.unflatten([ratio * value for ratio, value in zip(ratios, values, strict=True)])
-            f = finite.apply(params, X)[0] / network.gamma0
+            f = finite.apply(params, X)[0][:, 0] / network.gamma0
             return weights @ (f - f0 - y) ** 2 / 2, f
 
         slopes, f = jax.grad(loss, has_aux=True)(values)
@@ -411,7 +412,7 @@ def test_rows_of_every_architecture_have_its_shapes_scales_and_multipliers(name,
     for row, enters, leaves in zip(weights, entered, left, strict=True):
         sums = enters.reshape(len(enters), -1).sum(axis=1)
         if row.kind == "output":
-            np.testing.assert_allclose(leaves / network.gamma0, row.multiplier * sums, rtol=1e-9)
+            np.testing.assert_allclose(leaves[:, 0] / network.gamma0, row.multiplier * sums, rtol=1e-9)
         elif leaves.ndim == 2:
             np.testing.assert_allclose(leaves[:, 0], row.multiplier * sums, rtol=1e-9)
 

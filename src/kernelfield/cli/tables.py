@@ -49,7 +49,7 @@ def fit(
     max_steps: Annotated[int, Option(min=1, help="Steps of training, at most, where every step takes all rows.")] = 200,
     max_epochs: Annotated[int, Option(min=1, help="Epochs of training in batches, at most.")] = 20,
     batch_size: Annotated[
-        int | None, Option(min=1, help="Rows of an update; all of up to 1,000, and 128 of more by default.")
+        int | None, Option(min=1, help="Rows of an update; all of up to 300, and 128 of more by default.")
     ] = None,
     points: Annotated[int | None, Option(min=10, help="Rows that train, at most; four fifths by default.")] = None,
     width: Annotated[int, Option(min=1, help="Of the finite network beside it.")] = 512,

@@ -27,21 +27,27 @@ class Loss:
     Attributes:
         name: the name of the loss.
         function: (f, y) -> a number; a JAX function that can be differentiated in f.
+        numbers: whether the function takes numbers f and y, in place of (1,).
     """
 
     name: str
     function: Function
+    numbers: bool = False
 
     def values(self, f: Array, y: Array) -> jax.Array:
         """Returns the loss (..., P) of every point of f and y, (..., P, C) or (..., P).
 
         Axes before the points belong to f alone.
         """
-        return _map_points(self.function, f, y)
+        return _map_points(self._of_point, f, y)
 
     def signal(self, f: Fields, y: Array) -> Fields:
         """Returns the error signal Delta = -d loss / d f, shaped as f; f can be a Series for mse, y - f."""
-        return y - f if self.name == "mse" else -_map_points(jax.grad(self.function), f, y)
+        return y - f if self.name == "mse" else -_map_points(jax.grad(self._of_point), f, y)
+
+    def _of_point(self, f: Array, y: Array) -> Array:
+        """Returns the loss of one point, of f and y (C,), or numbers."""
+        return self.function(f[0], y[0]) if self.numbers and f.ndim else self.function(f, y)
 
     def measured(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Returns `values` of NumPy arrays, in double precision."""

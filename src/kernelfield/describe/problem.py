@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,8 @@ class Problem:
             X, y = np.concatenate([X, X_more]), np.concatenate([y, y_more])
         fresh = None if stream is None else _read_stream(stream, X, y)
         losses.check_targets(loss.name, y)
+        if loss.name not in losses.LOSSES:
+            loss = replace(loss, numbers=y.ndim == 1)
         if len(X) != len(y):
             raise ValueError(f"X and y must have the same length, got {len(X)} and {len(y)}")
         if len(weights) != len(y):
@@ -102,9 +104,14 @@ class Problem:
         return self.X.shape[0]
 
     @property
-    def outputs(self) -> int | None:
-        """The number of outputs C of the network; None for a single output without an axis of its own."""
-        return self.y.shape[1] if self.y.ndim == 2 else None
+    def outputs(self) -> int:
+        """The number of outputs C of the network."""
+        return self.targets.shape[1]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """y (P, C), with an axis of outputs where it has none."""
+        return self.y.reshape(self.points, -1)
 
     @property
     def labels(self) -> np.ndarray:

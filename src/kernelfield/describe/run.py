@@ -33,8 +33,8 @@ class Run:
         >>> from kernelfield.describe.run import Run
         >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
         >>> run = Run(kf.MLP(depth=1), problem, training, kf.March(), fields_at=(0, 4))
-        >>> run.steps, run.outputs, run.kernel_steps
-        (4, 1, (0, 1, 2, 3, 4))
+        >>> run.steps, run.kernel_steps
+        (4, (0, 1, 2, 3, 4))
     """
 
     network: Architecture
@@ -50,11 +50,6 @@ class Run:
         return self.training.steps
 
     @property
-    def outputs(self) -> int:
-        """The number of outputs C of the network."""
-        return self.problem.outputs or 1
-
-    @property
     def kernel_steps(self) -> tuple[int, ...]:
         """The steps whose kernels are kept."""
         return tuple(range(self.steps + 1)) if self.save_at is None else self.save_at
@@ -66,7 +61,7 @@ class Run:
         schedule = getattr(training, "schedule", "constant")
         needs = [
             ("losses", "other losses than the mean squared error", problem.loss.name != "mse"),
-            ("outputs", "networks of several outputs", problem.outputs is not None),
+            ("outputs", "networks of several outputs", problem.outputs > 1),
             ("momentum", "gradient descent with momentum", getattr(training, "momentum", 0) > 0),
             ("weight_decay", "gradient descent with weight decay", getattr(training, "weight_decay", 0) > 0),
             ("schedule", "gradient descent with a schedule of learning rates", schedule != "constant"),
@@ -87,7 +82,7 @@ class Run:
         They move by gamma0 Delta times the smaller of training time times K, and of what learning the targets takes, 1.
         """
         problem, root = self.problem, np.sqrt(self.input_square) or 1.0
-        start = problem.loss.measured_signal(np.zeros((1, *problem.y.shape)), problem.y)
+        start = problem.loss.measured_signal(np.zeros(problem.y.shape), problem.y)
         reach = max(float(self.training.times(problem)[-1]) * root, 1 / root)
         return float(np.sqrt(np.mean(start**2))) * self.network.gamma0 * min(1.0, reach)
 

@@ -27,7 +27,7 @@ from kernelfield.solve import check, solve
 from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 
 GAMMAS = (0.0, 0.3, 1.0, 3.0)  # that "auto" chooses among, from lazy to rich
-WHOLE = 1000  # points that "auto" takes all at once
+WHOLE = 300  # points that "auto" takes all at once
 BATCH = 128  # points of a batch, of more
 LAZY = 1e-2  # gamma0 of batches in place of 0, whose predictor is the tangent kernel's to LAZY^2
 FIRST = {"step": 50, "epoch": 5}  # rows of a run whose length is not known

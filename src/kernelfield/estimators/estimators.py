@@ -29,7 +29,7 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where training then
             diverges or overshoots.
         momentum: of gradient descent.
-        batch_size: points of an update, None for all; "auto" takes all up to 1,000 points, and 128 of more.
+        batch_size: points of an update, None for all; "auto" takes all up to 300 points, and 128 of more.
         steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
             With batches a step is an epoch.
         max_steps: at most, where every update takes all points.

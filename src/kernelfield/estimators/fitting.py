@@ -93,7 +93,7 @@ def fit(
         activation: of the network.
         max_steps: of training, at most, where every update takes all rows.
         max_epochs: of training in batches, at most.
-        batch_size: rows of an update, None for all; "auto" takes batches from 1,000 rows on.
+        batch_size: rows of an update, None for all; "auto" takes batches from 300 rows on.
         points: rows that train, at most; None for four fifths.
         width: of the finite network beside it.
         seed: of splits and samples.

@@ -103,7 +103,7 @@ def _kernel_variables(solution: Solution) -> dict[str, Any]:
     """Returns factors of kernels, their modes in time and weights, and recorded kernels."""
     variables: dict[str, Any] = {}
     for (symbol, layer), kernel in solution.kernels.items():
-        rows = "sample" if symbol == "Phi" or solution.problem.outputs is None else "sample_output"
+        rows = "sample" if symbol == "Phi" or solution.problem.outputs == 1 else "sample_output"
         time = "any_time" if kernel.rests else "time" if kernel.steps is None else "kernel_step"
         if isinstance(kernel, RecordedKernel):
             dims = (_replicates(solution, len(kernel.values)), time, rows, f"{rows}_prime")
@@ -162,7 +162,7 @@ def from_dataset(data: xarray.Dataset) -> Solution:
     return Solution(
         run=Run(network, problem, training, method, kept, tuple(sorted({step for _, step in fields}))),
         replicate_predictions=data["predictions"].values,
-        kernels=_kernels(data, problem.outputs or 1, kept),
+        kernels=_kernels(data, problem.outputs, kept),
         field_samples=fields,
         exact=json.loads(data.attrs["exact"]),
         status=Status(data.attrs["status"], data.attrs["status_message"]),

@@ -68,7 +68,7 @@ def labelled(solution: Solution) -> xarray.Dataset:
 def _kernels(solution: Solution) -> dict[str, tuple]:
     """Kernels of the hidden layers, and the NTK, which are computed when they are read."""
     problem, replicates = solution.problem, len(solution.replicate_predictions)
-    of_outputs = (problem.points,) if problem.outputs is None else (problem.points, problem.outputs)
+    of_outputs = (problem.points,) if problem.outputs == 1 else (problem.points, problem.outputs)
     variables = {}
     for symbol, about in ABOUT.items():
         layers: list[int | None] = [None] if symbol == "NTK" else [*solution.hidden(symbol)]
@@ -131,7 +131,7 @@ def _reader(solution: Solution, symbol: Symbol) -> Callable[..., np.ndarray]:
         samples, rows = np.unique(np.concatenate([mu, nu]), return_inverse=True)
         left, right = rows[: len(mu)], rows[len(mu) :]
         if c:  # rows are pairs (sample, output)
-            outputs = solution.problem.outputs or 1
+            outputs = solution.problem.outputs
             left, right = np.add.outer(left * outputs, c[0]), np.add.outer(right * outputs, d[0])
         chosen = solution.restricted(samples, replicates)
         values = chosen.kernel_estimate(symbol, layer, t=steps[t], s=steps[s]).replicates

@@ -111,8 +111,8 @@ def programs(network: FiniteNetwork) -> tuple[Any, Any, Any]:
 class Batch(NamedTuple):
     """Trained seeds: their record, and for every chosen step their parameters and the fields of all layers.
 
-    In the record f is (R, t, P), features and gradients are factors (R, t, P, k) of their kernels, and tangent kernels
-    are (R, t, P, P). With C outputs f is (R, t, P, C), and gradients of every output have P C rows in place of P.
+    In the record f is (R, t, P, C), features and gradients are factors (R, t, P, k) of their kernels, and tangent
+    kernels are (R, t, P, P). With C outputs gradients of every output have P C rows in place of P.
     """
 
     record: Record
@@ -129,14 +129,14 @@ class Ensemble:
         real = functools.partial(jnp.asarray, dtype=self.method.precision)
         self.constants = Constants(
             X=real(run.network.inputs(problem)),
-            y=real(problem.y),
+            y=real(problem.targets),
             weights=real(problem.weights),
             gamma0=real(run.network.gamma0),
             last=jnp.asarray(run.steps),
             limit=real(DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf),
             momentum=real(momentum) if momentum > 0 else None,
             weight_decay=real(decay) if decay > 0 else None,
-            stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.y)),
+            stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.targets)),
         )
         if isinstance(training, GradientFlow):  # one update, over the time between two rows
             self.updates = Updates(np.full((training.steps, 1), training.learning_rate))

@@ -26,7 +26,7 @@ OTHER_OUTPUTS = 2**31 - 1  # of the key of a network: its layers have 0, 1, ...
 
 
 class Constants(NamedTuple):
-    """X (P, D) or (P, *sites, C), y (P,) or (P, outputs), weights (P,), gamma0, last row T, and the highest loss.
+    """X (P, D) or (P, *sites, C), y (P, C), weights (P,), gamma0, last row T, and the highest loss.
 
     A run whose loss exceeds it has diverged. Mini-batches take their points from the stream (X, y), if there is one.
     """
@@ -68,7 +68,7 @@ class State(NamedTuple):
 class Record(NamedTuple):
     """f, features and gradients g of hidden layers 1..L, (P, *sites, N) each, and the tangent kernel (P, P).
 
-    f is (P,) or (P, outputs); gradients of every output have rows (sample, output), P C of them, as the tangent kernel.
+    f is (P, C); gradients of every output have rows (sample, output), P C of them, as the tangent kernel.
     """
 
     f: Any
@@ -94,25 +94,25 @@ class FiniteNetwork:
     inputs: tuple[int, ...]  # the shape of one input, (D,) or (*sites, C)
     width: int
     loss: Loss
-    outputs: int | None = None  # None for one output without an axis of its own
+    outputs: int = 1  # C
     factorizes: bool = True  # feature and gradient kernels give the tangent kernel, which else is recorded
     rtol: float | None = None  # of gradient flow, relative to the motion of weights; None in discrete time
     kernels: Kernels = "all"  # those that are recorded, see `kernelfield.FiniteWidth`
 
     def init(self, seed: Array) -> Any:
-        """Returns parameters at initialization; with several outputs the readout has weights (C, sites N)."""
+        """Returns parameters at initialization; the readout has weights (C, sites N)."""
 
         def draw(key: Array) -> Any:
             return self.layers.finite_init(key, self.inputs, self.width)[0]
 
         key = jax.random.key(seed)
         params = draw(key)
-        if self.outputs is None:
+        if self.outputs == 1:
             return params
         (*below, first), tree = jax.tree.flatten(params)  # the last leaf is the readout's, with a row for each network
         keys = jax.random.split(jax.random.fold_in(key, OTHER_OUTPUTS), self.outputs - 1)
-        others = jax.vmap(lambda key: jax.tree.leaves(draw(key))[-1])(keys)
-        return tree.unflatten([*below, jnp.concatenate([first[None], others])])
+        others = jax.vmap(lambda key: jax.tree.leaves(draw(key))[-1][0])(keys)
+        return tree.unflatten([*below, jnp.concatenate([first, others])])
 
     def start(self, constants: Constants, seeds: Array) -> State:
         """Returns the networks of `seeds` (R,) at initialization; their f0 and stream_f0 come with row 0."""
@@ -123,7 +123,7 @@ class FiniteNetwork:
         return State(params, f0, velocity, stream_f0)
 
     def apply(self, params: Any, x: Array, probes: Places | None = None) -> tuple[Array, Places]:
-        """Returns gamma0 f (P,) or (P, outputs), and the values at all places, to which probes are added."""
+        """Returns gamma0 f (P, C), and the values at all places, to which probes are added."""
         places: Places = {"in": [], "out": [], "h": [], "phi": []}
 
         def tape(kind: str, values: Array) -> Array:
@@ -147,7 +147,7 @@ class FiniteNetwork:
         state = state._replace(f0=jnp.where(t == 0, f, state.f0))
         if constants.stream is not None:
             state = state._replace(stream_f0=self.first_outputs(constants, constants.stream[0], state, t))
-        with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs is None)
+        with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs == 1)
         record = Record(
             f - state.f0,
             tuple(places["in"][1:]) if self.kernels != "none" else (),
@@ -158,7 +158,7 @@ class FiniteNetwork:
             return self.flow(constants, state, t, updates.eta[0]), record
         if updates.rows is not None:
             return self.epoch(constants, state, jnp.where(t < constants.last, len(updates.eta), 0), updates), record
-        descent, _ = pullback((constants.weights * self.loss.signal(record.f, constants.y).T).T)
+        descent, _ = pullback(constants.weights[:, None] * self.loss.signal(record.f, constants.y))
         return self.update(constants, state, updates.eta[0], descent), record
 
     def first_outputs(self, constants: Constants, X: Array, state: State, t: Array) -> Array:
@@ -199,7 +199,7 @@ class FiniteNetwork:
     def descent(self, constants: Constants, params: Any, f0: Array, X: Array, y: Array, weights: Array) -> Any:
         """Returns the descent of the loss of points with weights (P,) through gamma0 f, shaped as the parameters."""
         f, pullback = jax.vjp(lambda params: self.apply(params, X)[0], params)
-        return pullback((weights * self.loss.signal(f / constants.gamma0 - f0, y).T).T)[0]
+        return pullback(weights[:, None] * self.loss.signal(f / constants.gamma0 - f0, y))[0]
 
     def update(self, constants: Constants, state: State, eta: Array, descent: Any) -> State:
         """Returns the network after an update with rate eta gamma0^2 N along v, `descent` or its sum with momentum."""
@@ -218,7 +218,7 @@ class FiniteNetwork:
         def slopes(cotangent: Array) -> list[Array]:  # rows are independent: ones give the slopes of all rows at once
             return [self.width * slope for slope in pullback(cotangent)[1]["out"][:-1]]
 
-        if self.outputs is None:
+        if self.outputs == 1:
             return tuple(slopes(jnp.ones_like(f)))
         units = jnp.broadcast_to(jnp.eye(self.outputs, dtype=f.dtype)[:, None], (self.outputs, *f.shape))
         return tuple(jnp.moveaxis(g, 0, 1).reshape(f.size, *g.shape[2:]) for g in jax.vmap(slopes)(units))
@@ -243,7 +243,7 @@ class FiniteNetwork:
         """
         output, places, pullback = self.pull_back(state.params, constants.X)
         cotangent = jnp.ones_like(output)
-        if self.outputs is not None:
+        if self.outputs > 1:
             f = output / constants.gamma0
             cotangent = self.loss.signal(f - jnp.where(t == 0, f, state.f0), constants.y)
         _, slopes = pullback(cotangent)

@@ -37,7 +37,7 @@ class FinitePredictor:
         return replace(self, seeds=tuple(np.array(self.seeds)[chosen].tolist()), params=params)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns f (R, n) or (R, n, C), minus its value at initialization."""
+        """Returns f (R, n, C), minus its value at initialization."""
 
         return self._map(self._change, inputs, t)
 
@@ -45,7 +45,7 @@ class FinitePredictor:
         """Returns the gradients of `predictions` in the inputs (R, n, C, *inputs.shape[1:])."""
 
         def gradients(params: Any, seed: jax.Array, x: jax.Array) -> jax.Array:
-            f, pull = jax.vjp(lambda x: self._change(params, seed, x).reshape(len(x), -1), x)
+            f, pull = jax.vjp(lambda x: self._change(params, seed, x), x)
             units = jnp.eye(f.shape[1], dtype=f.dtype)
             return jnp.stack([pull(jnp.broadcast_to(unit, f.shape))[0] for unit in units], axis=1)
 
@@ -80,9 +80,10 @@ class FinitePredictor:
         cls, network: FiniteNetwork, gamma0: float, precision: str, arrays: Mapping[str, np.ndarray]
     ) -> FinitePredictor:
         """Returns the predictor whose `arrays` were stored."""
-        tree = jax.tree.structure(jax.eval_shape(network.init, jnp.uint32(0)))
+        leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, jnp.uint32(0)))
+        shapes = [(-1, *leaf.shape) for leaf in leaves]  # older files have no axis for one output
         params = {
-            int(t): tree.unflatten([arrays[f"step{t}_{place}"] for place in range(tree.num_leaves)])
+            int(t): tree.unflatten([arrays[f"step{t}_{place}"].reshape(shape) for place, shape in enumerate(shapes)])
             for t in arrays["steps"]
         }
         return cls(network, gamma0, tuple(arrays["seeds"].tolist()), params, precision)

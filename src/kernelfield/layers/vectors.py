@@ -138,11 +138,11 @@ class Readout(Scaled):
         return z, self.gain * kernel * trace.F, trace._replace(g=kernel)
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
-        """Returns w (sites N,); for C outputs `Finite` makes it (C, sites N)."""
-        return self.draw(key, (math.prod(shape),)), ()
+        """Returns w (1, sites N); a network of C outputs has C such rows."""
+        return self.draw(key, (1, math.prod(shape))), ()
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
-        """Returns w . x / (sqrt(sites) N), (P,) or (P, outputs); the division by gamma0 belongs to the network."""
+        """Returns w . x / (sqrt(sites) N), (P, C); the division by gamma0 belongs to the network."""
         x = tape("in", x)
         f = x.reshape(len(x), -1) @ params.T / (math.sqrt(math.prod(x.shape[1:-1])) * x.shape[-1])
         return tape("out", self.multiply(f))

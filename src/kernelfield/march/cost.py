@@ -34,7 +34,7 @@ class Work:
 def count(layout: Layout) -> Work:
     """Returns what a step of a run does, from the widths of all its products."""
     work, space = Work(), layout.space
-    rows, k, block, C = layout.rows, layout.directions, layout.setup(0).block or 0, layout.run.outputs
+    rows, k, block, C = layout.rows, layout.directions, layout.setup(0).block or 0, layout.problem.outputs
     copies = 3 if layout.step.momentum else 2
     recorded = 2 * rows * layout.recorder.capacity if layout.kernels_at else 0
     for layer in uses(layout.step.layers):

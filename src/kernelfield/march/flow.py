@@ -49,8 +49,7 @@ def flow(step: Step, constants: Constants, state: Marched, h: Array, first: Arra
     layers, passed = step.forward(state.layers, constants.data, constants.weights)
     start = jnp.where(first, passed.readout.phi, state.initial)
     f = step.output(constants.gamma0, layers, passed.readout.phi, start)
-    Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.outputs or 1)
-    shape = len(constants.y), -1
+    Delta, weights = jnp.ravel(step.loss.signal(f, constants.y)), jnp.repeat(constants.weights, step.outputs)
     slope = jax.jacfwd(lambda values: jnp.ravel(step.loss.signal(values.reshape(f.shape), constants.y)))(jnp.ravel(f))
 
     def mean_signal(K: Array, h: Array) -> Array:
@@ -62,13 +61,13 @@ def flow(step: Step, constants: Constants, state: Marched, h: Array, first: Arra
     K = _tangent(step, layers, passed)
     euler = h * K @ (weights * mean_signal(K, h))
     half, whole = (Pace(length, jnp.array(True), first) for length in (h / 2, h))
-    layers, passed = step.backward(layers, passed, mean_signal(K, h / 2).reshape(shape), constants.weights)
+    layers, passed = step.backward(layers, passed, mean_signal(K, h / 2).reshape(f.shape), constants.weights)
     layers = step.learn(constants, layers, passed, constants.weights, half)
     layers, passed = step.forward(layers, constants.data, constants.weights)
     K = _tangent(step, layers, passed)
     signal = mean_signal(K, h)
     midpoint = h * K @ (weights * signal)
-    layers, passed = step.backward(layers, passed, signal.reshape(shape), constants.weights)
+    layers, passed = step.backward(layers, passed, signal.reshape(f.shape), constants.weights)
     layers = change_images(lambda images: move(images, -h / 2), layers)
     layers = step.learn(constants, layers, passed, constants.weights, whole)
     error, size = (jnp.sqrt(jnp.sum(weights * each**2)) for each in (midpoint - euler, jnp.ravel(constants.y)))

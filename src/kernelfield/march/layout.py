@@ -116,7 +116,7 @@ class Layout:
             tol=EXACT_TOL if self.exact else self.settings.tol,
             coupled=self.settings.coupled,
             dtype=self.dtype,
-            outputs=self.run.outputs,
+            outputs=self.problem.outputs,
             momentum=self.step.momentum,
             orders=self.step.orders,
         )
@@ -126,11 +126,11 @@ class Layout:
         """The recorder of the kernels that are kept."""
         features, gradients = self.settings.records(self.problem)
         smooth = all(phi.smooth for phi in self.network.nonlinearities)
-        needed = (SMOOTH if smooth else KINKED) * self.problem.points * self.run.outputs * self.sites
+        needed = (SMOOTH if smooth else KINKED) * self.problem.points * self.problem.outputs * self.sites
         most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + needed, self.particles)
         return Recorder(
             self.step.layers,
-            self.run.outputs,
+            self.problem.outputs,
             features,
             gradients,
             gradients and not self.network.factorizes and self.step.orders == 1,
@@ -153,7 +153,7 @@ class Layout:
         data, fresh = np.split(self.data, [self.problem.points])
         observed = Constants(
             data=jnp.asarray(data, self.dtype),
-            y=jnp.asarray(self.problem.y),
+            y=jnp.asarray(self.problem.targets),
             weights=jnp.asarray(self.problem.weights),
             gamma0=jax.tree.map(jnp.asarray, self.settings.gamma0(self.network)),
             momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
@@ -162,4 +162,4 @@ class Layout:
         )
         if (stream := self.problem.stream) is None:
             return observed, observed
-        return observed, observed._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.y))
+        return observed, observed._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.targets))

@@ -103,7 +103,7 @@ class OnParticles(Method):
     ) -> tuple[np.ndarray, Sequence[Any], Sequence[Any]]:
         """Returns f, and the factors of Phi and G as `network_kernels` takes them, given what was recorded.
 
-        Predictions are (R, rows, P), factors of the kernels of hidden layers 1..L are (R, rows, P, k).
+        Predictions are (R, rows, P, C), factors of the kernels of hidden layers 1..L are (R, rows, P, k).
         """
         return predictions, features, gradients
 
@@ -140,7 +140,7 @@ class March(OnParticles):
         kernels = self.kernels
         if kernels == "auto":
             kernels = "all" if problem.points <= RECORDED else "none"
-        return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs is None)
+        return kernels != "none", kernels == "per_output" or (kernels == "all" and problem.outputs == 1)
 
     def restored_predictor(
         self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]

@@ -35,7 +35,7 @@ def slopes(step: Step, output: int, gamma0: Array, layers: tuple, data: Array) -
 
     def total(data: Array) -> Array:
         f = predict(step, gamma0, layers, data)
-        return jnp.sum(f.reshape(len(data), -1)[:, output])
+        return jnp.sum(f[:, output])
 
     return jax.grad(total)(data)
 
@@ -77,7 +77,7 @@ class MarchPredictor:
         return replace(self, setups=[self.setups[number] for number in numbers], states=states)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns f (R, n) or (R, n, C)."""
+        """Returns f (R, n, C)."""
         with jax.enable_x64(True):
             f = [
                 blocks(functools.partial(predictions, self.step, jnp.asarray(setup.gamma0), layers), data)
@@ -91,7 +91,7 @@ class MarchPredictor:
             found = [
                 [
                     blocks(functools.partial(slopes, self.step, output, jnp.asarray(setup.gamma0), layers), data)
-                    for output in range(self.step.outputs or 1)
+                    for output in range(self.step.outputs)
                 ]
                 for setup, layers, data in self._ready(inputs, t)
             ]
@@ -115,7 +115,7 @@ class MarchPredictor:
             return every[:count] @ every[count:].T
         every = [pairs(self.step, layers, part, mass) for part in parts]
         rows = [np.concatenate([tangent(self.step.layers, one, two) for two in every], axis=1) for one in every]
-        C = self.step.outputs or 1
+        C = self.step.outputs
         return np.concatenate(rows)[: count * C, count * C :]
 
     def _ready(self, inputs: np.ndarray, t: int) -> Any:

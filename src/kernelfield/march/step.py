@@ -19,7 +19,7 @@ class Constants(NamedTuple):
     """The numbers of a run that do not change."""
 
     data: Array  # coordinates F_x (P, *sites, k) with F_x F_x^T the input kernel of every pair of sites
-    y: Array  # targets (P,) or (P, C)
+    y: Array  # targets (P, C)
     weights: Array  # of points in the loss (P,)
     gamma0: Any
     momentum: Array
@@ -58,7 +58,7 @@ class Step:
 
     layers: Sequential
     loss: Loss = LOSSES["mse"]  # whose error signal trains
-    outputs: int | None = None  # C; None for one output without an axis of its own
+    outputs: int = 1  # C
     momentum: bool = False  # whether there is momentum
     decays: bool = False  # whether there is weight decay
 
@@ -89,8 +89,8 @@ class Step:
         else:
             start = jnp.where(pace.first, lowest_order(phi), state.initial)
         f = self.output(constants.gamma0, layers, phi, start)
-        chi = apply_linear(lambda values: values.reshape(len(values), -1), self.loss.signal(f, constants.y))
-        layers, passed = self.backward(layers, passed, chi, constants.weights)
+        Delta = self.loss.signal(f, constants.y)
+        layers, passed = self.backward(layers, passed, Delta, constants.weights)
         return Marched(self.learn(constants, layers, passed, constants.weights, pace), start), f
 
     def forward(self, layers: tuple, data: Array, mass: Array | None) -> tuple[tuple, Passed]:
@@ -100,9 +100,8 @@ class Step:
         return (*below, last), Passed(trace, top)
 
     def output(self, gamma0: Any, layers: tuple, phi: Fields, initial: Array) -> Fields:
-        """Returns the outputs f, (P,) or (P, C)."""
-        f = self.readout.outputs(layers[-1], phi, initial) / gamma0
-        return f if self.outputs else apply_linear(lambda values: values[:, 0], f)
+        """Returns the outputs f (P, C)."""
+        return self.readout.outputs(layers[-1], phi, initial) / gamma0
 
     def backward(self, layers: tuple, passed: Passed, chi: Fields, mass: Array | None) -> tuple[tuple, Passed]:
         """Returns the states of all layers, and what error signals chi (P, C) leave on their way down."""
@@ -139,15 +138,15 @@ class Step:
 
     def every_output(self, layers: tuple, passed: Passed, mass: Array | None = None) -> tuple[tuple, Passed]:
         """Returns the states, and what a pass with gradients of every output leaves, in rows (P C, ...)."""
-        outputs, points = self.outputs or 1, len(lowest_order(passed.readout.phi))
-        if outputs > 1:
-            passed = jax.tree.map(lambda leaf: jnp.repeat(leaf, outputs, axis=0), passed)
-        return self.backward(layers, passed, jnp.tile(jnp.eye(outputs), (points, 1)), mass)
+        points = len(lowest_order(passed.readout.phi))
+        if self.outputs > 1:
+            passed = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.outputs, axis=0), passed)
+        return self.backward(layers, passed, jnp.tile(jnp.eye(self.outputs), (points, 1)), mass)
 
     def fields(self, passed: Passed) -> tuple[FieldTrace, ...]:
         """Returns the fields of points at activations, given a pass with rows (P C, ...)."""
-        fields, outputs = tuple(collect(passed.body, FieldTrace)), self.outputs or 1
-        return jax.tree.map(lambda leaf: leaf[::outputs], fields) if outputs > 1 else fields
+        fields = tuple(collect(passed.body, FieldTrace))
+        return jax.tree.map(lambda leaf: leaf[:: self.outputs], fields) if self.outputs > 1 else fields
 
 
 def at_start(step: Step, layers: tuple, data: Array) -> Array:

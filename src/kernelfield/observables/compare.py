@@ -231,7 +231,7 @@ def _ntk_blocks(sides: Sequence[Solution], steps: np.ndarray, report: Report) ->
     Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too. If one side knows
     its tangent kernel at equal times only, those are compared.
     """
-    points = sides[0].problem.points * (sides[0].problem.outputs or 1)
+    points = sides[0].problem.points * sides[0].problem.outputs
     replicates = sum(len(side.replicate_predictions) for side in sides)
     most = max(2, NTK_ENTRIES // points)
     times = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), most)).round().astype(int))]

@@ -60,7 +60,7 @@ def accuracy(solution: Solution, points: Points = "train") -> Estimate:
     """
     rows = samples(solution, points)
     y, f = solution.problem.y[rows], solution.replicate_predictions[:, :, rows]
-    if (solution.problem.outputs or 1) == 1:
+    if solution.problem.outputs == 1:
         if not y.all():
             raise ValueError("accuracy needs targets that are not zero, whose sign is the class")
         right = ((1 + np.sign(f) * np.sign(y)) / 2).reshape(*f.shape[:2], len(y))

@@ -129,7 +129,7 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
             continue
         name, kind, fans, multiplier = _describe(layer, below, shape, number)
         if isinstance(layer, Readout):
-            fans, multiplier = (fans[0], problem.outputs or 1), multiplier / network.gamma0
+            fans, multiplier = (fans[0], problem.outputs), multiplier / network.gamma0
         std = 1.0
         if isinstance(layer, Scaled) and layer.multiplies == "weight":
             multiplier *= layer.scale

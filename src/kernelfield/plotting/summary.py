@@ -62,7 +62,7 @@ def record(solution: Solution) -> dict[str, Any]:
 def describe_run(solution: Solution) -> dict[str, str]:
     """Returns data, network, training, method, ranks, seconds and status, each in a line; those that it has."""
     problem, info = solution.problem, solution.info
-    outputs = f", {problem.outputs} outputs" if problem.outputs is not None else ""
+    outputs = f", {problem.outputs} outputs" if problem.outputs > 1 else ""
     loss = f", loss {problem.loss.name}" if problem.loss.name != "mse" else ""
     data = f"{problem.points} points in {problem.dimensions} dimensions{outputs}{loss}"
     lines = {"data": data, **{name: format_settings(getattr(solution, name)) for name in PARTS}}

@@ -75,7 +75,7 @@ def chart_spectrum(results: Sequence[Result]) -> list[Chart]:
         keys.append(Key(result.name, style.INK, result.style))
     fit_range(plot, spectra, log=True)
     problem = results[0].solution.problem
-    trained = int((problem.weights > 0).sum()) * (problem.outputs or 1)
+    trained = int((problem.weights > 0).sum()) * problem.outputs
     note = f"The {count} largest of {trained}, divided by the number of training points."
     return [Chart("Spectrum of the tangent kernel", plot, keys if len(keys) > 1 else (), note)]
 

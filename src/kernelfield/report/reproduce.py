@@ -136,7 +136,7 @@ def _write_recipe(name: str, config: Config, members: Sequence[tuple[Result, str
 
 def _find_digits(problem: Problem) -> Data | None:
     """Returns the settings that make these data, if they are digits: it looks the images up, and tries the seed."""
-    pool, classes = {64: 1, 16: 2, 4: 4}.get(problem.dimensions), problem.outputs or 2  # of 8 x 8 pixels
+    pool, classes = {64: 1, 16: 2, 4: 4}.get(problem.dimensions), max(problem.outputs, 2)  # of 8 x 8 pixels
     if pool is None or problem.points % classes:
         return None
     pictures, digits = load_digits()
@@ -151,7 +151,7 @@ def _find_digits(problem: Problem) -> Data | None:
 
 
 def _find_gaussian(problem: Problem) -> Data | None:
-    if problem.X.ndim > 2 or problem.outputs is not None:
+    if problem.X.ndim > 2 or problem.outputs > 1:
         return None
     seeds = range(max(1, min(SEEDS, MOST_TRIED // problem.X.size)))
     shape = {"points": problem.points, "dimensions": problem.dimensions, "loss": problem.loss.name}

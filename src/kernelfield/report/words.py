@@ -31,7 +31,7 @@ def write_lead(results: Sequence[Result]) -> str:
     network, problem, training = results[0].solution.network, results[0].solution.problem, results[0].solution.training
     tests = int((problem.weights == 0).sum())
     data = f"{_count(problem.points - tests, 'point')} in {_count(problem.dimensions, 'dimension')}"
-    data += f" with {_count(problem.outputs, 'output')}" if problem.outputs is not None else ""
+    data += f" with {_count(problem.outputs, 'output')}" if problem.outputs > 1 else ""
     data += f" ({tests} more ride along as test points)" if tests else ""
     data += f" by the loss {problem.loss.name}" if problem.loss.name != "mse" else ""
     strength = f"(gamma0{NO_BREAK}={NO_BREAK}{network.gamma0:g})"
@@ -81,7 +81,7 @@ def list_numbers(
 
     for points, name in groups.items():
         add(f"final {name} loss", _take_last(observables.loss(main, points)), digits=4)
-    if (main.problem.outputs or 1) > 1:
+    if main.problem.outputs > 1:
         with suppress(ValueError):  # targets that are not those of classes
             shares = {name: _take_last(observables.accuracy(main, points)) for points, name in groups.items()}
             for name, share in shares.items():

@@ -167,7 +167,7 @@ def network_kernels(
         ntk: tangent kernels (R, T, rows, rows) at equal times, where Phi and G do not give them.
         steps: that were kept; all if None.
     """
-    outputs = problem.outputs or 1
+    outputs = problem.outputs
     found: dict[Key, KeptKernel] = {}
     if features is not None:
         found["Phi", 0] = _fixed(problem.input_coordinates, 1, features)

@@ -33,7 +33,8 @@ class Solution(TrainedNetwork):
 
     Attributes:
         run: what was solved; its parts are also here, as network, problem, training and method.
-        replicate_predictions: (R, steps + 1, P), or (R, steps + 1, P, C) of C outputs, f of every replicate.
+        replicate_predictions: (R, steps + 1, P, C), f of every replicate; (R, steps + 1, P) for targets (P,), as which
+            they are kept.
         kernels: those that were kept: ("Phi", 0..L), ("G", 1..L+1), and ("NTK", None) where Phi and G do not give it
             (see `Architecture.factorizes`); `kernel` finds them.
         field_samples: (layer, step) -> {"h", "z", "g"}, each (R, P, neurons).
@@ -51,6 +52,10 @@ class Solution(TrainedNetwork):
     exact: bool = False
     status: Status = field(default_factory=Status)
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        f = self.replicate_predictions
+        object.__setattr__(self, "replicate_predictions", f.reshape(*f.shape[:3], *self.problem.y.shape[1:]))
 
     # --- quantities of every replicate
 

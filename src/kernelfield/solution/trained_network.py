@@ -27,7 +27,7 @@ class Predictor(Protocol):
         ...
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n), or (R, n, C) of C outputs."""
+        """Returns outputs f of inputs (n, D) or (n, *sites, C) at step t: (R, n, C)."""
         ...
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
@@ -129,7 +129,8 @@ class TrainedNetwork:
             True
         """
         predictor, t = self._predictor_at(step)
-        return Estimate(predictor.predictions(self._new_inputs(X), t), self.exact)
+        f = predictor.predictions(self._new_inputs(X), t)
+        return Estimate(f.reshape(*f.shape[:2], *self.problem.y.shape[1:]), self.exact)
 
     def input_gradients(self, X: Any, step: int = -1) -> Estimate:
         """The gradients of the outputs in the inputs, at any points, after training up to a step.
@@ -146,8 +147,8 @@ class TrainedNetwork:
         """
         predictor, t = self._predictor_at(step)
         gradients = predictor.gradients(self._new_inputs(X), t)
-        outputs = () if self.problem.outputs is None else (self.problem.outputs,)
-        return Estimate(gradients.reshape(*gradients.shape[:2], *outputs, *self.problem.X.shape[1:]), self.exact)
+        outputs, inputs = self.problem.y.shape[1:], self.problem.X.shape[1:]
+        return Estimate(gradients.reshape(*gradients.shape[:2], *outputs, *inputs), self.exact)
 
     def feature_kernel_between(self, layer: int, step: int, X_a: Any, X_b: Any) -> Estimate:
         """The feature kernel of a layer after training up to a step, between any points.

@@ -97,7 +97,7 @@ def dimension_sizes(runs: Collection[Run]) -> dict[str, int]:
         "layer": max(run.network.hidden_layers for run in runs),
         "sample": max(run.problem.points for run in runs),
     }
-    outputs = [run.problem.outputs for run in runs if run.problem.outputs is not None]
+    outputs = [run.problem.outputs for run in runs if run.problem.y.ndim == 2]
     return {**sizes, "output": max(outputs)} if outputs else sizes
 
 

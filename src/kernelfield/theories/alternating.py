@@ -146,7 +146,7 @@ class _Iterations:
         self.tolerance = method.tolerance or (1e-10 if self.exact else 1e-5)
         self.root_tol = method.root_tol or (1e-4 if stein else 1e-12)
         data, eta = problem.input_coordinates, run.training.learning_rate
-        numbers = data, problem.y, network.gamma0, eta * problem.weights, method.damping, self.root_tol
+        numbers = data, problem.targets[:, 0], network.gamma0, eta * problem.weights, method.damping, self.root_tol
         self.constants = Constants(*(jnp.asarray(np.float64(number)) for number in numbers))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
         at_once = min(method.samples, 2 ** int(np.log2(max(1, memory / (16 * n**2)))))
@@ -189,7 +189,7 @@ class _Iterations:
         problem, rounding = self.run.problem, np.finfo(float).eps / self.run.network.gamma0
         with np.errstate(over="ignore"):
             loss = np.max(self.errors**2 @ problem.weights)
-        if np.isnan(self.residual) or loss > DIVERGED * max(problem.weights @ problem.y**2, rounding**2):
+        if np.isnan(self.residual) or loss > DIVERGED * max(problem.weights @ problem.targets[:, 0] ** 2, rounding**2):
             event = f"the loss exceeded {DIVERGED:g} times its initial value, or kernels overflowed"
             return Status("diverged", f"{event}: try a learning_rate below {self.run.training.learning_rate:g}")
         if active:
@@ -208,7 +208,7 @@ class _Iterations:
         """Returns the last iterates as a Solution; the status alone if they mean nothing."""
         if status.code == "diverged" or not all(self.iterations):
             return status
-        layers, f = range(1, self.iteration.depth + 1), self.run.problem.y - self.errors
+        layers, f = range(1, self.iteration.depth + 1), self.run.problem.targets[:, 0] - self.errors
 
         def factors(kind: str, layer: int) -> np.ndarray:
             kernels = [np.asarray(getattr(state, kind)[layer]) for state in self.states]

@@ -109,11 +109,13 @@ class LinearRun:
         self.run, self.settings, self.coupling, self.began = run, settings, coupling, time.perf_counter()
         self.problem, self.gamma0, self.rate = run.problem, run.network.gamma0, run.training.learning_rate
         self.depth, self.last = cast(MLP, run.network).depth, run.steps
-        self.limit = DIVERGED * (run.problem.weights @ run.problem.y**2)  # loss at which a run has diverged
+        self.limit = DIVERGED * (
+            run.problem.weights @ run.problem.targets[:, 0] ** 2
+        )  # loss at which a run has diverged
         self.sweeps, self.restarts, self.residual, self.horizons = 0, 0, 0.0, list[int]()
         layers, points = range(self.depth + 1), run.problem.points
         self.rows = _Rows(  # at initialization: h ~ GP(0, K_x) and g ~ GP(0, 1) in every layer
-            Delta=run.problem.y[None],
+            Delta=run.problem.targets.T,
             F=dict.fromkeys(layers, run.problem.input_coordinates),
             G={layer + 1: np.ones((1, 1)) for layer in layers},
             A=dict.fromkeys(layers, np.zeros((points, 1))),
@@ -224,7 +226,7 @@ class LinearRun:
 
     def solution(self, status: Status) -> Solution:
         """Returns the settled rows as a Solution."""
-        (steps, points), layers, y = self.rows.Delta.shape, range(1, self.depth + 1), self.problem.y
+        (steps, points), layers, y = self.rows.Delta.shape, range(1, self.depth + 1), self.problem.targets[:, 0]
         h, g, _ = self.fields(self.rows, self.depth)
         readout, f = np.einsum("tmk,tk->tm", h.reshape(steps, points, -1), g) / self.gamma0, y - self.rows.Delta
         features = [self.rows.F[layer].reshape(1, steps, points, -1) for layer in layers]

@@ -69,7 +69,7 @@ class GradientIndependence(OnParticles):
 
 
 class Memory(NamedTuple):
-    """The states of all layers, and from the step before its output f (P,), its update, and its fields.
+    """The states of all layers, and from the step before its output f (P, 1), its update, and its fields.
 
     The update (P,) is the learning rate times weights times error signals. `pairs` are features and gradients at
     weights, `fields` those at activations.
@@ -94,7 +94,7 @@ class IncrementalStep(Step):
             return field_pairs(self.layers, passed), self.fields(passed)
 
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fields, state.layers))
-        f, update = (jnp.zeros(constants.y.shape) for _ in range(2))  # two buffers, since both are donated
+        f, update = jnp.zeros(constants.y.shape), jnp.zeros(len(constants.y))
         return Memory(state.layers, f, update, *zeros)
 
     def __call__(self, constants: Constants, state: Memory, pace: Pace) -> tuple[Memory, Array]:
@@ -102,12 +102,13 @@ class IncrementalStep(Step):
         layers, passed = self.forward(state.layers, constants.data, constants.weights)
         pairs = [Pair(new.F, old.G) for new, old in zip(field_pairs(self.layers, passed), state.pairs, strict=True)]
         change = tangent_kernel(self.layers, pairs, state.pairs) @ state.update
-        f = state.f + change + curvature(state.fields, self.fields(passed)) / constants.gamma0
-        Delta = self.loss.signal(f, constants.y)
+        change = change + curvature(state.fields, self.fields(passed)) / constants.gamma0
+        f = state.f + change[:, None]
+        rate = constants.weights * self.loss.signal(f, constants.y)[:, 0]
         one = jnp.ones((len(constants.y), 1))
         layers, passed = self.backward(layers, passed, one, constants.weights)
-        layers = self.learn(constants, layers, passed, constants.weights * Delta, pace)
-        now = f, pace.eta * constants.weights * Delta, field_pairs(self.layers, passed), self.fields(passed)
+        layers = self.learn(constants, layers, passed, rate, pace)
+        now = f, pace.eta * rate, field_pairs(self.layers, passed), self.fields(passed)
         return Memory(layers, *jax.tree.map(lambda old, new: jnp.where(pace.learns, new, old), state[1:], now)), f
 
 

@@ -131,7 +131,7 @@ def solve_linear(
 
     Delta0, Delta2, v = np.zeros((3, rows, points))
     Kv, KVx, vKv, trKV = np.zeros((rows, points)), np.zeros((rows, *x.shape)), np.zeros(rows), np.zeros(rows)
-    Delta0[0] = problem.y
+    Delta0[0] = y = problem.targets[:, 0]
     for t in range(training.steps):
         pull, s = c * Delta0[t], t + 1
         v[s], Kv[s] = v[t] + pull, Kv[t] + K @ pull
@@ -147,4 +147,4 @@ def solve_linear(
     Phi = [expand_kernel(X, np.sqrt(a_l) * first, b_l * second, gamma0) for a_l, b_l in zip(a, b, strict=True)]
     first, second = one * (v @ x)[None, :, None, :], one * trKV[None, :, None, None]
     G = [expand_kernel(one, np.sqrt(a_m) * first, b_m * second, gamma0) for a_m, b_m in zip(a, b, strict=True)][::-1]
-    return (problem.y - Delta0 - gamma0**2 * Delta2)[None], Phi, G
+    return (y - Delta0 - gamma0**2 * Delta2)[None], Phi, G

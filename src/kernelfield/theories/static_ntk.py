@@ -80,7 +80,7 @@ class StaticNTK(Method):
             return Status("not_converged", f"{event}, {advice}")
         except FloatingPointError as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
-        has_one_output = problem.outputs is None
+        has_one_output = problem.outputs == 1
         Phi, G = ([factor(kernel)[None, None] for kernel in kernels] for kernels in (initial.Phi[1:], initial.G[:-1]))
         ntk = initial.ntk[None, None] if has_one_output and not network.factorizes else None
         return Solution(
@@ -93,8 +93,9 @@ class StaticNTK(Method):
         )
 
     def restored_predictor(self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
-        """Returns the predictor that a stored run kept."""
-        return LazyPredictor(run.network, run.problem, arrays["alpha"])
+        """Returns the predictor that a stored run kept; older files have no axis for one output."""
+        alpha = arrays["alpha"].reshape(-1, *run.problem.targets.shape)
+        return LazyPredictor(run.network, run.problem, alpha)
 
     def _sample(
         self, run: Run, fields: list[FieldTrace], f: np.ndarray
@@ -106,13 +107,13 @@ class StaticNTK(Method):
             h_root, z_root = (factor(kernel.reshape(int(np.sqrt(kernel.size)), -1)) for kernel in (field.h, field.z))
             h, *zs = (
                 (root @ rng.standard_normal((root.shape[1], count))).reshape(len(field.h), -1)
-                for root in (h_root, *[z_root] * (problem.outputs or 1))
+                for root in (h_root, *[z_root] * problem.outputs)
             )
             slope = np.asarray(phi.dphi(h))
             for step in run.fields_at:
                 z = zs[0]
-                if problem.outputs is not None:
-                    z = np.einsum("pc,cpn->pn", problem.loss.measured_signal(f[step], problem.y), np.stack(zs))
+                if problem.outputs > 1:
+                    z = np.einsum("pc,cpn->pn", problem.loss.measured_signal(f[step], problem.targets), np.stack(zs))
                 samples[layer, step] = {"h": h[None], "z": z[None], "g": (slope * z)[None]}
         return samples
 
@@ -153,7 +154,7 @@ def initial_kernels(network: Architecture, problem: Problem) -> Initial:
 
 
 def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[np.ndarray, np.ndarray]:
-    """Returns f and alpha under a tangent kernel that does not change, (steps + 1, P) or (steps + 1, P, outputs) both.
+    """Returns f and alpha under a tangent kernel that does not change, (steps + 1, P, C) both.
 
     f(x) = sum_mu NTK(x, x_mu) alpha_mu at every point x. Updates v <- momentum v + w_mu Delta_mu, times the learning
     rate, add up to alpha; for gradient flow alpha follows from f of the points that train.
@@ -164,7 +165,7 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
     has_squared_error = problem.loss.name == "mse"
     if isinstance(training, GradientFlow):
         times, trains = training.times(problem), problem.weights > 0
-        f = problem.y - errors(ntk, problem, training) if has_squared_error else _integrate(ntk, problem, times)
+        f = problem.targets - errors(ntk, problem, training) if has_squared_error else _integrate(ntk, problem, times)
         rates, modes = np.linalg.eigh(ntk[np.ix_(trains, trains)])
         decays = rates > SLOWEST * rates[-1]
         inverse = (modes[:, decays] / rates[decays]) @ modes[:, decays].T
@@ -172,13 +173,13 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
         alpha[:, trains] = np.moveaxis(np.tensordot(inverse, f[:, trains], axes=(1, 1)), 0, 1)
         return f, alpha
     if has_squared_error and training.plain:
-        f = problem.y - errors(ntk, problem, training)
-        signal = problem.loss.measured_signal(f[:-1], problem.y)
-        added = np.einsum("t,m,tm...->tm...", training.rates(problem), problem.weights, signal)
+        f = problem.targets - errors(ntk, problem, training)
+        signal = problem.loss.measured_signal(f[:-1], problem.targets)
+        added = np.einsum("t,m,tmc->tmc", training.rates(problem), problem.weights, signal)
         return f, np.concatenate([np.zeros_like(f[:1]), np.cumsum(added, axis=0)])
-    v, alpha, f = 0.0, [np.zeros(problem.y.shape)], [np.zeros(problem.y.shape)]
+    v, alpha, f = 0.0, [np.zeros(problem.targets.shape)], [np.zeros(problem.targets.shape)]
     for rate in training.rates(problem):
-        v = training.momentum * v + (problem.weights * problem.loss.measured_signal(f[-1], problem.y).T).T
+        v = training.momentum * v + problem.weights[:, None] * problem.loss.measured_signal(f[-1], problem.targets)
         alpha.append(alpha[-1] + rate * v)
         f.append(np.tensordot(ntk, alpha[-1], axes=1))
     return np.stack(f), np.stack(alpha)
@@ -202,7 +203,7 @@ class LazyPredictor:
         return self
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns f (1, n) or (1, n, C)."""
+        """Returns f (1, n, C)."""
         kernel = self.kernel(inputs, self.network.inputs(self.problem), t, None)
         return np.tensordot(kernel, self.alpha[t], axes=1)
 
@@ -211,8 +212,8 @@ class LazyPredictor:
         scale, columns = DIFFERENCE * (np.sqrt(np.mean(inputs**2)) or 1.0), []
         for shift in scale * np.eye(inputs[0].size).reshape(-1, *inputs.shape[1:]):
             change = self.predictions(inputs + shift, t) - self.predictions(inputs - shift, t)
-            columns.append(change.reshape(1, len(inputs), -1) / (2 * scale))
-        return np.stack(columns, axis=-1).reshape(1, len(inputs), -1, *inputs.shape[1:])
+            columns.append(change / (2 * scale))
+        return np.stack(columns, axis=-1).reshape(*columns[0].shape, *inputs.shape[1:])
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the kernel (1, n, m), the same for all outputs."""
@@ -229,12 +230,12 @@ class LazyPredictor:
 
 
 def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarray:
-    """Returns f (times, P) or (times, P, outputs) from f = 0, with df/dt = NTK w Delta."""
+    """Returns f (times, P, C) from f = 0, with df/dt = NTK w Delta."""
     count, weighted_ntk = 0, ntk * problem.weights
 
     @jax.jit
     def velocity(f: jax.Array) -> jax.Array:
-        return (weighted_ntk @ problem.loss.signal(f.reshape(problem.y.shape), problem.y)).reshape(f.shape)
+        return (weighted_ntk @ problem.loss.signal(f.reshape(problem.targets.shape), problem.targets)).reshape(f.shape)
 
     def evaluate(_: float, f: np.ndarray) -> np.ndarray:
         nonlocal count
@@ -246,15 +247,15 @@ def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarr
 
     slopes = jax.jit(jax.jacfwd(velocity))
     with jax.enable_x64(True), warnings.catch_warnings(record=True):  # the result says it too
-        start, jacobian = np.zeros(problem.y.size), lambda _, f: np.asarray(slopes(f))
+        start, jacobian = np.zeros(problem.targets.size), lambda _, f: np.asarray(slopes(f))
         result = solve_ivp(evaluate, (0.0, times[-1]), start, t_eval=times, jac=jacobian, **FLOW)
     if not result.success:
         raise FloatingPointError(result.message.rstrip("."))
-    return result.y.T.reshape(-1, *problem.y.shape)
+    return result.y.T.reshape(-1, *problem.targets.shape)
 
 
 def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
-    """Returns y - f (steps + 1, P) or (steps + 1, P, outputs), output by output, for the mean squared error.
+    """Returns y - f (steps + 1, P, C), output by output, for the mean squared error.
 
     With weights w, e = w^1/2 Delta decays in the modes of w^1/2 NTK w^1/2, and f = eta sum_{s<t} NTK w^1/2 e(s).
     """
@@ -265,12 +266,12 @@ def errors(ntk: np.ndarray, problem: Problem, training: Training) -> np.ndarray:
     decays = rates > SLOWEST * rates[-1]
     sums = np.where(decays, (1 - remainders) / np.where(decays, rates, 1), eta * times)
     columns = []
-    for y in problem.y.reshape(problem.points, -1).T:
+    for y in problem.targets.T:
         start = modes.T @ (root * y)
         Delta = y - sums * start @ (ntk @ (root[:, None] * modes)).T
         Delta[:, trains] = remainders * start @ modes[trains].T / root[trains]  # without cancellation
         columns.append(Delta)
-    return np.stack(columns, axis=-1).reshape(-1, *problem.y.shape)
+    return np.stack(columns, axis=-1)
 
 
 def factor(kernel: np.ndarray, tol: float | None = None) -> np.ndarray:
