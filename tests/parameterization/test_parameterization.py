@@ -519,12 +519,12 @@ def test_what_cannot_be_is_said():
 
 
 def test_a_layer_of_another_kind_is_refused(monkeypatch):
-    class Gain(Bias):
+    class Weight(Bias):
         """A layer with parameters that this module does not know."""
 
     layers = Sequential([Dense(), TANH, Readout()])
     network = kf.Network(layers=layers)
-    monkeypatch.setattr("kernelfield.parameterization.numbers.Bias", type("Nothing", (), {}))
-    with pytest.raises(ValueError, match="numbers are known for Dense, Conv, Bias and Readout, got Gain"):
-        pz.to_mup(kf.Network(layers=[Dense(), Gain(0.1), TANH, Readout()]), PROBLEM, TRAINING, 8)
+    monkeypatch.setattr("kernelfield.parameterization.numbers.NeuronWeights", type("Nothing", (), {}))
+    with pytest.raises(ValueError, match="numbers are known for Dense, Conv, Bias, Gain and Readout, got Weight"):
+        pz.to_mup(kf.Network(layers=[Dense(), Weight(0.1), TANH, Readout()]), PROBLEM, TRAINING, 8)
     assert len(pz.to_mup(network, PROBLEM, TRAINING, 8).rows) == 2

@@ -290,3 +290,55 @@ class ResNet(_WithActivation):
         blocks = [kl.Residual(Sequential([phi, weights()]), self.beta) for _ in range(self.depth)]
         last = [] if self.kernel is None else [kl.GlobalAveragePool()]
         return Sequential([weights(), *blocks, phi, *last, Readout()])
+
+
+class Transformer(_WithActivation):
+    """A transformer over a sequence (P, positions, D), with a residual stream of N neurons and N / d heads a block.
+
+    Each block adds beta times causal or full attention of many heads, and beta times a network of one hidden layer at
+    every position. Weights start as N(0, 1); gains and biases of the norms are trained.
+
+    Args:
+        depth: number of blocks.
+        head_dim: d, dimensions of a head; the number of heads grows with the width.
+        mlp_width: width of the hidden layers of the blocks, relative to the residual stream.
+        norm: "pre", LayerNorm with gain and bias before each branch and before the readout; or "none".
+        causal: whether a position sees itself and those before it alone.
+        readout: the "mean" over all positions, or the "last" position.
+        branch_scale: beta, a number or "1/sqrt(depth)", with which dynamics converge as depth grows.
+        activation, gamma0: as for `MLP`.
+
+    Source: arXiv:2405.15712.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.Transformer(depth=2, head_dim=4).hidden_layers
+        9
+    """
+
+    depth: int = Field(ge=1)
+    head_dim: int = Field(default=4, ge=1)
+    mlp_width: float = Field(default=2.0, gt=0)
+    norm: Literal["pre", "none"] = "pre"
+    causal: bool = False
+    readout: Literal["mean", "last"] = "mean"
+    branch_scale: float | Literal["1/sqrt(depth)"] = "1/sqrt(depth)"
+    activation: Choice = "gelu"
+    gamma0: Positive = 1.0
+
+    @property
+    def layers(self) -> Sequential:
+        """Conv(1), two Residual branches a block, the last norm, the mean or the last position, and the Readout."""
+        beta = 1 / math.sqrt(self.depth) if isinstance(self.branch_scale, str) else self.branch_scale
+        phi, heads = kl.Activation(self.nonlinearity), kl.MultiHeadAttention(self.head_dim, self.causal)
+
+        def norm() -> list[Layer]:
+            return [kl.LayerNorm(), kl.Gain(), kl.Bias()] if self.norm == "pre" else []
+
+        layers: list[Layer] = [kl.Conv(1)]
+        for _ in range(self.depth):
+            attention = [kl.Conv(1, components=heads.components, width=3.0), heads, kl.Conv(1)]
+            hidden = [kl.Conv(1, width=self.mlp_width), phi, kl.Conv(1)]
+            layers += [kl.Residual(Sequential([*norm(), *branch]), beta) for branch in (attention, hidden)]
+        last = kl.GlobalAveragePool() if self.readout == "mean" else kl.LastSite()
+        return Sequential([*layers, *norm(), last, Readout()])

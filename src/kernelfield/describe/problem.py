@@ -33,6 +33,8 @@ class Problem:
         stream: fresh points (X, y) that train, each once, by `kernelfield.OnlineSGD`: the points above are then only
             observed, and the reported loss is theirs. The attribute is a Problem.
         X_test, y_test: test points, which follow the others with weight zero.
+        vocabulary: V, of X that are token ids 0..V-1 (P, positions); the attribute X then has rows `encode_tokens` of
+            them, (P, positions, V + positions). None for inputs that are numbers.
         classes: names of the C outputs of "cross_entropy"; by default the different labels, sorted. As an attribute it
             is None where targets are no labels and no names are given.
 
@@ -54,6 +56,7 @@ class Problem:
     loss: Loss
     stream: Problem | None
     classes: np.ndarray | None
+    vocabulary: int | None
 
     def __init__(
         self,
@@ -65,12 +68,17 @@ class Problem:
         X_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         loss = losses.loss(loss)
         if loss.name == "cross_entropy":
             classes, (y, y_test, stream) = _encode_all(classes, y, y_test, stream)
         elif classes is not None:
             raise ValueError(f"classes are for the loss 'cross_entropy', not '{loss.name}'")
+        if vocabulary is not None:
+            X, X_test = (ids if np.ndim(ids) != 2 else encode_tokens(ids, vocabulary) for ids in (X, X_test))
+            if isinstance(stream, (tuple, list)) and len(stream) == 2 and np.ndim(stream[0]) == 2:
+                stream = encode_tokens(stream[0], vocabulary), stream[1]
         X, y = real_array("X", X, dimensions=(2, 3, 4)), real_array("y", y, dimensions=(1, 2))
         weights = real_array("weights", np.ones(len(y)) if weights is None else weights, dimensions=1)
         if X_test is not None or y_test is not None:
@@ -96,6 +104,7 @@ class Problem:
             loss=loss,
             stream=fresh and Problem(*fresh, loss=loss, classes=classes),
             classes=classes,
+            vocabulary=vocabulary,
         )
 
     @property
@@ -140,6 +149,24 @@ class Problem:
         """F_x (P, k) with F_x F_x^T = K_x and k <= min(P, D): the data in its own principal axes."""
         rows = self.X.reshape(self.points, -1)
         return InputAxes.of(rows).coordinates(rows)[0]
+
+
+def encode_tokens(ids: ArrayLike, vocabulary: int) -> np.ndarray:
+    """Returns rows (P, positions, V + positions) of token ids (P, positions): one-hot tokens and one-hot positions.
+
+    They have |x|^2 = V + positions, half of it of the token. Ids of -1 are padding, with rows of zeros.
+
+    Raises:
+        ValueError: ids are not whole numbers from -1 to V - 1.
+    """
+    array = np.asarray(ids)
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool((array == np.round(array)).all()))
+    if array.ndim != 2 or not whole or array.min(initial=0) < -1 or array.max(initial=0) >= vocabulary:
+        raise ValueError(f"token ids must be whole numbers in 0..{vocabulary - 1} (-1 for padding), (P, positions)")
+    tokens, positions = array.astype(int), array.shape[1]
+    places = np.broadcast_to(np.eye(positions), (len(tokens), positions, positions))
+    rows = np.concatenate([np.eye(vocabulary)[tokens], places], axis=-1) * np.sqrt((vocabulary + positions) / 2)
+    return rows * (tokens >= 0)[..., None]
 
 
 def _encode_all(classes: Any, y: Any, y_test: Any, stream: Any) -> tuple[np.ndarray | None, tuple[Any, Any, Any]]:

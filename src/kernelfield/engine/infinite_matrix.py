@@ -41,6 +41,8 @@ from kernelfield.engine.series import Fields, apply_linear
 from kernelfield.engine.tail import Tail, decorrelate
 from kernelfield.engine.wiring import apply_tail, gather, sum_places
 
+EQUAL = 1e-12  # difference of factors that is rounding
+
 State = TypeVar("State")
 Part = TypeVar("Part")
 
@@ -97,6 +99,11 @@ class InfiniteMatrix:
         return self.ratio if self.transposed else 1 / self.ratio
 
     @property
+    def tail_share(self) -> float:
+        """The factor between averages of the tail, <g, J phi> = tail_share <J^T g, phi>, by the numbers of neurons."""
+        return math.sqrt(self.below.q.shape[1] / self.above.q.shape[1])
+
+    @property
     def J(self) -> Tail | None:
         """The tail of W(0), or of a W(0)^T that is unrelated to it."""
         if self.tail is None or self.coupled or not self.transposed:
@@ -114,9 +121,9 @@ class InfiniteMatrix:
         """D_b (n, k, S), in averages over the particles below."""
         if not self.coupled:
             return self.down.M * self.share
-        if self.share == 1:
-            return self.down.D
-        return self.down.D * self.share + (math.sqrt(self.share) - 1) * self.up.scale * self.T.apply_tails(self.above.q)
+        D_b = self.down.D if self.share == 1 else self.down.D * self.share
+        excess = math.sqrt(self.share) - self.tail_share
+        return D_b if abs(excess) < EQUAL else D_b + excess * self.up.scale * self.T.apply_tails(self.above.q)
 
 
 def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | None) -> tuple[InfiniteMatrix, Fields]:
@@ -146,7 +153,7 @@ def _extend(matrix: InfiniteMatrix, below: Directions) -> Images:
 
 def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start: Array, new: Array) -> Images:
     """Returns the images with K_new and M_new of the `new` ones (rows, 1) in a block of directions from `start` on."""
-    q_o, particles, share = matrix.above.q, directions.shape[1], matrix.share
+    q_o, share = matrix.above.q, matrix.share
     q = lax.dynamic_slice_in_dim(directions, start, len(new))
 
     def block(values: Array) -> Array:
@@ -156,10 +163,10 @@ def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start
         return lax.dynamic_update_slice_in_dim(values, jnp.where(new, rows, block(values)), start, axis=-2)
 
     def respond(values: Array) -> Array:  # <q values> q_o
-        return jnp.einsum("ks,...js->...kj", q, values) / particles @ q_o
+        return jnp.einsum("ks,...js->...kj", q, values) / q.shape[1] @ q_o
 
     def inside(x: Array) -> Array:  # q_o q_o x
-        return (x @ q_o.T / particles) @ q_o
+        return (x @ q_o.T / q_o.shape[1]) @ q_o
 
     def gaussian() -> Array:  # (1 - q_o q_o) (zeta - J q)
         rest = block(images.K) - matrix.apply_tails(q)
@@ -169,8 +176,8 @@ def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start
     K = lax.cond(first, gaussian, lambda: jnp.zeros_like(block(images.K)))
     if matrix.coupled:
         K = K + math.sqrt(share) * respond(matrix.down.K)
-        if share != 1:
-            K = K + (math.sqrt(share) - 1) * inside(matrix.apply_tails(q))
+        if abs(excess := math.sqrt(share) / matrix.tail_share - 1) >= EQUAL:
+            K = K + excess * inside(matrix.apply_tails(q))
     K = put(images.K, K)
     learned, others = (images.M, images.velocity), (matrix.down.M, matrix.down.velocity)
     M, velocity = jax.tree.map(lambda mine, theirs: put(mine, share * respond(theirs)), learned, others)

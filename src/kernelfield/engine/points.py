@@ -3,6 +3,9 @@
 A population of S particles stands for the neurons of one hidden layer. Each weight matrix that touches it sees its own
 independent N(0, 1) coordinates, a `Lane`. The lanes of a population share one point set in S particles, dealt out in
 turn, so that the first (most important) directions of every matrix get the leading, best dimensions.
+
+A particle can carry C components, each of them a neuron, that a function mixes: the query, key and value of a head of
+attention. To a matrix these are C S neurons, one component after the other; each has coordinates of its own.
 """
 
 from __future__ import annotations
@@ -82,6 +85,16 @@ class Lane:
     rows: int
     grows: bool  # whether there can be more later
     room: int  # for how many coordinates and directions of each matrix there is room
+    components: int = 1  # of every particle
+
+    @property
+    def draws(self) -> int:
+        """The number of coordinates of a particle in one row of all matrices."""
+        return self.matrices * self.components
+
+    def arrange(self, table: np.ndarray) -> np.ndarray:
+        """Returns coordinates (..., draws, S) as (..., matrices, components S)."""
+        return table.reshape(*table.shape[:-2], self.matrices, -1)
 
 
 @dataclass(eq=False)
@@ -94,9 +107,9 @@ class Population:
     lanes: list[Lane] = field(default_factory=list)
     whole: Population | None = None  # the population that this one has joined
 
-    def add_lane(self, matrices: int, rows: int, grows: bool = False, room: int = 0) -> Lane:
+    def add_lane(self, matrices: int, rows: int, grows: bool = False, room: int = 0, components: int = 1) -> Lane:
         """Returns a new lane of `rows` coordinates for each matrix, and with room for them at least."""
-        self.root.lanes.append(lane := Lane(matrices, rows, grows, max(rows, room)))
+        self.root.lanes.append(lane := Lane(matrices, rows, grows, max(rows, room), components))
         return lane
 
     @property
@@ -112,23 +125,24 @@ class Population:
 
     def dimensions(self, further: int = 0) -> int:
         """Returns the number of coordinates of all lanes, once each lane that grows has `further` more."""
-        return sum(lane.matrices * (lane.rows + further * lane.grows) for lane in self.lanes)
+        return sum(lane.draws * (lane.rows + further * lane.grows) for lane in self.lanes)
 
     def coordinates(self) -> dict[Lane, np.ndarray]:
-        """Returns the coordinates (matrices, rows, S) of every lane."""
+        """Returns the coordinates (matrices, rows, components S) of every lane."""
         table, used = self.points(self.dimensions(), self.particles, self.seed), 0
-        dealt = {lane: np.empty((lane.matrices, lane.rows, self.particles), table.dtype) for lane in self.lanes}
+        shapes = {lane: (lane.matrices, lane.rows, lane.components * self.particles) for lane in self.lanes}
+        dealt = {lane: np.empty(shape, table.dtype) for lane, shape in shapes.items()}
         for row in range(max((lane.rows for lane in self.lanes), default=0)):
             for lane in self.lanes:
                 if row < lane.rows:
-                    dealt[lane][:, row] = table[used : used + lane.matrices]
-                    used += lane.matrices
+                    dealt[lane][:, row] = lane.arrange(table[used : used + lane.draws])
+                    used += lane.draws
         return dealt
 
     def draw_more(self, lane: Lane, rows: int) -> np.ndarray:
-        """Returns `rows` coordinates (matrices, rows, S) of a lane that grows, after those that it has."""
+        """Returns `rows` coordinates (matrices, rows, components S) of a lane that grows, after those that it has."""
         before = self.lanes[: self.lanes.index(lane)]
         start = self.dimensions() if self.points is cubature else OUTSIDE
-        start += rows * sum(other.matrices for other in before if other.grows)
-        table = self.points(start + lane.matrices * rows, self.particles, self.seed, start)
-        return table.reshape(rows, lane.matrices, -1).swapaxes(0, 1)
+        start += rows * sum(other.draws for other in before if other.grows)
+        table = self.points(start + lane.draws * rows, self.particles, self.seed, start)
+        return lane.arrange(table.reshape(rows, lane.draws, -1)).swapaxes(0, 1)

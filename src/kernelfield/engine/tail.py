@@ -4,10 +4,13 @@ J acts on blocks of n particles. All blocks share one n x n matrix, between rand
 sides, so that a pass is one product of many rows with a small matrix, on CPUs and GPUs, and particles that are split
 over devices need no traffic. The shared matrix is random but for two things: it has the singular values of a large
 Gaussian matrix (the quarter circle law, <s^2> = 1, <s^4> = 2, <s^6> = 5), and rows and columns of unit length.
+
+Particles with several components take a core for every pair of components below and above.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,30 +23,37 @@ SWEEPS = 6  # over singular values and lengths of rows and columns, until all ar
 class Tail(NamedTuple):
     """The matrices J_j of every place j of a kernel, J_j = diag(above_j) core_j diag(below_j) in every block.
 
-    `J @ x` multiplies the matrix of one place, whose arrays have no axis for places, with x (rows, S).
+    `J @ x` multiplies the matrix of one place, whose arrays have no axis for places, with x (rows, C S).
     """
 
-    core: Array  # (places, n, n), the matrix that all blocks share
-    below: Array  # (places, S), signs of the particles below
-    above: Array  # (places, S), signs of the particles above
+    core: Array  # (places, C', C, n, n), the matrices that all blocks share, from C components to C'
+    below: Array  # (places, C S), signs of the neurons below
+    above: Array  # (places, C' S), signs of the neurons above
 
     @property
     def T(self) -> Tail:
         """The transposes."""
-        return Tail(self.core.swapaxes(-1, -2), self.above, self.below)
+        return Tail(self.core.swapaxes(-1, -2).swapaxes(-3, -4), self.above, self.below)
 
     def __matmul__(self, x: Array) -> Array:
-        blocks = (x * self.below).reshape(len(x), -1, len(self.core))
-        return jnp.einsum("rbi,ji->rbj", blocks, self.core).reshape(x.shape) * self.above
+        _, of, n, _ = self.core.shape
+        blocks = (x * self.below).reshape(len(x), of, -1, n)
+        image = jnp.einsum("rcbi,dcji->rdbj", blocks, self.core).reshape(len(x), -1) * self.above
+        return image if of == 1 else image * (1 / math.sqrt(of))
 
 
-def make_tail(places: int, particles: int, block: int, seed: np.random.SeedSequence, dtype: type) -> Tail:
-    """Returns a new tail in blocks of n = `block` particles, which divides S = `particles`; its arrays are NumPy's."""
-    rng = np.random.default_rng(seed)
-    below: Any
-    below, above = rng.choice(np.array([-1, 1], dtype), (2, places, particles))
-    core: Any = np.stack([_draw_core(block, rng) for _ in range(places)]).astype(dtype)
-    return Tail(core, below, above)
+def make_tail(
+    places: int, particles: int, components: tuple[int, int], block: int, seed: np.random.SeedSequence, dtype: type
+) -> Tail:
+    """Returns a new tail in blocks of n = `block` particles, which divides S = `particles`; its arrays are NumPy's.
+
+    Particles have the numbers C and C' of `components` below and above.
+    """
+    rng, (of, to) = np.random.default_rng(seed), components
+    signs: Any = rng.choice(np.array([-1, 1], dtype), (of + to, places, particles)).swapaxes(0, 1)
+    cores: Any = np.stack([_draw_core(block, rng) for _ in range(places * to * of)]).astype(dtype)
+    below, above = (part.reshape(places, -1) for part in np.split(signs, [of], axis=1))
+    return Tail(cores.reshape(places, to, of, block, block), below, above)
 
 
 def _draw_core(n: int, rng: np.random.Generator) -> np.ndarray:

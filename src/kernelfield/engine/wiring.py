@@ -90,18 +90,19 @@ def sum_places(x: Fields, table: np.ndarray) -> Fields:
 
 
 def apply_tail(J: Tail, x: Fields, table: np.ndarray) -> Fields:
-    """Returns the sum over places j of J_j times what they see of x (P, *sites, S), (P B, S) / sqrt(n)."""
+    """Returns the sum over places j of J_j times what they see of x (P, *sites, S), (P B, S') / sqrt(n)."""
 
     def rows(values: Array) -> Array:
-        if table.shape == (1, 1):
-            return Tail(*(part[0] for part in J)) @ values.reshape(len(values), -1)
-        sites = jnp.pad(values.reshape(len(values), -1, values.shape[-1]), [(0, 0), (0, 1), (0, 0)])
+        sites = values.reshape(len(values), -1, values.shape[-1])
+        if _is_pointwise(table, sites):
+            return Tail(*(part[0] for part in J)) @ sites.reshape(-1, values.shape[-1])
+        sites = jnp.pad(sites, [(0, 0), (0, 1), (0, 0)])
 
         def add(total: Array, place: tuple[Tail, Array]) -> tuple[Array, None]:
             J_j, seen = place
-            return total + J_j @ sites[:, seen].reshape(total.shape), None
+            return total + J_j @ sites[:, seen].reshape(len(total), -1), None
 
-        zero = jnp.zeros((len(values) * len(table), values.shape[-1]), values.dtype)
+        zero = jnp.zeros((len(values) * len(table), J.above.shape[-1]), values.dtype)
         return lax.scan(add, zero, (J, jnp.asarray(table.T)))[0] / math.sqrt(table.shape[1])
 
     return apply_linear(rows, x)
@@ -109,6 +110,11 @@ def apply_tail(J: Tail, x: Fields, table: np.ndarray) -> Fields:
 
 def _look_up(values: Array, table: np.ndarray) -> Array:
     """Returns values (P, A, k) by a table (B, n), (P, B, n, k), with zeros where the table has -1."""
-    if table.shape == (1, 1):
-        return values[:, None]
+    if _is_pointwise(table, values):
+        return values[:, :, None]
     return jnp.pad(values, [(0, 0), (0, 1), (0, 0)])[:, table]
+
+
+def _is_pointwise(table: np.ndarray, values: Array) -> bool:
+    """Returns whether every site of values (P, A, k) sees itself alone."""
+    return table.shape == (values.shape[1], 1) and bool((table[:, 0] == np.arange(len(table))).all())

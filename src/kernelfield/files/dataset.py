@@ -154,6 +154,7 @@ def from_dataset(data: xarray.Dataset) -> Solution:
         *(data[name].values for name in ("X", "y", "weights") if name in data),
         loss=data.attrs.get("loss", "mse"),
         classes=json.loads(data.attrs["classes"]) if "classes" in data.attrs else None,
+        vocabulary=int(data.attrs["vocabulary"]) if "vocabulary" in data.attrs else None,
         stream=(data["X_stream"].values, data["y_stream"].values) if "X_stream" in data else None,
     )
     settings = json.loads(data.attrs["settings"])
@@ -206,6 +207,7 @@ def attributes(solution: Solution) -> dict[str, Any]:
     return {
         "settings": json.dumps({name: settings_json(spec) for name, spec in parts.items()}),
         "loss": loss.name,
+        **({} if solution.problem.vocabulary is None else {"vocabulary": solution.problem.vocabulary}),
         **({} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}),
         "seed": getattr(solution.method, "seed", -1),
         "exact": json.dumps(bool(solution.exact)),
@@ -225,7 +227,8 @@ def settings_json(spec: Spec) -> dict[str, Any]:
     for name, value in spec:
         if isinstance(value, Sequential):
             raise ValueError(
-                "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN or ResNet"
+                "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN, ResNet or "
+                "Transformer"
             )
         if callable(value):
             known = "list its values" if name == "schedule" else "use an activation known by name"

@@ -1,13 +1,22 @@
 """The layers that networks are made of; `base` says what a layer is.
 
 Compose them in `Sequential` and give that to `kernelfield.Network`: the first layer is Dense or Conv, the last one
-Readout. A layer object that occurs more than once shares its weights.
+Readout. A layer object that occurs more than once shares its weights. `Particlewise` makes a layer of any function.
 """
 
 from kernelfield.layers.base import FieldTrace, Layer, Setup, Space, WeightTrace
 from kernelfield.layers.composed import Residual, Sequential
-from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool
-from kernelfield.layers.vectors import Bias, Readout
+from kernelfield.layers.particlewise import (
+    LayerNorm,
+    MaxPool,
+    MeanAttention,
+    MultiHeadAttention,
+    Particlewise,
+    RMSNorm,
+    SwiGLU,
+)
+from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool, LastSite
+from kernelfield.layers.vectors import Bias, Gain, Readout
 from kernelfield.layers.weights import Conv, Dense
 
 __all__ = [
@@ -17,12 +26,21 @@ __all__ = [
     "Conv",
     "Dense",
     "FieldTrace",
+    "Gain",
     "GlobalAveragePool",
+    "LastSite",
     "Layer",
+    "LayerNorm",
+    "MaxPool",
+    "MeanAttention",
+    "MultiHeadAttention",
+    "Particlewise",
+    "RMSNorm",
     "Readout",
     "Residual",
     "Sequential",
     "Setup",
     "Space",
+    "SwiGLU",
     "WeightTrace",
 ]

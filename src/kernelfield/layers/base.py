@@ -2,7 +2,8 @@
 
 A layer object holds only settings. On particles its state is a pytree of arrays. Fields are arrays (P, *sites, S):
 samples, then the sites of an image if there are any, then particles. All particles of a population see all sites; a
-layer that knows no sites acts on each of them.
+layer that knows no sites acts on each of them. Particles that carry C components are C S neurons, one component after
+the other: to all layers but `Particlewise` they are neurons like others.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class FieldTrace(NamedTuple):
 class Space(NamedTuple):
     """Where fields live: their population (None for data), their sites, for data the number of channels.
 
-    `width` is that of the population, relative to the last one's; `outside` are channels that no training point has.
+    `width` is that of the population, relative to the last one's; `outside` are channels that no training point has;
+    `components` are those of every particle.
     """
 
     population: Any  # Population | None, for data
@@ -64,6 +66,7 @@ class Space(NamedTuple):
     channels: int = 0
     width: float = 1.0
     outside: int = 0
+    components: int = 1
 
 
 @dataclass
@@ -108,16 +111,19 @@ class Setup:
         def fresh(space: Space) -> int:
             return min(capacity, self.orders * self.rows * math.prod(space.sites)) if self.block else capacity
 
-        lane = above.population.add_lane(matrices, fresh(below), self.is_exact, capacity)
+        components = below.components, above.components
+        lane = above.population.add_lane(matrices, fresh(below), self.is_exact, capacity, components[1])
         up = self.make_images(lane, sigma, gain)
-        lane = below.population.add_lane(matrices, fresh(above), room=capacity)
+        lane = below.population.add_lane(matrices, fresh(above), room=capacity, components=components[0])
         down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio)
         tail = None
         if self.block:
             lanes = sum(len(population.lanes) for population in self.populations)
             seed = child_seed(self.seed, len(self.populations), lanes)
-            tail = make_tail(matrices, self.particles, self.block, seed, self.dtype)
-        features, gradients = (make_empty_basis(capacity, self.particles, self.dtype, self.orders) for _ in range(2))
+            tail = make_tail(matrices, self.particles, components, self.block, seed, self.dtype)
+        features, gradients = (
+            make_empty_basis(capacity, count * self.particles, self.dtype, self.orders) for count in components
+        )
         return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
 
     def deal(self, state: State) -> State:
@@ -127,7 +133,7 @@ class Setup:
 
         def fill(images: Images) -> Images:
             lane: Any = images.K
-            K = np.zeros((lane.matrices, lane.room, self.particles), self.dtype)
+            K = np.zeros((lane.matrices, lane.room, lane.components * self.particles), self.dtype)
             K[:, : lane.rows] = coordinates[lane]
             if lane is data and lane.room > lane.rows:  # inputs outside the span of the data
                 K[:, lane.rows :] = self.populations[0].root.draw_more(lane, lane.room - lane.rows)
@@ -142,8 +148,9 @@ class Layer(Protocol):
 
     On particles `forward` sends features up, `backward` sends gradients down, and `update` is one step of gradient
     descent. New leading directions extend the state. Layers with weights have also `tangent(one, other)`, their part of
-    the tangent kernel between two Pairs. In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`). The
-    finite-width twin (`finite_init`, `finite_apply`) is a plain function, differentiated automatically.
+    the tangent kernel between two Pairs. In the lazy limit a layer maps kernels (`lazy_forward`, `lazy_backward`), with
+    a seed for those that have to be averaged over samples. The finite-width twin (`finite_init`, `finite_apply`) is a
+    plain function, differentiated automatically.
     """
 
     @property
@@ -158,6 +165,10 @@ class Layer(Protocol):
         The theory of networks of linear layers is Gaussian, and solved exactly.
         """
         return False
+
+    def space_above(self, below: Space) -> Space:
+        """Returns the space of the fields that go up, but for the population of new weights."""
+        return below
 
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
         """Returns the state at initialization and the space that the layer feeds."""
@@ -175,11 +186,11 @@ class Layer(Protocol):
         """Returns the state after one step; the gradients of sample mu move the weights at rate_mu, rate (P,)."""
         ...
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, Any]:
         """Returns the kernel of the fields that go up, (P, *sites, P, *sites) like that of those below, and a trace."""
         ...
 
-    def lazy_backward(self, kernel: np.ndarray, trace: Any) -> tuple[np.ndarray, Any, Any]:
+    def lazy_backward(self, kernel: np.ndarray, trace: Any, seed: int) -> tuple[np.ndarray, Any, Any]:
         """Returns the kernel of the fields that go down, a part of the tangent kernel (P, P), and the full trace."""
         ...
 
@@ -202,9 +213,13 @@ class Stateless(Layer):
         """Returns the sites of the fields that go up."""
         return sites
 
+    def space_above(self, below: Space) -> Space:
+        """Returns the space on the sites above."""
+        return below._replace(sites=self.sites_above(below.sites))
+
     def init(self, setup: Setup, below: Space) -> tuple[None, Space]:
-        """Returns no state, and the same population on the sites above."""
-        return None, below._replace(sites=self.sites_above(below.sites))
+        """Returns no state, and the same population in the space above."""
+        return None, self.space_above(below)
 
     def update(self, state: None, trace: Any, rate: Fields) -> None:
         """Returns None: there is nothing to learn."""

@@ -14,9 +14,12 @@ from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
-from kernelfield.layers.vectors import Bias
+from kernelfield.layers.particlewise import ParticleFunction, RMSNorm
+from kernelfield.layers.stateless import Activation, SiteMap
+from kernelfield.layers.vectors import NeuronWeights
 from kernelfield.layers.weights import Weights
 
+NOT_GAUSSIAN = "the lazy limit of {layer} is known for Gaussian fields, which weights make: put Dense or Conv below it"
 MISUSE = "a layer that is used twice must act on a hidden layer of the same sites each time"
 NO_LIMIT = "weights that are used more than once have no lazy limit here: use March with a small gamma0"
 
@@ -94,22 +97,22 @@ class Sequential:
             states[place] = layer.update(states[place], part, rate)
         return tuple(states)
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, tuple]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, tuple]:
         """Returns the kernel of the fields that go up, and the traces, bottom to top."""
         shared = [layer for place, layer in self._places if self.state_of.count(place) > 1]
         if not all(isinstance(use, Stateless) for layer in shared for use in uses(layer)):
             raise ValueError(NO_LIMIT)
         traces = []
         for layer in self.layers:
-            kernel, trace = layer.lazy_forward(kernel)
+            kernel, trace = layer.lazy_forward(kernel, seed)
             traces.append(trace)
         return kernel, tuple(traces)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: tuple) -> tuple[np.ndarray, Any, tuple]:
+    def lazy_backward(self, kernel: np.ndarray, trace: tuple, seed: int) -> tuple[np.ndarray, Any, tuple]:
         """Returns the kernel of the fields that go down, the sum of the tangent kernels, and the completed traces."""
         tangent, traces = 0.0, list(trace)
         for use, layer in reversed(list(enumerate(self.layers))):
-            kernel, part, traces[use] = layer.lazy_backward(kernel, traces[use])
+            kernel, part, traces[use] = layer.lazy_backward(kernel, traces[use], seed)
             tangent = tangent + part
         return kernel, tangent, tuple(traces)
 
@@ -156,6 +159,8 @@ class Residual:
         state, above = self.branch.init(setup, below)
         if above.sites != below.sites:
             raise ValueError(f"the branch of a Residual must keep its sites {below.sites}, it makes {above.sites}")
+        if above.components != below.components:
+            raise ValueError("the branch of a Residual must end in as many components as it begins with")
         if above.width != below.width:
             raise ValueError(f"the branch of a Residual must keep its width {below.width:g}, it makes {above.width:g}")
         below.population.join(above.population)
@@ -175,16 +180,16 @@ class Residual:
         """Returns the branch's state after one step."""
         return self.branch.update(state, trace, rate)
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, Any]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, Any]:
         """Returns the sum: a branch that ends in weights is independent of what it is added to."""
-        if not isinstance(uses(self.branch)[-1], (Weights, Bias)):
+        if not isinstance(uses(self.branch)[-1], (Weights, NeuronWeights)):
             raise ValueError("the lazy limit of a Residual is known for branches that end in Dense, Conv or Bias")
-        branch, trace = self.branch.lazy_forward(kernel)
+        branch, trace = self.branch.lazy_forward(kernel, seed)
         return kernel + self.scale**2 * branch, trace
 
-    def lazy_backward(self, kernel: np.ndarray, trace: Any) -> tuple[np.ndarray, Any, Any]:
+    def lazy_backward(self, kernel: np.ndarray, trace: Any, seed: int) -> tuple[np.ndarray, Any, Any]:
         """Returns the sum, for the same reason."""
-        down, tangent, trace = self.branch.lazy_backward(self.scale**2 * kernel, trace)
+        down, tangent, trace = self.branch.lazy_backward(self.scale**2 * kernel, trace, seed)
         return kernel + down, tangent, trace
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Any, tuple[int, ...]]:
@@ -197,3 +202,22 @@ class Residual:
     def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
         """Returns x + scale branch(x)."""
         return x + self.scale * self.branch.finite_apply(params, x, tape)
+
+
+def check_gaussian(layer: Any, gaussian: bool = True) -> bool:
+    """Returns whether fields above are Gaussian at initialization, where those below are or are not.
+
+    Raises:
+        ValueError: a layer whose lazy limit is an average over Gaussian fields follows others.
+    """
+    if isinstance(layer, Residual):
+        return check_gaussian(layer.branch, gaussian) and gaussian
+    for part in layer.parts:
+        gaussian = check_gaussian(part, gaussian)
+    if layer.parts or isinstance(layer, (RMSNorm, SiteMap, NeuronWeights)):
+        return gaussian
+    if isinstance(layer, (Activation, ParticleFunction)):
+        if not gaussian:
+            raise ValueError(NOT_GAUSSIAN.format(layer=type(layer).__name__))
+        return False
+    return True

@@ -48,12 +48,12 @@ class Activation(Stateless):
         g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi
         return None, g, trace._replace(z=chi, g=g)
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, FieldTrace]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, FieldTrace]:
         """Returns <phi(h) phi(h)> for Gaussian h."""
         phi = kernel_map(kernel, self.nonlinearity.phi, self.nonlinearity.feature_map)
         return phi, FieldTrace(h=kernel, phi=phi)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: FieldTrace) -> tuple[np.ndarray, float, FieldTrace]:
+    def lazy_backward(self, kernel: np.ndarray, trace: FieldTrace, seed: int) -> tuple[np.ndarray, float, FieldTrace]:
         """Returns <g g> = <phi'(h) phi'(h)> <z z>."""
         g = kernel * kernel_map(trace.h, self.nonlinearity.dphi, self.nonlinearity.derivative_map)
         return g, 0.0, trace._replace(z=kernel, g=g)
@@ -63,8 +63,8 @@ class Activation(Stateless):
         return tape("phi", self.nonlinearity.phi(tape("h", x)))
 
 
-class Pool(Stateless):
-    """The average over windows of sites that do not overlap: a linear map between sites."""
+class SiteMap(Stateless):
+    """A linear map between sites, the same for all neurons."""
 
     @property
     def is_linear(self) -> bool:
@@ -72,42 +72,50 @@ class Pool(Stateless):
         return True
 
     def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
-        """Returns the average; the trace is the field below."""
-        return None, apply_linear(self._average, x), x
+        """Returns the map; the trace is the field below."""
+        return None, apply_linear(self._map, x), x
 
     def backward(self, state: None, chi: Fields, trace: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
-        """Returns an equal share for every site."""
-        transpose = jax.linear_transpose(self._average, lowest_order(trace))
+        """Returns the transpose."""
+        transpose = jax.linear_transpose(self._map, lowest_order(trace))
         return None, apply_linear(lambda values: transpose(values)[0], chi), trace
 
-    def _average(self, x: Any) -> Any:
-        sites, above = x.shape[1:-1], self.sites_above(x.shape[1:-1])
-        counts = above or (1,) * len(sites)  # of windows along each axis
-        split = [number for size, count in zip(sites, counts, strict=True) for number in (count, size // count)]
-        mean = x.reshape(len(x), *split, x.shape[-1]).mean(axis=tuple(range(2, 2 + 2 * len(sites), 2)))
-        return mean.reshape(len(x), *above, x.shape[-1])
+    def _map(self, x: Any) -> Any:
+        """Returns the map of fields (P, *sites, S)."""
+        raise NotImplementedError
 
     def _matrix(self, sites: Sites) -> np.ndarray:
         """Returns the map (sites above, sites below)."""
         units = np.eye(math.prod(sites)).reshape(-1, *sites, 1)
-        return np.asarray(self._average(units)).reshape(len(units), -1).T
+        return np.asarray(self._map(units)).reshape(len(units), -1).T
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the average over both sites; the trace is the kernel below."""
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the map of both sites; the trace is the kernel below."""
         sites = sites_of(kernel)
         matrix = self._matrix(sites)
         pooled = np.einsum("ba,manc,dc->mbnd", matrix, split_sites(kernel), matrix, optimize=True)
         return pooled.reshape((len(kernel), *self.sites_above(sites)) * 2), kernel
 
-    def lazy_backward(self, kernel: np.ndarray, trace: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-        """Returns an equal share for every pair of sites."""
+    def lazy_backward(self, kernel: np.ndarray, trace: np.ndarray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
+        """Returns the transpose, of both sites."""
         matrix = self._matrix(sites_of(trace))
         divided = np.einsum("ba,mbnd,dc->manc", matrix, split_sites(kernel), matrix, optimize=True)
         return divided.reshape(trace.shape), 0.0, trace
 
     def finite_apply(self, params: None, x: Array, tape: Tape) -> Array:
-        """Returns the average."""
-        return self._average(x)
+        """Returns the map."""
+        return self._map(x)
+
+
+class Pool(SiteMap):
+    """The average over windows of sites that do not overlap."""
+
+    def _map(self, x: Any) -> Any:
+        sites, above = x.shape[1:-1], self.sites_above(x.shape[1:-1])
+        counts = above or (1,) * len(sites)  # of windows along each axis
+        split = [number for size, count in zip(sites, counts, strict=True) for number in (count, size // count)]
+        mean = x.reshape(len(x), *split, x.shape[-1]).mean(axis=tuple(range(2, 2 + 2 * len(sites), 2)))
+        return mean.reshape(len(x), *above, x.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -136,3 +144,17 @@ class GlobalAveragePool(Pool):
         if not sites:
             raise ValueError("GlobalAveragePool needs a field with sites")
         return ()
+
+
+@dataclass(frozen=True)
+class LastSite(SiteMap):
+    """The field at the last position of a sequence, without sites."""
+
+    def sites_above(self, sites: Sites) -> Sites:
+        """Returns no sites."""
+        if len(sites) != 1:
+            raise ValueError("LastSite needs a sequence")
+        return ()
+
+    def _map(self, x: Any) -> Any:
+        return x[:, -1]

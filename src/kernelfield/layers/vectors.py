@@ -1,9 +1,10 @@
-"""Weights that are vectors: one number for each neuron. They are biases, and the readout."""
+"""Weights that are vectors: one number for each neuron. They are biases, gains, and the readout."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,31 @@ from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
 from kernelfield.layers.weights import Scaled
 
 
+class NeuronWeights(Layer):
+    """One weight for each neuron, the same at all sites, trained like every weight."""
+
+    scale: float = 0.0  #: of the weights at initialization
+
+    def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
+        """Returns one Gaussian coordinate."""
+        return setup.make_images(below.population.add_lane(1, 1, components=below.components), self.scale), below
+
+    def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
+        """Returns the weights plus sum_mu rate_mu g_mu, summed over sites."""
+        ones = jnp.ones((math.prod(trace.g.shape[:-1]), 1), state.K.dtype)
+        return learn(state, rate, ones, trace.g)
+
+    def tangent(self, one: kernels.Pair, other: kernels.Pair) -> Array:
+        """Returns the kernel of g, summed over pairs of sites."""
+        G, G2 = (pair.G.reshape(-1, pair.G.shape[-1]) for pair in (one, other))
+        samples = len(one.G)
+        sites = len(G) // samples
+        return (G @ G2.T).reshape(samples, sites, -1, sites).sum((1, 3))
+
+
 @dataclass(frozen=True)
-class Bias(Layer):
-    """h + b, with b from N(0, scale^2) at initialization, trained like every weight.
+class Bias(NeuronWeights):
+    """h + b, with b from N(0, scale^2) at initialization.
 
     Args:
         scale: sigma_b.
@@ -33,13 +56,9 @@ class Bias(Layer):
         """True."""
         return True
 
-    def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
-        """Returns one Gaussian coordinate."""
-        return setup.make_images(below.population.add_lane(1, 1), self.scale), below
-
     def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, WeightTrace]:
         """Returns h + b."""
-        return state, x + state.D.reshape(*[1] * (len(x.shape) - 1), -1), WeightTrace()
+        return state, x + _at_all_sites(state, x), WeightTrace()
 
     def backward(
         self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
@@ -47,23 +66,11 @@ class Bias(Layer):
         """Returns the gradients that came, which go down."""
         return state, chi, WeightTrace(g=chi)
 
-    def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
-        """Returns b += sum_mu rate_mu g_mu, summed over sites."""
-        ones = jnp.ones((math.prod(trace.g.shape[:-1]), 1), state.K.dtype)
-        return learn(state, rate, ones, trace.g)
-
-    def tangent(self, one: kernels.Pair, other: kernels.Pair) -> Array:
-        """Returns the kernel of g, summed over pairs of sites."""
-        G, G2 = (pair.G.reshape(-1, pair.G.shape[-1]) for pair in (one, other))
-        samples = len(one.G)
-        sites = len(G) // samples
-        return (G @ G2.T).reshape(samples, sites, -1, sites).sum((1, 3))
-
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, None]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
         """Returns the kernel plus sigma_b^2."""
         return kernel + self.scale**2, None
 
-    def lazy_backward(self, kernel: np.ndarray, trace: None) -> tuple[np.ndarray, np.ndarray, None]:
+    def lazy_backward(self, kernel: np.ndarray, trace: None, seed: int) -> tuple[np.ndarray, np.ndarray, None]:
         """Returns the kernel that came, which goes down; the tangent kernel sums it over sites."""
         return kernel, kernels.sum_sites(kernel), None
 
@@ -74,6 +81,53 @@ class Bias(Layer):
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns x + b."""
         return x + params
+
+
+class GainTrace(NamedTuple):
+    """The field below a gain, and what moves the gain, as at other weights."""
+
+    x: Any
+    weights: WeightTrace = WeightTrace()
+
+
+@dataclass(frozen=True)
+class Gain(NeuronWeights):
+    """(1 + a) h, with a that starts at zero: the gain of `LayerNorm` and `RMSNorm`."""
+
+    def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, GainTrace]:
+        """Returns (1 + a) h."""
+        return state, x + _at_all_sites(state, x) * x, GainTrace(x)
+
+    def backward(self, state: Images, chi: Fields, trace: GainTrace, mass: Mass) -> tuple[Images, Fields, GainTrace]:
+        """Returns (1 + a) times the gradients that came."""
+        return state, chi + _at_all_sites(state, chi) * chi, trace._replace(weights=WeightTrace(g=chi * trace.x))
+
+    def update(self, state: Images, trace: GainTrace, rate: Fields) -> Images:
+        """Returns a += sum_mu rate_mu g_mu h_mu, summed over sites."""
+        return super().update(state, trace.weights, rate)
+
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the kernel, as the gain is one at initialization; the trace is the kernel too."""
+        return kernel, kernel
+
+    def lazy_backward(
+        self, kernel: np.ndarray, trace: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the kernel that came; the tangent kernel sums <g g> <h h> over sites."""
+        return kernel, kernels.sum_sites(kernel * trace), trace
+
+    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
+        """Returns a = 0 (channels,)."""
+        return jnp.zeros(shape[-1:]), shape
+
+    def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
+        """Returns (1 + a) x."""
+        return x * (1 + params)
+
+
+def _at_all_sites(state: Images, x: Fields) -> Fields:
+    """Returns the weights (1, ..., S) as they meet a field x (P, *sites, S)."""
+    return state.D.reshape(*[1] * (len(x.shape) - 1), -1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +144,7 @@ class Readout(Scaled):
         """Returns one Gaussian coordinate r for every site and output: (C, n, S)."""
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
-        lane = below.population.add_lane(setup.outputs, math.prod(below.sites))
+        lane = below.population.add_lane(setup.outputs, math.prod(below.sites), components=below.components)
         return setup.make_images(lane, self.scale, self.gain), Space(None)
 
     def outputs(self, state: Images, phi: Fields, initial: Array) -> Fields:
@@ -126,12 +180,14 @@ class Readout(Scaled):
         """Returns Phi^L of every output, with sites their mean."""
         return kernels.sum_products(one, other, wire_all(one.F.shape[1:-1]).up) * self.gain
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, WeightTrace]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, WeightTrace]:
         """Returns the mean over sites, without the scale of w, which no field knows."""
         h = kernels.sum_equal_sites(kernel) / math.prod(kernels.sites_of(kernel))
         return h, WeightTrace(phi=kernel, F=h)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: WeightTrace) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
+    def lazy_backward(
+        self, kernel: np.ndarray, trace: WeightTrace, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
         """Returns the kernel of z = chi w: the r of every site is independent of the others'."""
         n = math.prod(kernels.sites_of(trace.phi))
         z = np.reshape(self.scale**2 * kernel[:, None, :, None] * np.eye(n)[:, None] / n, trace.phi.shape)

@@ -67,15 +67,31 @@ class Weights(Scaled):
 
     Args:
         scale, multiplies: see `Scaled`.
-        width: of the layer that the weights make, relative to that of the last hidden layer.
+        width: of the layer that the weights make, all its neurons, relative to that of the last hidden layer.
+        components: of every particle above, which a `Particlewise` layer mixes: 3 d for the query, key and value of a
+            head of attention of dimension d.
     """
 
     width: float = 1.0
+    components: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.width > 0:
             raise ValueError(f"width must be above 0, got {self.width}")
+        if self.components < 1:
+            raise ValueError(f"components must be at least 1, got {self.components}")
+
+    def neurons(self, width: int) -> int:
+        """Returns the number of neurons that the weights make, where the last hidden layer has `width`."""
+        particles = round(self.width * width / self.components)
+        if not particles:
+            raise ValueError(f"width={width} is too small for {self.components} components in {self.width:g} width")
+        return self.components * particles
+
+    def space_above(self, below: Space) -> Space:
+        """Returns the sites, the width and the components of the layer that the weights make."""
+        return Space(None, self.wiring(below.sites).above, width=self.width, components=self.components)
 
     def wiring(self, sites: Sites) -> Wiring:
         """Returns how sites below are wired to sites above."""
@@ -84,11 +100,12 @@ class Weights(Scaled):
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
         """Returns infinite matrices from `below` to a new population; from data, the images of their coordinates."""
         wiring = self.wiring(below.sites)
-        above = Space(setup.add_population(), wiring.above, width=self.width)
+        above = self.space_above(below)._replace(population=setup.add_population())
         if below.population is not None:
             return setup.make_matrix(below, above, wiring.places, self.scale, self.gain), above
         # inputs outside the span of the data may come later
-        lane = above.population.add_lane(wiring.places, below.channels - below.outside, True, below.channels)
+        rows = below.channels - below.outside
+        lane = above.population.add_lane(wiring.places, rows, True, below.channels, self.components)
         return setup.make_images(lane, self.scale, self.gain), above
 
     def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, WeightTrace]:
@@ -123,13 +140,15 @@ class Weights(Scaled):
         """Returns G^{l+1} Phi^l, summed over pairs of sites above."""
         return kernels.sum_products(one, other, self.wiring(one.F.shape[1:-1]).up) * (self.gain * self.width)
 
-    def lazy_forward(self, kernel: np.ndarray) -> tuple[np.ndarray, WeightTrace]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, WeightTrace]:
         """Returns <h_a h_b> = scale^2 n^{-1} sum_j <phi_{a + j} phi_{b + j}>."""
         wiring = self.wiring(kernels.sites_of(kernel))
         h = kernels.average_places(kernel, wiring.up, wiring.above)
         return self.scale**2 * h, WeightTrace(phi=kernel, F=h)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: WeightTrace) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
+    def lazy_backward(
+        self, kernel: np.ndarray, trace: WeightTrace, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, WeightTrace]:
         """Returns <z_a z_b> = scale^2 n^{-1} sum_j <g_{a - j} g_{b - j}>; the tangent kernel sums <g_a g_b> <h_a h_b>.
 
         Kernels that go down are sums over neurons, which widths do not change, not means.
@@ -153,7 +172,7 @@ class Dense(Weights):
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
         """Returns W (neurons, inputs)."""
-        weights = self.draw(key, (neurons := round(self.width * width), math.prod(shape)))
+        weights = self.draw(key, (neurons := self.neurons(width), math.prod(shape)))
         return weights, (neurons,)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
@@ -193,7 +212,7 @@ class Conv(Weights):
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
         """Returns W (places channels, neurons)."""
         *sites, channels = shape
-        weights = self.draw(key, (self.kernel ** len(sites) * channels, neurons := round(self.width * width)))
+        weights = self.draw(key, (self.kernel ** len(sites) * channels, neurons := self.neurons(width)))
         return weights, (*self.wiring(tuple(sites)).above, neurons)
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from kernelfield.layers import Activation, Readout, Space
+from kernelfield.layers import Activation, Readout
 from kernelfield.layers.base import uses
+from kernelfield.layers.particlewise import ParticleFunction
 from kernelfield.layers.weights import Weights
 from kernelfield.march.devices import placement
 from kernelfield.march.layout import Layout
@@ -38,32 +39,30 @@ def count(layout: Layout) -> Work:
     copies = 3 if layout.step.momentum else 2
     recorded = 2 * rows * layout.recorder.capacity if layout.kernels_at else 0
     for layer in uses(layout.step.layers):
-        below = math.prod(space.sites)
+        below, last = math.prod(space.sites) * space.components, space
+        space = layer.space_above(space)
         if isinstance(layer, Weights):
-            wiring = layer.wiring(space.sites)
-            above, n = math.prod(wiring.above), wiring.places
-            if space.population is None:
-                forward = above * n * space.channels
+            n, of, to = layer.wiring(last.sites).places, last.components, layer.components
+            above = math.prod(space.sites) * to
+            if last.channels:
+                forward = above * n * last.channels
                 work.products += rows * 2 * forward
-                work.state += copies * n * space.channels
+                work.state += copies * n * last.channels * to
             else:
-                forward = k * (1 + n) * (below + above) + block * n * above
-                backward = k * (1 + n) * (below + above) + block * n * below
+                forward = k * (1 + n) * (below + above) + block * n * above * of
+                backward = k * (1 + n) * (below + above) + block * n * below * to
                 work.products += rows * (forward + backward + k * n * (above + below))
-                work.state += 2 * k * (1 + copies * n) + 2 * n
+                work.state += (k * (1 + copies * n) + n) * (of + to)
                 work.recorded += recorded * below
             work.passed += 2 * rows * forward
             work.recorded += recorded * above
-            space = Space(True, wiring.above, width=layer.width)
         elif isinstance(layer, Readout):
             work.products += 4 * rows * below * C
             work.passed += 2 * rows * below * C
             work.recorded += recorded * below
             work.state += copies * below * C
-        elif isinstance(layer, Activation):
+        elif isinstance(layer, (Activation, ParticleFunction)):
             work.fields += rows * below
-        else:
-            space = space._replace(sites=getattr(layer, "sites_above", lambda sites: sites)(space.sites))
     return work
 
 

@@ -52,7 +52,7 @@ class Placement:
         def sharding(path: tuple, leaf: Any) -> NamedSharding:
             assert self.mesh is not None
             names = [key.name for key in path if isinstance(key, GetAttrKey)]
-            split = names and names[-1] in ON_PARTICLES and leaf.shape[-1:] == (self.particles,)
+            split = names and names[-1] in ON_PARTICLES and leaf.shape[-1] and leaf.shape[-1] % self.particles == 0
             axes = [*[None] * (leaf.ndim - 1), AXIS] if split else []
             return NamedSharding(self.mesh, PartitionSpec(*axes))
 

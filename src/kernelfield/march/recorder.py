@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from kernelfield.engine.directions import Directions, make_empty_basis, represent
-from kernelfield.engine.infinite_matrix import collect
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, collect
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
-from kernelfield.layers import Bias, Readout, Sequential, Setup, WeightTrace
+from kernelfield.layers import Readout, Sequential, Setup, Space, WeightTrace
 from kernelfield.layers.base import Layer, uses
 from kernelfield.layers.kernels import Pair
+from kernelfield.layers.vectors import NeuronWeights
 from kernelfield.layers.weights import Weights
+
+LEARNS = Weights, NeuronWeights, Readout
 
 
 class RecordedRow(NamedTuple):
@@ -42,15 +45,24 @@ class Recorder:
     capacity: int  # the most directions of a basis
     tol: float  # part of the mean square that a direction must have
 
-    def bases(self, setup: Setup) -> dict[str, dict[int, Directions]]:
-        """Returns empty bases by weights: for the features that enter them, and for the gradients at their outputs."""
+    def bases(self, setup: Setup, state: Any) -> dict[str, dict[int, Directions]]:
+        """Returns empty bases by weights: for the features that enter them, and for the gradients at their outputs.
+
+        The state of the layers tells how many neurons there are.
+        """
         bases: dict[str, dict[int, Directions]] = {"features": {}, "gradients": {}}
-        sizes = self.capacity, setup.particles, setup.dtype, setup.orders
+        weights = collect(state, (InfiniteMatrix, Images))
+
+        def fresh(images: Images) -> Directions:
+            return make_empty_basis(self.capacity, images.K.shape[-1], setup.dtype, setup.orders)
+
         for place, layer, _ in learned_uses(self.layers, None):
-            if self.features and place > 0 and not isinstance(layer, Bias):
-                bases["features"][place] = make_empty_basis(*sizes)
+            W = weights[place]
+            below, above = (W.down, W.up) if isinstance(W, InfiniteMatrix) else (W, W)
+            if self.features and place > 0 and not isinstance(layer, NeuronWeights):
+                bases["features"][place] = fresh(below)
             if self.gradients and not isinstance(layer, Readout) and (self.tangent or isinstance(layer, Weights)):
-                bases["gradients"][place] = make_empty_basis(*sizes)
+                bases["gradients"][place] = fresh(above)
         return bases
 
     def record(self, bases: dict[str, dict[int, Directions]], passed: Any) -> tuple[Any, RecordedRow]:
@@ -81,7 +93,7 @@ class Recorder:
 
 def learned_uses(layers: Sequential, passed: Any) -> list[tuple[int, Layer, Any]]:
     """Returns every use of weights, bottom to top: the number of the weights, the layer, and the trace of the pass."""
-    every = [layer for layer in uses(layers) if isinstance(layer, (Weights, Bias, Readout))]
+    every = [layer for layer in uses(layers) if isinstance(layer, LEARNS)]
     numbers: dict[int, int] = {}
     places = [numbers.setdefault(id(layer), len(numbers)) for layer in every]
     of_pass: list[Any] = [None] * len(every)
@@ -95,10 +107,12 @@ def tangent_kernel(layers: Sequential, one: list[Pair], other: list[Pair]) -> Ar
 
     A pass gives features and gradients at every use of weights, bottom to top.
     """
-    total, width, every = jnp.zeros(()), 1.0, learned_uses(layers, None)
-    for (place, layer, _), ours in zip(every, one, strict=True):
-        width = layer.width if isinstance(layer, Weights) else width
-        factor = width if isinstance(layer, Bias) else 1.0
+    total, every, widths, space = jnp.zeros(()), learned_uses(layers, None), [], Space(None, one[0].F.shape[1:-1])
+    for layer in uses(layers):
+        if isinstance(layer, LEARNS):
+            widths.append(space.width if isinstance(layer, NeuronWeights) else 1.0)
+        space = layer.space_above(space)
+    for (place, layer, _), factor, ours in zip(every, widths, one, strict=True):
         for (again, _, _), theirs in zip(every, other, strict=True):
             if again == place:
                 total = total + factor * layer.tangent(ours, theirs)  # type: ignore[attr-defined]

@@ -45,7 +45,8 @@ class Replicate:
         self.starts: dict[int, Any] = {}  # at 0, phi of all points at initialization, which batches are gathered from
         with jax.enable_x64(True):
             self.constants, self.source = layout.constants()
-            self.state, self.bases = placement.put((self._initial_state(), self.recorder.bases(self.setup)))
+            state = self._initial_state()
+            self.state, self.bases = placement.put((state, self.recorder.bases(self.setup, state.layers)))
 
     def march(self, stop: int) -> None:
         """Advance to row `stop`, or until the run diverges, and keep kernels, fields and states that are asked for."""

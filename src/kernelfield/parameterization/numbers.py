@@ -21,7 +21,7 @@ from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Descent, Training
 from kernelfield.layers.base import Layer, Stateless, uses
-from kernelfield.layers.vectors import Bias, Readout
+from kernelfield.layers.vectors import Bias, NeuronWeights, Readout
 from kernelfield.layers.weights import Scaled, Weights
 
 Kind = Literal["input", "hidden", "output", "bias"]
@@ -107,7 +107,7 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
     std, have the factor sigma_w where scales multiply weights in use.
 
     Args:
-        network: MLP, CNN, ResNet or Network.
+        network: MLP, CNN, ResNet, Transformer or Network.
         problem: the problem, for the shape of its inputs and the number of its outputs.
         training: GradientDescent or SGD.
         width: N >= 1.
@@ -133,7 +133,7 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
         std = 1.0
         if isinstance(layer, Scaled) and layer.multiplies == "weight":
             multiplier *= layer.scale
-        elif isinstance(layer, (Scaled, Bias)):
+        elif isinstance(layer, (Scaled, NeuronWeights)):
             std = layer.scale
         rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, decay)
     return Numbers("mean-field", width, tuple(rows.values()), training.momentum)
@@ -224,15 +224,15 @@ def _describe(
 
     The multiplier of a readout is times gamma0.
     """
-    if isinstance(layer, Bias):
-        return f"b{number}", "bias", (1, above[-1]), 1.0
+    if isinstance(layer, NeuronWeights):
+        return f"{'b' if isinstance(layer, Bias) else 'gain'}{number}", "bias", (1, above[-1]), 1.0
     if isinstance(layer, Readout):
         inputs = math.prod(below)
         return "w", "output", (inputs, 1), 1 / math.sqrt(inputs * below[-1])
     if isinstance(layer, Weights):
         inputs = layer.wiring(below[:-1]).places * below[-1]
         return f"W{number - 1}", "input" if number == 1 else "hidden", (inputs, above[-1]), 1 / math.sqrt(inputs)
-    raise ValueError(f"numbers are known for Dense, Conv, Bias and Readout, got {type(layer).__name__}")
+    raise ValueError(f"numbers are known for Dense, Conv, Bias, Gain and Readout, got {type(layer).__name__}")
 
 
 def _shape_above(layer: Layer, below: tuple[int, ...], width: int) -> tuple[int, ...]:

@@ -277,7 +277,7 @@ class Solution(TrainedNetwork):
         """
         rows, runs = (slice(None) if chosen is None else np.asarray(chosen) for chosen in (samples, replicates))
         X, y, weights = (getattr(self.problem, name)[rows] for name in ("X", "y", "weights"))
-        parts = {"loss": self.problem.loss, "stream": self.problem.stream, "classes": self.problem.classes}
+        parts = {name: getattr(self.problem, name) for name in ("loss", "stream", "classes", "vocabulary")}
         problem = Problem(X, y, weights if weights.any() else None, **parts)
         f, predictor = self.replicate_predictions, self.predictor
 

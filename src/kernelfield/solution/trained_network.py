@@ -10,7 +10,7 @@ import numpy as np
 from kernelfield.common.processes import check_process
 from kernelfield.common.settings import Spec, real_array
 from kernelfield.describe.networks import Architecture
-from kernelfield.describe.problem import Problem
+from kernelfield.describe.problem import Problem, encode_tokens
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training
 from kernelfield.solution.estimate import Estimate
@@ -211,6 +211,8 @@ class TrainedNetwork:
         return predictor, int(t)
 
     def _new_inputs(self, X: Any) -> np.ndarray:
+        if self.problem.vocabulary is not None and np.ndim(X) == 2:
+            X = encode_tokens(X, self.problem.vocabulary)
         X, shape = real_array("X", X, dimensions=(1, 2, 3, 4)), self.problem.X.shape
         if X.shape[1:] != shape[1:]:
             raise ValueError(

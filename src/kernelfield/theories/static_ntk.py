@@ -19,10 +19,10 @@ from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, GradientFlow, Training
 from kernelfield.engine.infinite_matrix import collect
-from kernelfield.layers import Activation, FieldTrace, WeightTrace
+from kernelfield.layers import Activation, FieldTrace, Space, WeightTrace
 from kernelfield.layers.base import uses
+from kernelfield.layers.composed import check_gaussian
 from kernelfield.layers.kernels import sites_of, sum_equal_sites
-from kernelfield.layers.weights import Weights
 from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
@@ -130,8 +130,10 @@ class Initial(NamedTuple):
     fields: list[FieldTrace]
 
 
-def initial_kernels(network: Architecture, problem: Problem) -> Initial:
+def initial_kernels(network: Architecture, problem: Problem, seed: int = 0) -> Initial:
     """Returns the kernels at initialization, which the layers map up to the output and down again.
+
+    The seed is that of layers whose kernels are averages over samples (`is_sampled`).
 
     Raises:
         NotConverged: an average is not known in closed form, and not smooth.
@@ -139,17 +141,17 @@ def initial_kernels(network: Architecture, problem: Problem) -> Initial:
     """
     _, x, _ = network.coordinates(problem)
     K = np.tensordot(x, x, axes=(-1, -1))
-    _, traces = network.layers.lazy_forward(K)
-    _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces)
+    check_gaussian(network.layers)
+    _, traces = network.layers.lazy_forward(K, seed)
+    _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces, seed)
     weights = collect(traces, WeightTrace)
     Phi = [sum_equal_sites(trace.phi) / np.prod(sites_of(trace.phi)) for trace in weights]
-    fields, width = [], 1.0
+    fields, space = [], Space(None, x.shape[1:-1])
     for layer in uses(network.layers):
-        if isinstance(layer, Weights):
-            width = layer.width
-        elif isinstance(layer, Activation):
+        if isinstance(layer, Activation):
             field = collect(traces, FieldTrace)[len(fields)]
-            fields.append(field._replace(z=field.z / width))
+            fields.append(field._replace(z=field.z / space.width))
+        space = layer.space_above(space)
     return Initial(Phi, [sum_equal_sites(trace.g) for trace in weights], ntk, fields)
 
 
