@@ -333,12 +333,23 @@ class Transformer(_WithActivation):
         phi, heads = kl.Activation(self.nonlinearity), kl.MultiHeadAttention(self.head_dim, self.causal)
 
         def norm() -> list[Layer]:
-            return [kl.LayerNorm(), kl.Gain(), kl.Bias()] if self.norm == "pre" else []
+            return [kl.LayerNorm(), kl.Gain(), kl.Bias(skips_padding=True)] if self.norm == "pre" else []
 
         layers: list[Layer] = [kl.Conv(1)]
         for _ in range(self.depth):
             attention = [kl.Conv(1, components=heads.components, width=3.0), heads, kl.Conv(1)]
-            hidden = [kl.Conv(1, width=self.mlp_width), phi, kl.Conv(1)]
+            hidden = [kl.Conv(1, components=round(self.mlp_width) or 1, width=self.mlp_width), phi, kl.Conv(1)]
             layers += [kl.Residual(Sequential([*norm(), *branch]), beta) for branch in (attention, hidden)]
-        last = kl.GlobalAveragePool() if self.readout == "mean" else kl.LastSite()
-        return Sequential([*layers, *norm(), last, Readout()])
+        return Sequential([*layers, *norm(), kl.TokenPool(self.readout == "last"), Readout()])
+
+    def inputs(self, problem: Problem) -> np.ndarray:
+        """Returns X (P, positions, D); raises ValueError if it has other sites, or padding that would not stay zero."""
+        X = super().inputs(problem)
+        if X.ndim != 3:
+            raise ValueError(f"Transformer needs X of shape (P, positions, D) or token ids, got {X.shape}")
+        empty = ~X.any(axis=-1)
+        if empty.all(axis=1).any():
+            raise ValueError(f"sequence {empty.all(axis=1).argmax()} has no tokens, or zeros alone")
+        if empty.any() and float(self.nonlinearity.phi(np.zeros(1))[0]) != 0:
+            raise ValueError(f"padding needs an activation with phi(0) = 0, got '{self.nonlinearity.name}'")
+        return X

@@ -14,6 +14,9 @@ from kernelfield.common.settings import Spec
 from kernelfield.describe.networks import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
+from kernelfield.layers.base import uses
+from kernelfield.layers.particlewise import ParticleFunction
+from kernelfield.layers.vectors import Gain
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,16 @@ class Run:
         """The needs beyond plain gradient descent on the mean squared error of one output, in words, by their names."""
         problem, training = self.problem, self.training
         schedule = getattr(training, "schedule", "constant")
+        mixing = [
+            type(layer).__name__ for layer in uses(self.network.layers) if isinstance(layer, (ParticleFunction, Gain))
+        ]
         needs = [
             ("losses", "other losses than the mean squared error", problem.loss.name != "mse"),
             ("outputs", "networks of several outputs", problem.outputs > 1),
             ("momentum", "gradient descent with momentum", getattr(training, "momentum", 0) > 0),
             ("weight_decay", "gradient descent with weight decay", getattr(training, "weight_decay", 0) > 0),
             ("schedule", "gradient descent with a schedule of learning rates", schedule != "constant"),
+            ("mixing", f"networks with {mixing[0] if mixing else 'no'} layers", bool(mixing)),
         ]
         return {name: words for name, words, is_needed in needs if is_needed}
 

@@ -69,7 +69,7 @@ class FiniteWidth(Method):
     precision: Literal["float32", "float64"] = "float32"
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule", "mixing"})
 
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where weights move by less than their rounding."""

@@ -14,8 +14,9 @@ from kernelfield.layers.particlewise import (
     Particlewise,
     RMSNorm,
     SwiGLU,
+    TokenPool,
 )
-from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool, LastSite
+from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool
 from kernelfield.layers.vectors import Bias, Gain, Readout
 from kernelfield.layers.weights import Conv, Dense
 
@@ -28,7 +29,6 @@ __all__ = [
     "FieldTrace",
     "Gain",
     "GlobalAveragePool",
-    "LastSite",
     "Layer",
     "LayerNorm",
     "MaxPool",
@@ -42,5 +42,6 @@ __all__ = [
     "Setup",
     "Space",
     "SwiGLU",
+    "TokenPool",
     "WeightTrace",
 ]

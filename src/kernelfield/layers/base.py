@@ -166,6 +166,11 @@ class Layer(Protocol):
         """
         return False
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its lazy limit is an average over samples, which a seed chooses."""
+        return False
+
     def space_above(self, below: Space) -> Space:
         """Returns the space of the fields that go up, but for the population of new weights."""
         return below

@@ -14,11 +14,13 @@ from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
-from kernelfield.layers.particlewise import ParticleFunction, RMSNorm
+from kernelfield.layers.particlewise import ParticleFunction, RMSNorm, TokenPool
 from kernelfield.layers.stateless import Activation, SiteMap
-from kernelfield.layers.vectors import NeuronWeights
+from kernelfield.layers.vectors import Bias, Gain, NeuronWeights
 from kernelfield.layers.weights import Weights
 
+NONLINEAR, LINEAR = (Activation, ParticleFunction), (RMSNorm, SiteMap, TokenPool, NeuronWeights)
+GAIN_BELOW = "the lazy limit of a Gain directly below {layer} is not known: put Dense or Conv between them"
 NOT_GAUSSIAN = "the lazy limit of {layer} is known for Gaussian fields, which weights make: put Dense or Conv below it"
 MISUSE = "a layer that is used twice must act on a hidden layer of the same sites each time"
 NO_LIMIT = "weights that are used more than once have no lazy limit here: use March with a small gamma0"
@@ -204,20 +206,22 @@ class Residual:
         return x + self.scale * self.branch.finite_apply(params, x, tape)
 
 
-def check_gaussian(layer: Any, gaussian: bool = True) -> bool:
+def check_lazy(layer: Any, gaussian: bool = True) -> bool:
     """Returns whether fields above are Gaussian at initialization, where those below are or are not.
 
     Raises:
-        ValueError: a layer whose lazy limit is an average over Gaussian fields follows others.
+        ValueError: a layer whose lazy limit is an average over Gaussian fields follows others, or a gain precedes them.
     """
     if isinstance(layer, Residual):
-        return check_gaussian(layer.branch, gaussian) and gaussian
+        return check_lazy(layer.branch, gaussian) and gaussian
+    gained = False  # whether a gain, and no weights after it, is below
     for part in layer.parts:
-        gaussian = check_gaussian(part, gaussian)
-    if layer.parts or isinstance(layer, (RMSNorm, SiteMap, NeuronWeights)):
+        if gained and isinstance(part, NONLINEAR) and not isinstance(part, LINEAR):
+            raise ValueError(GAIN_BELOW.format(layer=type(part).__name__))
+        gained = isinstance(part, Gain) or (gained and isinstance(part, (Bias, SiteMap, TokenPool)))
+        gaussian = check_lazy(part, gaussian)
+    if layer.parts or isinstance(layer, LINEAR):
         return gaussian
-    if isinstance(layer, (Activation, ParticleFunction)):
-        if not gaussian:
-            raise ValueError(NOT_GAUSSIAN.format(layer=type(layer).__name__))
-        return False
-    return True
+    if isinstance(layer, NONLINEAR) and not gaussian:
+        raise ValueError(NOT_GAUSSIAN.format(layer=type(layer).__name__))
+    return not isinstance(layer, NONLINEAR)

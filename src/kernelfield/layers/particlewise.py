@@ -4,6 +4,8 @@ A particle can carry C components, neurons that belong together: the query, key 
 two halves of a gate. A function of them is the same for all particles. At infinite width its backward pass is the
 vector-Jacobian product of the function on the whole array of particles: where the function takes a mean over particles,
 1/S stands for 1/N. The finite-width twin is the function itself, on neurons.
+
+Padding of sequences has fields of zero, by which attention and `TokenPool` know it and leave it out.
 """
 
 from __future__ import annotations
@@ -20,14 +22,13 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.points import padded_sobol
-from kernelfield.engine.series import Fields, Series
+from kernelfield.engine.series import Fields
 from kernelfield.engine.wiring import Sites
 from kernelfield.layers.base import Mass, Space, Stateless, Tape
-from kernelfield.layers.kernels import sites_of, split_sites
+from kernelfield.layers.kernels import sites_of
 
 SAMPLES = 2**15  # particles that a lazy limit is averaged over, at most
 SAMPLED_NUMBERS = 2**28  # in their fields, at most
-NO_SERIES = "power series in gamma0 do not pass {layer}: use March"
 
 
 class ParticleFunction(Stateless):
@@ -37,6 +38,11 @@ class ParticleFunction(Stateless):
     """
 
     components: int = 1  #: C, of the particles below
+
+    @property
+    def is_sampled(self) -> bool:
+        """True, but where the average is known."""
+        return True
 
     def apply(self, h: Array) -> Array:
         """Returns the function of h (P, *sites, C, S)."""
@@ -58,8 +64,6 @@ class ParticleFunction(Stateless):
 
     def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, Array]:
         """Returns the function; the trace is the field below."""
-        if isinstance(x, Series):
-            raise ValueError(NO_SERIES.format(layer=type(self).__name__))
         return None, self._apply_flat(x), x
 
     def backward(self, state: None, chi: Fields, trace: Array, mass: Mass) -> tuple[None, Fields, Array]:
@@ -122,6 +126,7 @@ class ParticleFunction(Stateless):
             rows = math.isqrt(kernel.size)
             variances, axes = np.linalg.eigh(kernel.reshape(rows, rows))
             root = (axes * np.sqrt(np.maximum(variances, 0)))[:, ::-1]  # the largest come first, as in the points
+            root[np.diag(kernel.reshape(rows, rows)) == 0] = 0  # padding
             x = root.astype(z.dtype) @ z.reshape(rows, -1)
             fields.append(jnp.asarray(x.reshape(*kernel.shape[: kernel.ndim // 2], -1)))
         return fields
@@ -170,6 +175,11 @@ class RMSNorm(ParticleFunction):
     """
 
     eps: float = 1e-5
+
+    @property
+    def is_sampled(self) -> bool:
+        """False."""
+        return False
 
     def apply(self, h: Array) -> Array:
         """Returns h in units of its root mean square."""
@@ -269,13 +279,14 @@ class MultiHeadAttention(ParticleFunction):
         places, scale = range(h.shape[1]), self.head_dim**-self.alpha
         # sums over short axes are written out, key by key: compilers make slow loops of them
         logits = [scale * sum(q[:, :, i] * k[:, b, None, i] for i in range(self.head_dim)) for b in places]
-        if self.causal:
-            sees = np.tri(len(places), dtype=bool)[:, :, None]
-            logits = [jnp.where(sees[:, b], logits[b], -jnp.inf) for b in places]
+        sees, present = np.tri(len(places), dtype=bool)[:, :, None], jnp.any(h != 0, axis=2)
+        for b in places:
+            seen = present[:, b, None] & (sees[:, b] if self.causal else True)
+            logits[b] = jnp.where(seen | ~present, logits[b], -jnp.inf)
         top = lax.stop_gradient(functools.reduce(jnp.maximum, logits))
         weights = [jnp.exp(logit - top) for logit in logits]
         values = sum(weights[b][:, :, None] * v[:, b, None] for b in places)
-        return values / sum(weights)[:, :, None]
+        return values / sum(weights)[:, :, None] * present[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -294,21 +305,68 @@ class MeanAttention(ParticleFunction):
     causal: bool = False
     components: int = 3
 
+    @property
+    def is_sampled(self) -> bool:
+        """False."""
+        return False
+
     def apply(self, h: Array) -> Array:
         """Returns the values v that every position attends to, (P, positions, 1, S)."""
         q, k, v = (_check_sequence(self, h)[:, :, number] for number in range(3))
         logits = self.scale * jnp.einsum("pas,pbs->pab", q, k) / h.shape[-1]
-        return jnp.einsum("pab,pbs->pas", _attend(logits, self.causal), v)[:, :, None]
+        A = _attend(logits, self.causal, jnp.any(h != 0, axis=(2, 3)))
+        return jnp.einsum("pab,pbs->pas", A, v)[:, :, None]
 
     def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the kernel of values under the attention of initialization, which is uniform."""
-        A = _attend(np.zeros((1, *sites_of(kernel) * 2)), self.causal)[0]
-        return np.einsum("ab,mbnd,cd->manc", A, kernel, A), kernel
+        A = self._uniform(kernel)
+        return np.einsum("mab,mbnd,ncd->manc", A, kernel, A), kernel
 
     def lazy_backward(self, kernel: np.ndarray, trace: np.ndarray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
         """Returns the kernel of the gradients of values; those of q and k vanish."""
-        A = _attend(np.zeros((1, *sites_of(trace) * 2)), self.causal)[0]
-        return np.einsum("ba,mbnd,dc->manc", A, split_sites(kernel), A), 0.0, trace
+        A = self._uniform(trace)
+        return np.einsum("mba,mbnd,ndc->manc", A, kernel, A), 0.0, trace
+
+    def _uniform(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns the attention of initialization (P, positions, positions)."""
+        present = _find_tokens(kernel)
+        return np.asarray(_attend(np.zeros((*present.shape, present.shape[1])), self.causal, present))
+
+
+@dataclass(frozen=True)
+class TokenPool(ParticleFunction):
+    """The mean over the positions of a sequence, or its last position, padding left out.
+
+    Args:
+        last: whether to take the last position.
+    """
+
+    last: bool = False
+
+    @property
+    def is_sampled(self) -> bool:
+        """False."""
+        return False
+
+    def apply(self, h: Array) -> Array:
+        """Returns the mean or the last position, (P, C, S)."""
+        present = jnp.any(_check_sequence(self, h) != 0, axis=(2, 3))
+        return jnp.einsum("pa,pacs->pcs", self._weigh(present).astype(h.dtype), h)
+
+    def _weigh(self, present: Any) -> Any:
+        """Returns weights (P, positions) that sum to one, given which positions are tokens."""
+        after = present[:, ::-1].cumsum(axis=1)[:, ::-1]  # tokens from a position on
+        return present & (after == 1) if self.last else present / after[:, :1]
+
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the kernel of the mean or the last position."""
+        weights = self._weigh(_find_tokens(kernel))
+        return np.einsum("ma,manb,nb->mn", weights, kernel, weights), kernel
+
+    def lazy_backward(self, kernel: np.ndarray, trace: np.ndarray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
+        """Returns the kernel at every position."""
+        weights = self._weigh(_find_tokens(trace))
+        return np.einsum("ma,mn,nb->manb", weights, kernel, weights), 0.0, trace
 
 
 def _check_sequence(layer: ParticleFunction, h: Array) -> Array:
@@ -318,8 +376,13 @@ def _check_sequence(layer: ParticleFunction, h: Array) -> Array:
     return h
 
 
-def _attend(logits: Any, causal: bool) -> Any:
-    """Returns the softmax over the second position of logits (P, positions, positions)."""
-    if causal:
-        logits = jnp.where(np.tri(logits.shape[1], dtype=bool), logits, -jnp.inf)
-    return jax.nn.softmax(logits, axis=2)
+def _attend(logits: Any, causal: bool, present: Any) -> Any:
+    """Returns the softmax over the second position of logits (P, positions, positions), zero at padding."""
+    seen = present[:, None] & np.tri(logits.shape[1], dtype=bool) if causal else present[:, None]
+    logits = jnp.where(seen | ~present[:, :, None], logits, -jnp.inf)
+    return jax.nn.softmax(logits, axis=2) * present[:, :, None]
+
+
+def _find_tokens(kernel: np.ndarray) -> np.ndarray:
+    """Returns which positions (P, positions) of a kernel are tokens: padding has a variance of zero."""
+    return np.einsum("mama->ma", kernel) > 0

@@ -144,17 +144,3 @@ class GlobalAveragePool(Pool):
         if not sites:
             raise ValueError("GlobalAveragePool needs a field with sites")
         return ()
-
-
-@dataclass(frozen=True)
-class LastSite(SiteMap):
-    """The field at the last position of a sequence, without sites."""
-
-    def sites_above(self, sites: Sites) -> Sites:
-        """Returns no sites."""
-        if len(sites) != 1:
-            raise ValueError("LastSite needs a sequence")
-        return ()
-
-    def _map(self, x: Any) -> Any:
-        return x[:, -1]

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.infinite_matrix import Images, learn
-from kernelfield.engine.series import Fields
+from kernelfield.engine.series import Fields, lowest_order
 from kernelfield.engine.wiring import wire_all
 from kernelfield.layers import kernels
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
@@ -47,18 +47,23 @@ class Bias(NeuronWeights):
 
     Args:
         scale: sigma_b.
+        skips_padding: whether sites at which all of h is zero, the padding of sequences, stay zero.
     """
 
     scale: float = 0.0
+    skips_padding: bool = False
 
     @property
     def is_linear(self) -> bool:
-        """True."""
-        return True
+        """True, where no site is skipped."""
+        return not self.skips_padding
 
     def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, WeightTrace]:
         """Returns h + b."""
-        return state, x + _at_all_sites(state, x), WeightTrace()
+        b = _at_all_sites(state, x)
+        if self.skips_padding:
+            b = b * jnp.any(lowest_order(x) != 0, axis=-1, keepdims=True)
+        return state, x + b, WeightTrace()
 
     def backward(
         self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
@@ -68,7 +73,11 @@ class Bias(NeuronWeights):
 
     def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
         """Returns the kernel plus sigma_b^2."""
-        return kernel + self.scale**2, None
+        if not self.skips_padding:
+            return kernel + self.scale**2, None
+        rows = math.isqrt(kernel.size)
+        present = np.diag(kernel.reshape(rows, rows)) > 0
+        return kernel + self.scale**2 * np.outer(present, present).reshape(kernel.shape), None
 
     def lazy_backward(self, kernel: np.ndarray, trace: None, seed: int) -> tuple[np.ndarray, np.ndarray, None]:
         """Returns the kernel that came, which goes down; the tangent kernel sums it over sites."""
@@ -80,7 +89,7 @@ class Bias(NeuronWeights):
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns x + b."""
-        return x + params
+        return x + params * jnp.any(x != 0, axis=-1, keepdims=True) if self.skips_padding else x + params
 
 
 class GainTrace(NamedTuple):

@@ -133,7 +133,7 @@ class March(OnParticles):
 
     predicts: ClassVar[bool] = True
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule"})
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule", "mixing"})
 
     def records(self, problem: Problem) -> tuple[bool, bool]:
         """Returns whether feature kernels are recorded, and gradient kernels."""

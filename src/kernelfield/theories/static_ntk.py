@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -21,8 +21,9 @@ from kernelfield.describe.training import GradientDescent, GradientFlow, Trainin
 from kernelfield.engine.infinite_matrix import collect
 from kernelfield.layers import Activation, FieldTrace, Space, WeightTrace
 from kernelfield.layers.base import uses
-from kernelfield.layers.composed import check_gaussian
+from kernelfield.layers.composed import check_lazy
 from kernelfield.layers.kernels import sites_of, sum_equal_sites
+from kernelfield.solution.factors import stacked
 from kernelfield.solution.kernel import network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
@@ -42,13 +43,15 @@ class StaticNTK(Method):
     Phi^l = <phi phi> and Phidot^l = <phi' phi'> under the Gaussian with covariance Phi^{l-1}, G^l = G^{l+1} Phidot^l,
     NTK = sum_l G^{l+1} Phi^l (all elementwise); every layer brings its own recursion, see `kernelfield.layers`, and
     weights that are used more than once have none here. Gaussian averages are in closed form where it is known,
-    otherwise numerical to 1e-10.
+    otherwise numerical to 1e-10; those of `kernelfield.layers.Particlewise` and of attention of many heads are over
+    samples, and the solution then has replicates, of different samples.
 
     All C outputs have the same kernel, and different outputs are independent. With C > 1 gradient kernels and the NTK
     are left out, and the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
 
     Args:
-        seed: seed of the samples of the fields.
+        seed: seed of samples: those of the fields, and of layers whose averages are sampled.
+        replicates: sets of samples, where a layer needs them.
 
     Source: arXiv:2205.09653, section 4 and references there. For the mean squared error at a constant learning rate
     Delta(t) = (1 - eta NTK / P)^t y for gradient descent, exp(-NTK time / P) y for gradient flow; else
@@ -63,16 +66,22 @@ class StaticNTK(Method):
     """
 
     seed: int = Field(default=0, ge=0)
+    replicates: int = Field(default=4, ge=1)
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "schedule"})
+    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "schedule", "mixing"})
 
     def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
         """Returns the Solution; see `kernelfield.solve`."""
         network, problem = run.network, run.problem
+        is_sampled = any(layer.is_sampled for layer in uses(network.layers))
+        seeds = tuple(range(self.seed, self.seed + self.replicates)) if is_sampled else (self.seed,)
+        every, solved = [], []
         try:
-            initial = initial_kernels(network, problem)
-            f, alpha = predictions(initial.ntk, problem, run.training)
+            for done, seed in enumerate(seeds):
+                every.append(initial_kernels(network, problem, seed))
+                solved.append(predictions(every[-1].ntk, problem, run.training))
+                progress(run.steps * (done + 1) // len(seeds), run.steps)
         except NotConverged as error:
             names = ", ".join(dict.fromkeys(f"'{phi.name}'" for phi in network.nonlinearities))
             event = f"averages of the activation {names} came to {error.change:.0e} only"
@@ -80,22 +89,33 @@ class StaticNTK(Method):
             return Status("not_converged", f"{event}, {advice}")
         except FloatingPointError as error:
             return Status("not_converged", f"gradient flow could not be integrated ({error}): try a shorter time")
+        f, alpha = (np.stack(values) for values in zip(*solved, strict=True))
+
+        def factors(kind: str, layers: slice) -> list[np.ndarray]:
+            kernels = zip(*(getattr(initial, kind)[layers] for initial in every), strict=True)
+            return [stacked([factor(kernel)[None, None] for kernel in of_layer]) for of_layer in kernels]
+
         has_one_output = problem.outputs == 1
-        Phi, G = ([factor(kernel)[None, None] for kernel in kernels] for kernels in (initial.Phi[1:], initial.G[:-1]))
-        ntk = initial.ntk[None, None] if has_one_output and not network.factorizes else None
+        ntk = np.stack([initial.ntk[None] for initial in every])
         return Solution(
             run,
-            f[None],
-            network_kernels(problem, Phi, G if has_one_output else None, ntk),
-            field_samples=self._sample(run, initial.fields, f),
-            predictor=LazyPredictor(network, problem, alpha),
-            exact=True,
+            f,
+            network_kernels(
+                problem,
+                factors("Phi", slice(1, None)),
+                factors("G", slice(-1)) if has_one_output else None,
+                ntk if has_one_output and not network.factorizes else None,
+            ),
+            field_samples=self._sample(run, every[0].fields, f[0]),
+            predictor=LazyPredictor(network, problem, alpha, seeds),
+            exact=not is_sampled,
         )
 
     def restored_predictor(self, run: Run, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> LazyPredictor:
         """Returns the predictor that a stored run kept; older files have no axis for one output."""
-        alpha = arrays["alpha"].reshape(-1, *run.problem.targets.shape)
-        return LazyPredictor(run.network, run.problem, alpha)
+        alpha = arrays["alpha"].reshape(-1, run.steps + 1, *run.problem.targets.shape)
+        seeds = arrays.get("seeds", np.zeros(1, int))
+        return LazyPredictor(run.network, run.problem, alpha, tuple(seeds.tolist()))
 
     def _sample(
         self, run: Run, fields: list[FieldTrace], f: np.ndarray
@@ -141,7 +161,7 @@ def initial_kernels(network: Architecture, problem: Problem, seed: int = 0) -> I
     """
     _, x, _ = network.coordinates(problem)
     K = np.tensordot(x, x, axes=(-1, -1))
-    check_gaussian(network.layers)
+    check_lazy(network.layers)
     _, traces = network.layers.lazy_forward(K, seed)
     _, ntk, traces = network.layers.lazy_backward(np.ones((problem.points, problem.points)), traces, seed)
     weights = collect(traces, WeightTrace)
@@ -189,28 +209,33 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
 
 @dataclass(frozen=True)
 class LazyPredictor:
-    """The predictor with the kernel of initialization at all steps, and with alpha, see `predictions`."""
+    """The predictor with the kernel of initialization at all steps, and with alpha, see `predictions`.
+
+    Replicates, the first axis of alpha, have the kernels of samples of their seeds.
+    """
 
     network: Architecture
     problem: Problem
     alpha: np.ndarray
+    seeds: tuple[int, ...] = (0,)
 
     @property
     def steps(self) -> range:
         """All steps."""
-        return range(len(self.alpha))
+        return range(self.alpha.shape[1])
 
     def of_replicates(self, chosen: Any) -> LazyPredictor:
-        """Returns the predictor itself, the only replicate."""
-        return self
+        """Returns the predictor of some replicates."""
+        seeds = tuple(np.array(self.seeds)[chosen].tolist())
+        return replace(self, alpha=self.alpha[chosen], seeds=seeds)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns f (1, n, C)."""
+        """Returns f (R, n, C)."""
         kernel = self.kernel(inputs, self.network.inputs(self.problem), t, None)
-        return np.tensordot(kernel, self.alpha[t], axes=1)
+        return kernel @ self.alpha[:, t]
 
     def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns the gradients of outputs in the inputs (1, n, C, *inputs.shape[1:]), by central differences."""
+        """Returns the gradients of outputs in the inputs (R, n, C, *inputs.shape[1:]), by central differences."""
         scale, columns = DIFFERENCE * (np.sqrt(np.mean(inputs**2)) or 1.0), []
         for shift in scale * np.eye(inputs[0].size).reshape(-1, *inputs.shape[1:]):
             change = self.predictions(inputs + shift, t) - self.predictions(inputs - shift, t)
@@ -218,17 +243,19 @@ class LazyPredictor:
         return np.stack(columns, axis=-1).reshape(*columns[0].shape, *inputs.shape[1:])
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
-        """Returns the kernel (1, n, m), the same for all outputs."""
+        """Returns the kernel (R, n, m), the same for all outputs."""
         blocks = []
         for rows in np.array_split(a, range(POINTS_AT_ONCE, len(a), POINTS_AT_ONCE)):
             points = np.concatenate([rows, b])
-            initial = initial_kernels(self.network, Problem(points, np.zeros(len(points))))
-            blocks.append((initial.ntk if layer is None else initial.Phi[layer])[: len(rows), len(rows) :])
-        return np.concatenate(blocks)[None]
+            problem = Problem(points, np.zeros(len(points)))
+            every = [initial_kernels(self.network, problem, seed) for seed in self.seeds]
+            kernels = np.stack([initial.ntk if layer is None else initial.Phi[layer] for initial in every])
+            blocks.append(kernels[:, : len(rows), len(rows) :])
+        return np.concatenate(blocks, axis=1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns alpha."""
-        return {"alpha": self.alpha}
+        """Returns alpha and the seeds."""
+        return {"alpha": self.alpha, "seeds": np.array(self.seeds)}
 
 
 def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarray:
