@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +55,24 @@ class Loss:
         if self.name == "mse":
             return ((y - f) ** 2).reshape(*f.shape[: f.ndim - y.ndim + 1], -1).sum(axis=-1) / 2
         with jax.enable_x64(True):
-            return np.asarray(self.values(f, y))
+            return np.asarray(_compiled(self).values(f, y))
 
     def measured_signal(self, f: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Returns `signal` of NumPy arrays, in double precision."""
         with jax.enable_x64(True):
-            return np.asarray(self.signal(f, y))
+            return np.asarray(_compiled(self).signal(f, y))
+
+
+class _Compiled(NamedTuple):
+    """The functions of a loss, compiled once for arrays of a shape."""
+
+    values: Any
+    signal: Any
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(loss: Loss) -> _Compiled:
+    return _Compiled(jax.jit(loss.values), jax.jit(loss.signal))
 
 
 def _map_points(function: Function, f: Array, y: Array) -> jax.Array:
