@@ -48,6 +48,7 @@ GALLERY = (
     "training_and_test",
     "convolutional_network",
     "recurrent_network",
+    "transformer",
     "save_and_load",
 )
 _log = logging.getLogger(__name__)

@@ -11,7 +11,17 @@ import kernelfield as kf
 from kernelfield import observables
 from kernelfield.cli import app, main
 from kernelfield.datasets import digits
-from kernelfield.figures import FIGURES, OF_IMAGES, Settings, depth, figure1, figure2, figure4, two_layer_relu
+from kernelfield.figures import (
+    FIGURES,
+    OF_IMAGES,
+    Settings,
+    depth,
+    figure1,
+    figure2,
+    figure4,
+    transformer,
+    two_layer_relu,
+)
 from kernelfield.figures.common import Settings as SameSettings
 from kernelfield.figures.common import say_loss, share_inside
 from kernelfield.solution.estimate import Estimate
@@ -256,3 +266,40 @@ def test_residual_networks_move_less_with_depth_when_branches_are_scaled():
     }
     (scaled, _), (plain, noise) = moved["1/sqrt(depth)"][1], moved[1.0][1]
     assert scaled < plain / 2 and noise < plain / 4
+
+
+# --- Transformers
+
+
+def test_the_answer_is_the_value_of_the_key_in_question():
+    rows = transformer.choose_sequences(200)
+    assert len(np.unique(rows, axis=0)) == 200
+    ids, y = transformer.encode(rows), transformer.answer(rows)
+    keys, values = ids[:, :-1] // transformer.VALUES, ids[:, :-1] % transformer.VALUES
+    found = keys == ids[:, -1:] - transformer.KEYS * transformer.VALUES
+    assert (found.sum(axis=1) == 1).all() and (values[found] == y.argmax(axis=1)).all()
+    for item in range(transformer.ITEMS):
+        changed = transformer.change_value(rows, item)
+        assert ((transformer.answer(changed) != y).any(axis=1) == (rows[:, -1] == item)).all()
+        assert ((transformer.encode(changed) != ids).sum(axis=0) == [200 * (item == place) for place in range(4)]).all()
+
+
+def test_transformers_come_closer_to_infinite_width_and_rich_ones_move_more():
+    plan = transformer.Plan(
+        points=24, tests=12, rate=0.1, batch=4, epochs=6, particles=512, replicates=2, seeds={8: 8, 128: 4}
+    )
+    lines = []
+    runs = transformer.run(plan, lines.append)
+    figure, said = transformer.draw_figure(plan, runs, lines.append), "\n".join(lines)
+    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abc")
+    assert "N = 128" in texts(figure) and "24 sequences" in texts(figure)
+    for regime in transformer.GAMMAS:
+        assert f"{regime}: right answers at the end" in said and f"{regime}: distance of a network" in said
+    far, near = (transformer.measure_distance(runs.networks["lazy", N], runs.theory["lazy"]).mean for N in (8, 128))
+    assert near < far / 1.5
+    lazy, rich = (
+        transformer.measure_changes(runs.theory[regime], transformer.choose_sequences(36)[24:])
+        for regime in runs.theory
+    )
+    noise = np.hypot(rich.asked.se[-1], lazy.asked.se[-1])
+    assert rich.asked.mean[-1] > lazy.asked.mean[-1] + 2 * noise and rich.epochs.tolist() == [1, 2, 3, 4, 5, 6]

@@ -109,7 +109,8 @@ def report(
 @app.command()
 def figures(
     names: Annotated[
-        list[str] | None, Argument(metavar="[NAME]...", help="1, 2, 3, 4, relu, whitened, depth; all by default.")
+        list[str] | None,
+        Argument(metavar="[NAME]...", help="1, 2, 3, 4, relu, whitened, depth, transformer; all by default."),
     ] = None,
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = FIGURES,
     quick: Quick = False,
