@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import kernelfield as kf
+from kernelfield.estimators import base
 from kernelfield.estimators.base import Trainer, _in_parts
 from suites import thorough
 
@@ -202,20 +203,49 @@ def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
 
 
 def test_many_points_train_in_batches_and_a_validation_split_chooses_gamma0_and_epochs():
-    rng = np.random.default_rng(4)
-    many = rng.standard_normal((400, 5))
-    labels = np.where(np.sin(2 * many[:, 0]) * many[:, 1] > 0, "up", "down")
-    settings = {"gamma0": (0.0, 2.0), "early_stopping": True, "activation": "erf", "particles": 128}
-    model = classifier(steps="converged", max_epochs=4, **settings)
+    """The label is the sign of a product of two inputs of ten, which a network that learns features finds sooner."""
+    many = np.random.default_rng(5).standard_normal((320, 10))
+    labels = np.where(many[:, 0] * many[:, 1] > 0, "up", "down")
+    settings = {"gamma0": (0.1, 2.0), "early_stopping": True, "activation": "erf", "particles": 64}
+    model = classifier(steps="converged", max_epochs=10, **settings)
     model.fit(many, labels)
     rule = model.solution_.training
-    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 4
-    assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.0, 2.0]
+    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 10
+    assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.1, 2.0]
     least = {gamma0: losses.min() for gamma0, losses in model.validation_losses_.items()}
     assert model.gamma0_ == min(least, key=least.get) == 2.0
     assert model.score(many, labels) > 0.7
-    whole = classifier(batch_size=None, steps=2).fit(many, labels)
-    assert isinstance(whole.solution_.training, kf.GradientDescent)
+
+
+@pytest.mark.parametrize(
+    ("points", "settings", "batch"),
+    [
+        (300, {}, None),
+        (301, {}, 128),
+        (301, {"batch_size": None}, None),
+        (301, {"batch_size": 300}, None),  # more than train beside a validation split
+        (301, {"gamma0": 0.0}, None),
+        (1001, {"gamma0": 0.0}, 128),
+        (301, {"gamma0": 0.0, "steps": 5}, 128),  # a step is an epoch, as for any gamma0
+        (301, {"gamma0": 0.0, "batch_size": 64}, 64),
+    ],
+)
+def test_the_number_of_points_chooses_the_batch(points, settings, batch):
+    model = regressor(**{"steps": "converged", "activation": "erf", **settings})
+    training = Trainer(model, kf.Problem(np.ones((points, 1)), np.ones(points)), 0)
+    training.start_with(model.gamma0)
+    assert training.batch == batch and training.unit == ("epoch" if batch else "step")
+    assert training.most == {"converged": 20 if batch else 800, 5: 5}[model.steps]
+
+
+def test_some_of_very_many_points_choose_gamma0_and_all_choose_the_epochs(monkeypatch):
+    monkeypatch.setattr(base, "SOME", 20)
+    settings = {"steps": "converged", "batch_size": 8, "max_epochs": 6, "early_stopping": True, "activation": "linear"}
+    model = regressor(gamma0=(0.5, 1.0), **settings).fit(X, Y)
+    assert list(model.validation_losses_) == [0.5, 1.0] and model.gamma0_ in (0.5, 1.0)
+    alone = regressor(gamma0=model.gamma0_, **settings).fit(X, Y)  # all choose the epochs
+    assert model.n_iter_ == alone.n_iter_ and model.solution_.problem.points == 24
+    np.testing.assert_array_equal(model.predict(NEW), alone.predict(NEW))
 
 
 def test_auto_chooses_from_lazy_to_rich():

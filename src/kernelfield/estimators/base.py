@@ -29,6 +29,9 @@ from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 GAMMAS = (0.0, 0.3, 1.0, 3.0)  # that "auto" chooses among, from lazy to rich
 WHOLE = 300  # points that "auto" takes all at once
 BATCH = 128  # points of a batch, of more
+EXACT = 1000  # points that "auto" takes all at once for gamma0 = 0, whose kernel is then exact
+SOME = 4000  # points that choose gamma0, of more
+FEW, SPLITS = 1000, 4  # points up to which one split says little, and the number of splits then
 LAZY = 1e-2  # gamma0 of batches in place of 0, whose predictor is the tangent kernel's to LAZY^2
 FIRST = {"step": 50, "epoch": 5}  # rows of a run whose length is not known
 RESTS = 0.01  # a run has converged if the second half of its steps changes the loss by less than this part
@@ -71,7 +74,8 @@ class InfiniteWidth(BaseEstimator):
         problem = Problem(X, y, weights, loss=loss)
         training = Trainer(self, problem, seed)
         with bar("training", self.progress) as report:
-            training.report = _in_parts(report, len(choices) + 1 if searches else 1)
+            again = len(choices) > 1 and problem.points > SOME
+            training.report = _in_parts(report, len(choices) + 1 + again if searches else 1)
             if searches:
                 labels = y if classes else None
                 steps = training.choose(choices, labels)
@@ -131,19 +135,36 @@ class Trainer:
     def __init__(self, model: InfiniteWidth, problem: Problem, seed: int) -> None:
         self.model, self.problem, self.seed = model, problem, seed
         size = model.batch_size
-        self.batch = (None if problem.points <= WHOLE else BATCH) if isinstance(size, str) else size
-        if self.batch is not None and self.batch >= problem.points * (1 - model.validation_fraction):
-            self.batch = None
-        self.unit = "step" if self.batch is None else "epoch"
-        self.most = int(model.steps if model.steps != "converged" else model.max_steps)
-        if self.batch is not None and model.steps == "converged":
-            self.most = model.max_epochs
-        if problem.initial_loss == 0:  # nothing is to be learned
-            self.most = 1
+        self.size = (None if problem.points <= WHOLE else BATCH) if isinstance(size, str) else size
+        if self.size is not None and self.size >= problem.points * (1 - model.validation_fraction):
+            self.size = None
         self.gamma0, self.learning_rate = 0.0, 0.0
         self.lazy_rate: float | None = None
+        self.first: int | None = None  # rows of the first run, where something is known of its length
         self.validation_losses: dict[float, np.ndarray] = {}
         self.report: Callable[[], Report] = lambda: lambda done, total: None
+
+    @property
+    def batch(self) -> int | None:
+        """The number of points of an update, None for all of them, of which the static kernel is exact."""
+        model = self.model
+        is_free = isinstance(model.batch_size, str) and model.steps == "converged"
+        return None if is_free and self.gamma0 == 0 and self.problem.points <= EXACT else self.size
+
+    @property
+    def unit(self) -> str:
+        """What a row of a run is: a step or an epoch."""
+        return "step" if self.batch is None else "epoch"
+
+    @property
+    def most(self) -> int:
+        """The number of rows of the longest run."""
+        model = self.model
+        if self.problem.initial_loss == 0:  # nothing is to be learned
+            return 1
+        if model.steps != "converged":
+            return int(model.steps)
+        return model.max_steps if self.batch is None else model.max_epochs
 
     def start_with(self, gamma0: float) -> None:
         """Sets gamma0, and the learning rate to begin with: the user's, or less than that of the lazy limit."""
@@ -156,38 +177,59 @@ class Trainer:
         self.learning_rate = self.lazy_rate / (1 + gamma0)
 
     def choose(self, choices: Sequence[float], labels: np.ndarray | None) -> int:
-        """Sets the gamma0 with the least loss on a validation split, with its learning rate; returns its best row."""
-        problem, points, rates = self.problem, np.arange(self.problem.points), {}
+        """Sets the gamma0 with the least validation loss, with its learning rate; returns its best row.
+
+        Of more than SOME points, SOME choose gamma0 and all choose the row.
+        """
+        if len(choices) > 1 and self.problem.points > SOME:
+            choices = [self._choose_among_some(choices, labels)]
+        splits = [self._split(labels, number) for number in range(SPLITS if self.problem.points <= FEW else 1)]
+        losses, rates = {}, {}
+        for gamma0 in choices:
+            self.start_with(gamma0)
+            losses[gamma0] = self._find_validation_losses(splits)
+            rates[gamma0] = self.learning_rate
+        self.validation_losses = self.validation_losses or losses
+        self.gamma0 = min(choices, key=lambda gamma0: losses[gamma0].min())
+        self.learning_rate = rates[self.gamma0]
+        return max(1, int(losses[self.gamma0].argmin()))
+
+    def _choose_among_some(self, choices: Sequence[float], labels: np.ndarray | None) -> float:
+        """Returns the gamma0 that SOME points choose; its best row begins the search of all points for theirs."""
+        problem, rows = self.problem, np.random.default_rng(self.seed).permutation(self.problem.points)[:SOME]
+        some = Problem(problem.X[rows], problem.y[rows], problem.weights[rows], problem.loss)
+        search = Trainer(self.model, some, self.seed)
+        search.report = self.report
+        best = search.choose(choices, None if labels is None else labels[rows])
+        self.validation_losses, self.first = search.validation_losses, int(np.ceil((best + 1) / OVERFITS))
+        return search.gamma0
+
+    def _split(self, labels: np.ndarray | None, number: int) -> tuple[Problem, np.ndarray]:
+        """Returns the problem with some points of weight zero, and the weights of these in the validation loss."""
+        problem, points = self.problem, np.arange(self.problem.points)
         try:
             parts: Any = train_test_split(
-                points, test_size=self.model.validation_fraction, random_state=self.seed, stratify=labels
+                points, test_size=self.model.validation_fraction, random_state=self.seed + number, stratify=labels
             )
         except ValueError as error:
             raise ValueError(f"the points cannot be divided for validation: {error}") from None
         trains = np.isin(points, parts[0])
-        split = Problem(problem.X, problem.y, problem.weights * trains, problem.loss)
         validation = problem.weights * ~trains
-        for gamma0 in choices:
-            self.start_with(gamma0)
-            self.validation_losses[gamma0] = self._find_validation_losses(split, validation / validation.sum())
-            rates[gamma0] = self.learning_rate
-        self.gamma0 = min(choices, key=lambda gamma0: self.validation_losses[gamma0].min())
-        self.learning_rate = rates[self.gamma0]
-        return max(1, int(self.validation_losses[self.gamma0].argmin()))
+        return Problem(problem.X, problem.y, problem.weights * trains, problem.loss), validation / validation.sum()
 
     def solve_until_converged(self) -> Solution:
         """Returns the solution of a run the second half of which changes little; warns if that took too long."""
 
-        def has_converged(solution: Solution) -> bool:
-            late = solution.loss[solution.steps_done // 2 :]
+        def has_converged(solutions: list[Solution]) -> bool:
+            late = solutions[0].loss[solutions[0].steps_done // 2 :]
             return bool(np.ptp(late) <= RESTS * late.max() or late[-1] < SOLVED * self.problem.initial_loss)
 
-        solution = self._solve_long_enough(self.problem, has_converged)
-        if not has_converged(solution):
+        solutions = self._solve_long_enough([self.problem], has_converged)
+        if not has_converged(solutions):
             limit = f"max_{self.unit}s = {self.most} {self.unit}s"
             advice = f"raise max_{self.unit}s, or take early_stopping=True or a number of steps"
             warnings.warn(f"not converged after {limit}: {advice}", ConvergenceWarning, stacklevel=5)
-        return solution
+        return solutions[0]
 
     def solve(self, problem: Problem, steps: int | None = None, report: Report | None = None) -> Solution:
         """Returns the solution; if it overshoots, that of more and smaller steps, `most` of them at most."""
@@ -226,36 +268,51 @@ class Trainer:
             return GradientDescent(learning_rate=rate, steps=steps, momentum=momentum)
         return SGD(learning_rate=rate, epochs=steps, momentum=momentum, batch_size=self.batch, seed=self.seed)
 
-    def _solve_long_enough(self, problem: Problem, is_long_enough: Callable[[Solution], bool]) -> Solution:
-        """Returns the solution of the first run that is long enough, of runs of twice the rows, up to `most`."""
-        steps, report = min(FIRST[self.unit], self.most), self.report()
+    def _solve_long_enough(
+        self, problems: list[Problem], is_long_enough: Callable[[list[Solution]], bool]
+    ) -> list[Solution]:
+        """Returns the solutions of the first runs that are long enough, of runs of twice the rows, up to `most`.
+
+        All have the same learning rate: where one of them needs a smaller one, all begin again.
+        """
+        steps, report = min(self.first or FIRST[self.unit], self.most), self.report()
+        whole = self.most * len(problems)
         while True:
-            length = steps
-            solution = self.solve(problem, steps, lambda done, total, length=length: report(done, self.most))
-            steps = solution.steps_done
-            if is_long_enough(solution) or steps == self.most:
-                return solution
+            rate, solutions = self.learning_rate, []
+            for problem in problems:
+                before = steps * len(solutions)
+                solutions.append(
+                    self.solve(problem, steps, lambda done, _, before=before: report(before + done, whole))
+                )
+            if self.learning_rate == rate or len(problems) == 1:
+                steps = solutions[0].steps_done
+                if steps == self.most or is_long_enough(solutions):
+                    return solutions
             steps = min(2 * steps, self.most)
 
-    def _find_validation_losses(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
-        """Returns the loss at every row of a run that is long enough, of points with weights that do not train."""
+    def _find_validation_losses(self, splits: list[tuple[Problem, np.ndarray]]) -> np.ndarray:
+        """Returns the mean over splits of the loss of points that do not train, at every row of runs long enough."""
 
-        def measure(solution: Solution) -> np.ndarray:
-            points = np.flatnonzero(weights)
+        def measure(solution: Solution, weights: np.ndarray) -> np.ndarray:
+            problem, points = solution.problem, np.flatnonzero(weights)
             losses = problem.loss.measured(solution.predictions[:, points], problem.y[points])
             return losses @ weights[points]
 
-        def is_long_enough(solution: Solution) -> bool:
-            return bool(measure(solution).argmin() < OVERFITS * solution.steps_done)
+        def measure_all(solutions: list[Solution]) -> np.ndarray:
+            pairs = zip(solutions, splits, strict=True)
+            return np.mean([measure(solution, weights) for solution, (_, weights) in pairs], axis=0)
 
-        return measure(self._solve_long_enough(problem, is_long_enough))
+        def is_long_enough(solutions: list[Solution]) -> bool:
+            return bool(measure_all(solutions).argmin() < OVERFITS * solutions[0].steps_done)
+
+        return measure_all(self._solve_long_enough([problem for problem, _ in splits], is_long_enough))
 
     def _find_lazy_rate(self) -> float:
         """Returns a quarter of the learning rate that is stable in the lazy limit, on a batch.
 
         For an activation whose kernel is not known it is that of erf.
         """
-        problem, count = self.problem, self.batch or WHOLE
+        problem, count = self.problem, self.size or WHOLE
         rows = np.random.default_rng(self.seed).permutation(problem.points)[:count]
         some = Problem(problem.X[rows], np.zeros(len(rows)), problem.weights[rows])
         network = self._network()

@@ -23,18 +23,20 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         depth: number of hidden layers L.
         activation: see `kernelfield.MLP`.
         gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel. Among several, with early
-            stopping, the one with the least loss on the validation split is taken; "auto" stands for 0, 0.3, 1 and 3
-            with early stopping.
+            stopping, the one with the least loss on the validation split is taken, of more than 4,000 points by that
+            many of them; "auto" stands for 0, 0.3, 1 and 3 with early stopping.
         bias_scale: of trained biases; None for none, when tanh networks are odd functions of their inputs.
         learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where training then
             diverges or overshoots.
         momentum: of gradient descent.
-        batch_size: points of an update, None for all; "auto" takes all up to 300 points, and 128 of more.
+        batch_size: points of an update, None for all; "auto" takes all up to 300 points, and 128 of more, but for
+            gamma0 = 0 all up to 1,000 points, whose kernel is exact.
         steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
             With batches a step is an epoch.
         max_steps: at most, where every update takes all points.
         max_epochs: at most, with batches.
-        early_stopping: stop where the loss on a validation split is least; all points are then trained that long.
+        early_stopping: stop where the loss on a validation split is least, of up to 1,000 points that on four splits;
+            all points are then trained that long.
         validation_fraction: of the points, in that split.
         particles: sample neurons of each layer, of every replicate.
         replicates: independent runs, whose spread is the error of the solver.
@@ -46,7 +48,7 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         n_iter_: number of steps.
         learning_rate_: that was used.
         gamma0_: that was used.
-        validation_losses_: with early stopping, for every gamma0 those of every step.
+        validation_losses_: with early stopping, for every gamma0 those of every step, on the points that choose it.
         target_mean_, target_scale_: of the targets, () or (C,).
 
     Example:
