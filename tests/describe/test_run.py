@@ -56,6 +56,7 @@ def test_movement_does_not_depend_on_the_scale_and_ends_where_the_targets_are_le
         ),
         (SINGLE, {"c": 1e20}, "X must be smaller: its mean square is 1e.40, which overflows: precision='float64'"),
         (DOUBLE, {"c": 1e80}, "X must be smaller: its mean square is 1e.160, which overflows: divide it by a number"),
+        (kf.StaticNTK(), {"c": 1e80}, "X must be smaller: its mean square is 1e.160, which overflows: divide it by"),
         (DOUBLE, {"gamma0": 1e-13}, r"which is below rounding: StaticNTK\(\) solves that limit"),
     ],
 )

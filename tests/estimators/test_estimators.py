@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.kernel_ridge import KernelRidge
@@ -127,6 +129,17 @@ def test_they_clone_pickle_and_run_in_pipelines_and_searches():
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.predict(NEW), fitted.predict(NEW))
     assert clone(fitted).get_params() == fitted.get_params() and not hasattr(clone(fitted), "solution_")
+
+
+@pytest.mark.thorough
+def test_searches_run_in_several_processes():
+    """joblib's workers start anew, so that JAX works in each; they predict what one process does."""
+    grid = {"gamma0": [0.0, 1.0]}
+    one, two = (
+        GridSearchCV(regressor(steps=5, activation="erf"), grid, cv=2, n_jobs=jobs).fit(X, Y) for jobs in (1, 2)
+    )
+    np.testing.assert_allclose(two.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=1e-5)
+    np.testing.assert_allclose(two.predict(NEW), one.predict(NEW), rtol=1e-5)
 
 
 @pytest.mark.thorough
@@ -270,3 +283,77 @@ def test_constant_inputs_and_targets_have_constant_predictions():
         assert np.ptp(flat.predict(np.ones((3, 2)))) < 1e-12
         sure = regressor(gamma0=gamma0, activation="erf", steps="converged").fit(X, np.full(24, 0.1))
         assert sure.n_iter_ == 1 and set(sure.predict(NEW)) == {0.1}
+
+
+def use_no_arrays():
+    """Arrays that are no inputs of a fit, each with a word of the sentence that refuses it."""
+    masked, objects = np.ma.masked_equal(np.round(X), 1), np.array([["a", None]] * 24, dtype=object)
+    return {
+        "masked": (masked, Y, "X must not be masked: fill in"),
+        "masked targets": (X, np.ma.masked_greater(Y, 1), "y must not be masked"),
+        "complex": (X + 1j, Y, "Complex data not supported"),
+        "objects": (objects, Y, "could not convert string|must be a string or a real number"),
+        "infinite": (np.where(X > 1, np.inf, X), Y, "infinity"),
+        "no rows": (X[:0], Y[:0], "0 sample"),
+        "no columns": (X[:, :0], Y, "0 feature"),
+        "one row": (X[:1], Y[:1], "minimum of 2 is required"),
+        "one dimension": (X[:, 0], Y, "Expected 2D array"),
+        "fewer targets": (X, Y[:5], "inconsistent numbers of samples"),
+    }
+
+
+@pytest.mark.parametrize("name", use_no_arrays())
+def test_arrays_that_are_no_inputs_are_refused(name):
+    inputs, targets, message = use_no_arrays()[name]
+    with pytest.raises(ValueError, match=message):
+        regressor(gamma0=0.0, activation="erf").fit(inputs, targets)
+
+
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, -1e10, 1e-8, np.nan, np.inf, 3.0, 2.5])
+
+
+@pytest.mark.thorough
+@settings(max_examples=60, deadline=None)
+@given(
+    points=st.sampled_from([0, 1, 2, 6]),
+    dimensions=st.sampled_from([0, 1, 3]),
+    seed=st.integers(0, 2**31),
+    odd=st.lists(NUMBERS, max_size=3),
+    kind=st.sampled_from([float, np.float32, int, bool, complex, object]),
+    targets=st.sampled_from(["numbers", "signs", "labels", "constant", "odd"]),
+    what=st.sampled_from(["March", "StaticNTK", "FiniteWidth", "regressor", "classifier"]),
+    loss=st.sampled_from(["mse", "logistic", "cross_entropy"]),
+)
+def test_any_arrays_are_learned_or_refused_in_a_sentence(points, dimensions, seed, odd, kind, targets, what, loss):
+    """All that may be raised is a ValueError of one sentence, or a SolveError that says what to try."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((points, dimensions)).round(2)
+    y = {
+        "numbers": rng.standard_normal(points),
+        "signs": rng.choice([-1.0, 1.0], points),
+        "labels": rng.choice(["a", "b"], points),
+        "constant": np.full(points, 0.1),
+        "odd": np.resize([*odd, 1.0], points),
+    }[targets]
+    for number in odd[: inputs.size]:
+        inputs.flat[rng.integers(inputs.size)] = number
+    methods = {
+        "March": kf.March(particles=16, replicates=1, kernels="none"),
+        "StaticNTK": kf.StaticNTK(),
+        "FiniteWidth": kf.FiniteWidth(width=4, seeds=1, kernels="none"),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = inputs.astype(kind)
+        try:
+            if what in methods:
+                problem, rule = kf.Problem(inputs, y, loss=loss), kf.GradientDescent(learning_rate=0.1, steps=2)
+                found = kf.solve(kf.MLP(depth=1, activation="erf"), problem, rule, methods[what], progress=False)
+                outputs = found.predictions
+            else:
+                model = (regressor if what == "regressor" else classifier)(gamma0=0.0, steps=2, activation="erf")
+                fitted = model.fit(inputs, y)
+                outputs = fitted.predict(inputs) if what == "regressor" else fitted.decision_function(inputs)
+            assert np.isfinite(outputs).all()
+        except (ValueError, kf.SolveError) as error:
+            assert 10 < len(str(error)) < 600

@@ -14,9 +14,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from kernelfield.activations.gaussian_averages import NotConverged
 from kernelfield.common.progress import Report, bar
+from kernelfield.common.settings import check_mask
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import SGD, GradientDescent
@@ -73,7 +75,8 @@ class InfiniteWidth(BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         problem = Problem(X, y, weights, loss=loss)
         training = Trainer(self, problem, seed)
-        with bar("training", self.progress) as report:
+        threads = threadpool_limits(1 if problem.points <= EXACT else None, "blas")  # more would wait for each other
+        with threads, bar("training", self.progress) as report:
             again = len(choices) > 1 and problem.points > SOME
             training.report = _in_parts(report, len(choices) + 1 + again if searches else 1)
             if searches:
@@ -119,8 +122,15 @@ class InfiniteWidth(BaseEstimator):
     def _outputs(self, X: Any) -> Estimate:
         """Returns the outputs f of the network, (n,) or (n, C), for inputs (n, D), after checking them."""
         check_is_fitted(self)
+        check_mask("X", X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.solution_.predict(X)
+
+
+def check_masks(X: Any, y: Any) -> None:
+    """Raises ValueError for masked arrays, whose masks scikit-learn does not see."""
+    check_mask("X", X)
+    check_mask("y", y)
 
 
 class Trainer:

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kernelfield.estimators.base import InfiniteWidth
+from kernelfield.estimators.base import InfiniteWidth, check_masks
 
 
 class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
@@ -66,6 +66,7 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> InfiniteWidthRegressor:
         """Trains on inputs X (n, D) and targets y (n,) or (n, C) of points with weights (n,), equal ones by default."""
+        check_masks(X, y)
         checks: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
         X, y = cast(Any, validate_data(self, X, y, dtype=np.float64, **checks))
         X, y, weights = self._check_weights(X, y, sample_weight)
@@ -109,6 +110,7 @@ class InfiniteWidthClassifier(ClassifierMixin, InfiniteWidth):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> InfiniteWidthClassifier:
         """Trains on inputs X (n, D) and labels y (n,) of two classes or more, with weights (n,), by default equal."""
+        check_masks(X, y)
         X, y = cast(Any, validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
         labels = np.unique(y, return_inverse=True)[1]

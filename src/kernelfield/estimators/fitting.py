@@ -118,7 +118,7 @@ def fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model = kind(gamma0=tuple(gammas), early_stopping=True, **settings).fit(X, y)
-    cautions += [str(warning.message) for warning in caught]
+    cautions += [*(str(warning.message) for warning in caught), *_doubt_length(model)]
     if isinstance(model, InfiniteWidthRegressor):
         update: dict[str, Any] = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
     else:
@@ -146,6 +146,15 @@ def _doubt_rows(X: np.ndarray, y: np.ndarray, target: str) -> list[str]:
     if not X.any():
         cautions.append("all inputs are constant: so are the predictions")
     return cautions
+
+
+def _doubt_length(model: Model) -> list[str]:
+    """Returns a caution if the validation loss was least at the end of the longest run."""
+    losses, unit = model.validation_losses_[model.gamma0_], model.solution_.training.unit
+    last = model.max_steps if unit == "step" else model.max_epochs
+    if losses.argmin() < last:
+        return []
+    return [f"the validation loss was least after all {last} {unit}s: more of them (max_{unit}s) may be better"]
 
 
 def _split(table: DataFrame, target: str, labels: np.ndarray | None, points: int | None, seed: int) -> Any:

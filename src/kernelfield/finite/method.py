@@ -75,10 +75,9 @@ class FiniteWidth(Method):
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where weights move by less than their rounding."""
         super().supports(run)
-        is_single, kernel = self.precision == "float32", run.input_square
-        if not kernel <= LARGEST_KERNEL[self.precision]:
-            advice = "precision='float64' reaches further" if is_single else "divide it by a number"
-            raise ValueError(f"X must be smaller: its mean square is {kernel:.0e}, which overflows: {advice}")
+        is_single = self.precision == "float32"
+        advice = "precision='float64' reaches further" if is_single else "divide it by a number"
+        run.check_scale(LARGEST_KERNEL[self.precision], advice)
         if 0 < run.movement < LEAST_MOVEMENT[self.precision]:
             advice = "take precision='float64'" if is_single else "StaticNTK() solves that limit"
             raise ValueError(
