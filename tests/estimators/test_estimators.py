@@ -290,6 +290,7 @@ def use_no_arrays():
     masked, objects = np.ma.masked_equal(np.round(X), 1), np.array([["a", None]] * 24, dtype=object)
     return {
         "masked": (masked, Y, "X must not be masked: fill in"),
+        "texts as targets": (X, CLASSES, "y must hold real numbers, got <U1: InfiniteWidthClassifier takes labels"),
         "masked targets": (X, np.ma.masked_greater(Y, 1), "y must not be masked"),
         "complex": (X + 1j, Y, "Complex data not supported"),
         "objects": (objects, Y, "could not convert string|must be a string or a real number"),

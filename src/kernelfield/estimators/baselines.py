@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 EXACT = 1500  # points of which the whole kernel is taken
 LANDMARKS = 1000  # of more
-SMALL = 10**6  # numbers in a table that one thread takes: several would wait for each other on a busy machine
+SMALL = 5 * 10**6  # numbers in a table that one thread takes: several would wait for each other on a busy machine
 RIDGES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 WIDTHS = [0.03, 0.1, 0.3, 1.0, 3.0]  # times 1 / D: of exp(-gamma |x - x'|^2)
 

@@ -69,6 +69,8 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         check_masks(X, y)
         checks: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
         X, y = cast(Any, validate_data(self, X, y, dtype=np.float64, **checks))
+        if y.dtype.kind not in "iufb":
+            raise ValueError(f"y must hold real numbers, got {y.dtype}: InfiniteWidthClassifier takes labels")
         X, y, weights = self._check_weights(X, y, sample_weight)
         self.target_mean_ = np.average(y, axis=0, weights=weights)
         scale = np.sqrt(np.average((y - self.target_mean_) ** 2, axis=0, weights=weights))
