@@ -1,6 +1,7 @@
 """Models of tables, and the commands that learn from them and predict."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -13,7 +14,7 @@ import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app
 from kernelfield.datasets.columns import Columns
-from kernelfield.estimators.fitting import fit, predict, restore
+from kernelfield.estimators.fitting import _doubt_length, _r2, fit, predict, restore
 from suites import keep_fast
 
 RNG = np.random.default_rng(0)
@@ -178,9 +179,16 @@ def test_categories_that_only_the_test_rows_have_and_rows_that_are_left_out(fold
         assert restore(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]
 
 
-def test_a_search_that_ends_before_the_loss_is_least_says_so():
-    found = fit(PRICES, "price", gammas=(0.0,), **{**SMALL, "max_steps": 3})
-    assert "the validation loss was least after all 3 steps: more of them (max_steps) may be better" in found.cautions
+@pytest.mark.parametrize(("unit", "last"), [("step", 3), ("epoch", 2)])
+def test_a_search_that_ends_before_the_loss_is_least_says_so(unit, last):
+    def doubts(losses):
+        solution = SimpleNamespace(training=SimpleNamespace(unit=unit))
+        settings = {"gamma0_": 1.0, "max_steps": 3, "max_epochs": 2, "solution_": solution}
+        return _doubt_length(SimpleNamespace(validation_losses_={1.0: np.array(losses)}, **settings))
+
+    falling = [4.0, 3.0, 2.0, 1.0][: last + 1]
+    words = f"the validation loss was least after all {last} {unit}s: more of them (max_{unit}s) may be better"
+    assert doubts(falling) == [words] and doubts([*falling[:-1], 9.0]) == []
 
 
 def test_constant_targets_and_inputs_are_fitted_with_a_caution():
@@ -237,6 +245,16 @@ def test_hard_tables_on_the_command_line(folder, capsys, name):
     ways = [option for option in options if option in ("--separator", "--encoding", "--keep-na", "~", "latin-1")]
     assert exit_code("predict", "model.nc", "hard.csv", "-o", "out.csv", *ways) == 0
     assert np.isfinite(pandas.read_csv("out.csv").y_predicted).all()
+
+
+def test_the_error_of_r2_is_that_of_resampled_points():
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal(50)
+    near = y + 0.5 * rng.standard_normal(50)
+    value, error = _r2(y, near)
+    resampled = [r2_score(y[rows], near[rows]) for rows in np.random.default_rng(1).integers(50, size=(400, 50))]
+    assert value == r2_score(y, near) and error == pytest.approx(np.std(resampled), rel=0.15)
+    assert np.isfinite(_r2(np.eye(1, 20)[0], np.zeros(20))).all()  # most draws are of equal targets
 
 
 @pytest.mark.thorough
