@@ -316,12 +316,12 @@ NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, -1e10, 1e-8, np.n
 @pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
-    points=st.sampled_from([0, 1, 2, 6]),
-    dimensions=st.sampled_from([0, 1, 3]),
+    points=st.sampled_from([0, 1, 2, 6, 6]),
+    dimensions=st.sampled_from([0, 1, 3, 3]),
     seed=st.integers(0, 2**31),
-    odd=st.lists(NUMBERS, max_size=3),
-    kind=st.sampled_from([float, np.float32, int, bool, complex, object]),
-    targets=st.sampled_from(["numbers", "signs", "labels", "constant", "odd"]),
+    odd=st.one_of(st.just([]), st.lists(NUMBERS, max_size=3)),
+    kind=st.sampled_from([float, float, float, np.float32, int, bool, complex, object]),
+    targets=st.sampled_from(["fitting", "fitting", "numbers", "signs", "labels", "constant", "odd"]),
     what=st.sampled_from(["March", "StaticNTK", "FiniteWidth", "regressor", "classifier"]),
     loss=st.sampled_from(["mse", "logistic", "cross_entropy"]),
 )
@@ -329,6 +329,9 @@ def test_any_arrays_are_learned_or_refused_in_a_sentence(points, dimensions, see
     """All that may be raised is a ValueError of one sentence, or a SolveError that says what to try."""
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((points, dimensions)).round(2)
+    if targets == "fitting":
+        needs = {"regressor": "numbers", "classifier": "labels", "mse": "numbers", "logistic": "signs"}
+        targets = needs.get(what) or needs.get(loss, "labels")
     y = {
         "numbers": rng.standard_normal(points),
         "signs": rng.choice([-1.0, 1.0], points),
@@ -357,4 +360,4 @@ def test_any_arrays_are_learned_or_refused_in_a_sentence(points, dimensions, see
                 outputs = fitted.predict(inputs) if what == "regressor" else fitted.decision_function(inputs)
             assert np.isfinite(outputs).all()
         except (ValueError, kf.SolveError) as error:
-            assert 10 < len(str(error)) < 600
+            assert 10 < len(str(error).splitlines()[0]) < 400  # scikit-learn adds advice in further lines
