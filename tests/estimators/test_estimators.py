@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import kernelfield as kf
-from kernelfield.estimators import base
-from kernelfield.estimators.base import Trainer, _in_parts
+from kernelfield.estimators import trainer
+from kernelfield.estimators.trainer import Trainer, in_parts
 from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(2).standard_normal((33, 4)), [24])
@@ -252,7 +252,7 @@ def test_the_number_of_points_chooses_the_batch(points, settings, batch):
 
 
 def test_some_of_very_many_points_choose_gamma0_and_all_choose_the_epochs(monkeypatch):
-    monkeypatch.setattr(base, "SOME", 20)
+    monkeypatch.setattr(trainer, "SOME", 20)
     settings = {"steps": "converged", "batch_size": 8, "max_epochs": 6, "early_stopping": True, "activation": "linear"}
     model = regressor(gamma0=(0.5, 1.0), **settings).fit(X, Y)
     assert list(model.validation_losses_) == [0.5, 1.0] and model.gamma0_ in (0.5, 1.0)
@@ -268,7 +268,7 @@ def test_auto_chooses_from_lazy_to_rich():
 
 def test_one_bar_counts_all_runs_and_never_goes_back():
     reports = []
-    next_part = _in_parts(lambda done, total: reports.append((done, total)), 3)
+    next_part = in_parts(lambda done, total: reports.append((done, total)), 3)
     for fractions in ([0.2, 0.5], [0.1, 1.0], [0.3, 1.0], [1.0]):  # one more run than was foreseen
         report = next_part()
         for fraction in fractions:
