@@ -52,6 +52,21 @@ def gauss_hermite(function, k11, k12, k22, count=200):
     return np.einsum("i,j,ij,ij->", weight, weight, function(a) * np.ones_like(b), function(b))
 
 
+@pytest.mark.parametrize("k", [1e-8, 1.0, 1e4, 1e10, 1e20, 1e100])
+def test_averages_of_equal_and_opposite_fields_are_exact(k):
+    """Oracle: <phi^2> and <phi'^2> in closed form, of variances that their squares outgrow by rounding."""
+    angle, variance = np.arctan2(2 * k, np.sqrt(1 + 4 * k)), np.array([k, k])
+    erf, gelu = ACTIVATIONS["erf"], ACTIVATIONS["gelu"]
+    found = erf.feature_map(variance, variance * [1, -1], variance)
+    np.testing.assert_allclose(found, 2 / np.pi * angle * np.array([1, -1]), rtol=1e-14)
+    found = erf.derivative_map(variance, variance * [1, -1], variance)
+    np.testing.assert_allclose(found, 4 / np.pi / np.sqrt(1 + 4 * k), rtol=1e-14)
+    root = np.sqrt(1 + 2 * k)
+    both = 0.25 + np.arctan2(k, root) / (2 * np.pi)
+    square = k * both + (k * k / (1 + k) + k / (1 + k) * k) / (2 * np.pi * root)
+    np.testing.assert_allclose(gelu.feature_map(*variance[:1], *variance[:1], *variance[:1]), square, rtol=1e-13)
+
+
 def relu_average(k11, k12, k22, derivative):
     """<phi(a) phi(b)> for relu: over b given a in closed form, over a > 0 by adaptive quadrature."""
     spread = np.sqrt(k22 - k12**2 / k11)

@@ -22,6 +22,9 @@ NAN, INF = float("nan"), float("inf")
         ("text", [1.0], r"X must be an array of real numbers, got str"),
         ([[1.0, 2.0], [3.0]], [1.0, 1.0], r"X must be an array of real numbers, got list"),
         (np.eye(2), None, r"y must "),
+        (np.eye(2) + 1j, [1.0, 1.0], r"X must be an array of real numbers, got ndarray of complex128"),
+        (np.ma.masked_equal(np.eye(2), 1), [1.0, 1.0], r"X must not be masked: fill in what is missing, or leave out"),
+        (np.array([["a"], ["b"]]), [1.0, 1.0], r"X must be an array of real numbers, got ndarray of <U1"),
     ],
 )
 def test_bad_data_are_named(X, y, message):
@@ -53,6 +56,15 @@ def test_test_points_follow_with_weight_zero():
         kf.Problem(np.eye(3), np.ones(3), X_test=np.ones((2, 3)), y_test=[1])
     with pytest.raises(ValueError, match="y_test must"):
         kf.Problem(np.eye(3), np.ones(3), X_test=np.ones((2, 3)))
+
+
+def test_arrays_that_are_masked_nowhere_or_hold_truth_values_are_taken():
+    problem = kf.Problem(np.ma.masked_equal(np.eye(2), 7), np.array([True, False]))
+    assert problem.X.tolist() == [[1, 0], [0, 1]] and problem.y.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="weights must not be masked"):
+        kf.Problem(np.eye(2), [1, 1], weights=np.ma.masked_equal([1.0, 2.0], 2))
+    with pytest.raises(ValueError, match="X_test must be an array of real numbers"):
+        kf.Problem(np.eye(2), [1, 1], X_test=1j * np.eye(2), y_test=[1, 1])
 
 
 def test_weights_sum_to_one_and_stay_as_they_are():

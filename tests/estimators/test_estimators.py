@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.kernel_ridge import KernelRidge
@@ -14,7 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import kernelfield as kf
-from kernelfield.estimators.base import Trainer, _in_parts
+from kernelfield.estimators import trainer
+from kernelfield.estimators.trainer import Trainer, in_parts
 from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(2).standard_normal((33, 4)), [24])
@@ -129,6 +132,17 @@ def test_they_clone_pickle_and_run_in_pipelines_and_searches():
 
 
 @pytest.mark.thorough
+def test_searches_run_in_several_processes():
+    """joblib's workers start anew, so that JAX works in each; they predict what one process does."""
+    grid = {"gamma0": [0.0, 1.0]}
+    one, two = (
+        GridSearchCV(regressor(steps=5, activation="erf"), grid, cv=2, n_jobs=jobs).fit(X, Y) for jobs in (1, 2)
+    )
+    np.testing.assert_allclose(two.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=1e-5)
+    np.testing.assert_allclose(two.predict(NEW), one.predict(NEW), rtol=1e-5)
+
+
+@pytest.mark.thorough
 def test_the_adapted_kernel_is_that_of_the_trained_network():
     trained = regressor(particles=512)
     adapted = kf.AdaptedKernel(trained).fit(X, Y)
@@ -202,20 +216,49 @@ def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
 
 
 def test_many_points_train_in_batches_and_a_validation_split_chooses_gamma0_and_epochs():
-    rng = np.random.default_rng(4)
-    many = rng.standard_normal((400, 5))
-    labels = np.where(np.sin(2 * many[:, 0]) * many[:, 1] > 0, "up", "down")
-    settings = {"gamma0": (0.0, 2.0), "early_stopping": True, "activation": "erf", "particles": 128}
-    model = classifier(steps="converged", max_epochs=4, **settings)
+    """The label is the sign of a product of two inputs of ten, which a network that learns features finds sooner."""
+    many = np.random.default_rng(5).standard_normal((320, 10))
+    labels = np.where(many[:, 0] * many[:, 1] > 0, "up", "down")
+    settings = {"gamma0": (0.1, 2.0), "early_stopping": True, "activation": "erf", "particles": 64}
+    model = classifier(steps="converged", max_epochs=10, **settings)
     model.fit(many, labels)
     rule = model.solution_.training
-    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 4
-    assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.0, 2.0]
+    assert isinstance(rule, kf.SGD) and rule.batch_size == 128 and rule.epochs == model.n_iter_ <= 10
+    assert isinstance(model.solution_.method, kf.March) and list(model.validation_losses_) == [0.1, 2.0]
     least = {gamma0: losses.min() for gamma0, losses in model.validation_losses_.items()}
     assert model.gamma0_ == min(least, key=least.get) == 2.0
     assert model.score(many, labels) > 0.7
-    whole = classifier(batch_size=None, steps=2).fit(many, labels)
-    assert isinstance(whole.solution_.training, kf.GradientDescent)
+
+
+@pytest.mark.parametrize(
+    ("points", "settings", "batch"),
+    [
+        (300, {}, None),
+        (301, {}, 128),
+        (301, {"batch_size": None}, None),
+        (301, {"batch_size": 300}, None),  # more than train beside a validation split
+        (301, {"gamma0": 0.0}, None),
+        (1001, {"gamma0": 0.0}, 128),
+        (301, {"gamma0": 0.0, "steps": 5}, 128),  # a step is an epoch, as for any gamma0
+        (301, {"gamma0": 0.0, "batch_size": 64}, 64),
+    ],
+)
+def test_the_number_of_points_chooses_the_batch(points, settings, batch):
+    model = regressor(**{"steps": "converged", "activation": "erf", **settings})
+    training = Trainer(model, kf.Problem(np.ones((points, 1)), np.ones(points)), 0)
+    training.start_with(model.gamma0)
+    assert training.batch == batch and training.unit == ("epoch" if batch else "step")
+    assert training.most == {"converged": 20 if batch else 800, 5: 5}[model.steps]
+
+
+def test_some_of_very_many_points_choose_gamma0_and_all_choose_the_epochs(monkeypatch):
+    monkeypatch.setattr(trainer, "SOME", 20)
+    settings = {"steps": "converged", "batch_size": 8, "max_epochs": 6, "early_stopping": True, "activation": "linear"}
+    model = regressor(gamma0=(0.5, 1.0), **settings).fit(X, Y)
+    assert list(model.validation_losses_) == [0.5, 1.0] and model.gamma0_ in (0.5, 1.0)
+    alone = regressor(gamma0=model.gamma0_, **settings).fit(X, Y)  # all choose the epochs
+    assert model.n_iter_ == alone.n_iter_ and model.solution_.problem.points == 24
+    np.testing.assert_array_equal(model.predict(NEW), alone.predict(NEW))
 
 
 def test_auto_chooses_from_lazy_to_rich():
@@ -225,7 +268,7 @@ def test_auto_chooses_from_lazy_to_rich():
 
 def test_one_bar_counts_all_runs_and_never_goes_back():
     reports = []
-    next_part = _in_parts(lambda done, total: reports.append((done, total)), 3)
+    next_part = in_parts(lambda done, total: reports.append((done, total)), 3)
     for fractions in ([0.2, 0.5], [0.1, 1.0], [0.3, 1.0], [1.0]):  # one more run than was foreseen
         report = next_part()
         for fraction in fractions:
@@ -240,3 +283,81 @@ def test_constant_inputs_and_targets_have_constant_predictions():
         assert np.ptp(flat.predict(np.ones((3, 2)))) < 1e-12
         sure = regressor(gamma0=gamma0, activation="erf", steps="converged").fit(X, np.full(24, 0.1))
         assert sure.n_iter_ == 1 and set(sure.predict(NEW)) == {0.1}
+
+
+def use_no_arrays():
+    """Arrays that are no inputs of a fit, each with a word of the sentence that refuses it."""
+    masked, objects = np.ma.masked_equal(np.round(X), 1), np.array([["a", None]] * 24, dtype=object)
+    return {
+        "masked": (masked, Y, "X must not be masked: fill in"),
+        "texts as targets": (X, CLASSES, "y must hold real numbers, got <U1: InfiniteWidthClassifier takes labels"),
+        "masked targets": (X, np.ma.masked_greater(Y, 1), "y must not be masked"),
+        "complex": (X + 1j, Y, "Complex data not supported"),
+        "objects": (objects, Y, "could not convert string|must be a string or a real number"),
+        "infinite": (np.where(X > 1, np.inf, X), Y, "infinity"),
+        "no rows": (X[:0], Y[:0], "0 sample"),
+        "no columns": (X[:, :0], Y, "0 feature"),
+        "one row": (X[:1], Y[:1], "minimum of 2 is required"),
+        "one dimension": (X[:, 0], Y, "Expected 2D array"),
+        "fewer targets": (X, Y[:5], "inconsistent numbers of samples"),
+    }
+
+
+@pytest.mark.parametrize("name", use_no_arrays())
+def test_arrays_that_are_no_inputs_are_refused(name):
+    inputs, targets, message = use_no_arrays()[name]
+    with pytest.raises(ValueError, match=message):
+        regressor(gamma0=0.0, activation="erf").fit(inputs, targets)
+
+
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, -1e10, 1e-8, np.nan, np.inf, 3.0, 2.5])
+
+
+@pytest.mark.thorough
+@settings(max_examples=60, deadline=None)
+@given(
+    points=st.sampled_from([0, 1, 2, 6, 6]),
+    dimensions=st.sampled_from([0, 1, 3, 3]),
+    seed=st.integers(0, 2**31),
+    odd=st.one_of(st.just([]), st.lists(NUMBERS, max_size=3)),
+    kind=st.sampled_from([float, float, float, np.float32, int, bool, complex, object]),
+    targets=st.sampled_from(["fitting", "fitting", "numbers", "signs", "labels", "constant", "odd"]),
+    what=st.sampled_from(["March", "StaticNTK", "FiniteWidth", "regressor", "classifier"]),
+    loss=st.sampled_from(["mse", "logistic", "cross_entropy"]),
+)
+def test_any_arrays_are_learned_or_refused_in_a_sentence(points, dimensions, seed, odd, kind, targets, what, loss):
+    """All that may be raised is a ValueError of one sentence, or a SolveError that says what to try."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((points, dimensions)).round(2)
+    if targets == "fitting":
+        needs = {"regressor": "numbers", "classifier": "labels", "mse": "numbers", "logistic": "signs"}
+        targets = needs.get(what) or needs.get(loss, "labels")
+    y = {
+        "numbers": rng.standard_normal(points),
+        "signs": rng.choice([-1.0, 1.0], points),
+        "labels": rng.choice(["a", "b"], points),
+        "constant": np.full(points, 0.1),
+        "odd": np.resize([*odd, 1.0], points),
+    }[targets]
+    for number in odd[: inputs.size]:
+        inputs.flat[rng.integers(inputs.size)] = number
+    methods = {
+        "March": kf.March(particles=16, replicates=1, kernels="none"),
+        "StaticNTK": kf.StaticNTK(),
+        "FiniteWidth": kf.FiniteWidth(width=4, seeds=1, kernels="none"),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = inputs.astype(kind)
+        try:
+            if what in methods:
+                problem, rule = kf.Problem(inputs, y, loss=loss), kf.GradientDescent(learning_rate=0.1, steps=2)
+                found = kf.solve(kf.MLP(depth=1, activation="erf"), problem, rule, methods[what], progress=False)
+                outputs = found.predictions
+            else:
+                model = (regressor if what == "regressor" else classifier)(gamma0=0.0, steps=2, activation="erf")
+                fitted = model.fit(inputs, y)
+                outputs = fitted.predict(inputs) if what == "regressor" else fitted.decision_function(inputs)
+            assert np.isfinite(outputs).all()
+        except (ValueError, kf.SolveError) as error:
+            assert 10 < len(str(error).splitlines()[0]) < 400  # scikit-learn adds advice in further lines

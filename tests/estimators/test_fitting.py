@@ -1,17 +1,21 @@
 """Models of tables, and the commands that learn from them and predict."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 
 import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app
 from kernelfield.datasets.columns import Columns
-from kernelfield.estimators.fitting import fit, predict, restore
+from kernelfield.estimators.fitting import _doubt_length, _r2, fit, predict, restore
+from suites import keep_fast
 
 RNG = np.random.default_rng(0)
 TABLE = pandas.DataFrame(
@@ -25,6 +29,7 @@ TABLE["price"] = 5 * np.tanh((TABLE["size"] - 100) / 20) + 2 * (TABLE.colour == 
 TABLE["kind"] = np.where(TABLE.price > TABLE.price.median(), "dear", "cheap")
 PRICES, KINDS = TABLE.drop(columns="kind"), TABLE.drop(columns="price")
 SMALL = {"depth": 1, "max_steps": 40, "width": 32}
+NOTES = ("kernelfield: infinite width on", "kernelfield: the static kernel, a network")  # what comes next
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +179,18 @@ def test_categories_that_only_the_test_rows_have_and_rows_that_are_left_out(fold
         assert restore(found.solution())[0].classes_.tolist() == found.model.classes_.tolist() == ["cheap", "dear"]
 
 
+@pytest.mark.parametrize(("unit", "last"), [("step", 3), ("epoch", 2)])
+def test_a_search_that_ends_before_the_loss_is_least_says_so(unit, last):
+    def doubts(losses):
+        solution = SimpleNamespace(training=SimpleNamespace(unit=unit))
+        settings = {"gamma0_": 1.0, "max_steps": 3, "max_epochs": 2, "solution_": solution}
+        return _doubt_length(SimpleNamespace(validation_losses_={1.0: np.array(losses)}, **settings))
+
+    falling = [4.0, 3.0, 2.0, 1.0][: last + 1]
+    words = f"the validation loss was least after all {last} {unit}s: more of them (max_{unit}s) may be better"
+    assert doubts(falling) == [words] and doubts([*falling[:-1], 9.0]) == []
+
+
 def test_constant_targets_and_inputs_are_fitted_with_a_caution():
     small = {**SMALL, "gammas": (0.0, 1.0)}
     flat = fit(PRICES.assign(price=2.5)[["size", "price"]], "price", **small)
@@ -182,3 +199,117 @@ def test_constant_targets_and_inputs_are_fitted_with_a_caution():
     blind = fit(PRICES[["same", "price"]], "price", **{**small, "gammas": (0.0,)})
     assert blind.cautions == ["all inputs are constant: so are the predictions"]
     assert np.ptp(predict(blind.solution(), PRICES).price_predicted) < 1e-9
+
+
+HARD = {  # tables of 24 rows, as bytes; what `fit` says of them, its options, and its exit code
+    "constant inputs": ("a,b,y\n" + "1,2,{y}\n", [], 0, "all inputs are constant: so are the predictions"),
+    "one constant input": ("a,y\n" + "7,{y}\n", ["--gamma0", "1"], 0, "all inputs are constant"),
+    "constant target": ("a,y\n" + "{y},3\n", [], 0, "column 'y' is 3 in all rows that train: R^2 is not defined"),
+    "semicolons": ("a;b;y\n" + "{y};1,5;{i}\n", [], 0, "column 'b' has decimal commas: '1,5' is 1.5"),
+    "a separator of its own": ("a~y\n" + "{y}~{i}\n", ["--separator", "~"], 0, "wrote"),
+    "an index": (",a,y\n" + "{i},{y},{y}\n", [], 0, "the column without a name is left out: it numbers the rows"),
+    "dates": ("day,y\n" + "2024-01-{i:02d},{y}\n", [], 0, "column 'day' holds dates"),
+    "identifiers": ("id,a,y\n" + "1000000000000000000000{i:02d},{y},{y}\n", [], 0, "'id' is left out: its numbers are"),
+    "money": ("a,y\n" + '"$1,{i:03d}.50",{y}\n', [], 0, "wrote"),
+    "duplicates": ("a,y\n" + "{same},{same}\n", [], 0, "wrote"),
+    "latin-1": ("größe,y\n" + "{y},{i}\n", [], 2, "is not a text in UTF-8: give its encoding, such as latin-1"),
+    "latin-1, named": ("größe,y\n" + "{y},{i}\n", ["--encoding", "latin-1"], 0, "wrote"),
+    "NA": ("a,c,y\n" + "{y},NA,{i}\n", ["--inputs", "a,c"], 2, "column 'c' lacks 24 of 24 values"),
+    "NA, kept": ("a,c,y\n" + "{y},NA,{i}\n", ["--keep-na"], 0, "wrote"),
+    "a real target as classes": ("a,y\n" + "{i},{y}\n", ["--task", "classification"], 2, "numbers, no classes"),
+    "one class": ("a,y\n" + "{i},cat\n", [], 2, "column 'y' must hold two classes or more, got cat alone"),
+    "no other column": ("y\n" + "{y}\n", [], 2, "there is no column beside the target 'y'"),
+    "an unknown encoding": ("a,y\n" + "{y},{i}\n", ["--encoding", "klingon"], 2, "encoding 'klingon' is unknown"),
+}
+FAST = [name for name, case in HARD.items() if case[2] == 2]  # those that are refused
+
+
+@pytest.mark.parametrize("name", keep_fast(HARD, *FAST))
+def test_hard_tables_on_the_command_line(folder, capsys, name):
+    """`fit` writes a model that `predict` takes, or says why not in a line and writes nothing."""
+    text, options, code, message = HARD[name]
+    header, row = text.split("\n")[:2]
+    values = np.random.default_rng(1).normal(size=24).round(3)
+    lines = [row.format(i=i + 1, y=y, same=values[i // 2]) for i, y in enumerate(values)]
+    (folder / "hard.csv").write_bytes("\n".join([header, *lines]).encode("latin-1"))
+    before = {path.name for path in folder.iterdir()}
+    options = ["--gamma0", "0,1", "--depth", "1", "--max-steps", "10", "--width", "8", *options]
+    found = exit_code("fit", "hard.csv", "--target", "y", "-o", "model.nc", *options)
+    printed = capsys.readouterr()
+    assert found == code, printed.err
+    if code:
+        assert message in printed.err and printed.err.count("\n") == 1 and not printed.out
+        assert {path.name for path in folder.iterdir()} == before
+        return
+    assert message in printed.out and "wrote model.nc" in printed.out
+    ways = [option for option in options if option in ("--separator", "--encoding", "--keep-na", "~", "latin-1")]
+    assert exit_code("predict", "model.nc", "hard.csv", "-o", "out.csv", *ways) == 0
+    assert np.isfinite(pandas.read_csv("out.csv").y_predicted).all()
+
+
+def test_the_error_of_r2_is_that_of_resampled_points():
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal(50)
+    near = y + 0.5 * rng.standard_normal(50)
+    value, error = _r2(y, near)
+    resampled = [r2_score(y[rows], near[rows]) for rows in np.random.default_rng(1).integers(50, size=(400, 50))]
+    assert value == r2_score(y, near) and error == pytest.approx(np.std(resampled), rel=0.15)
+    assert np.isfinite(_r2(np.eye(1, 20)[0], np.zeros(20))).all()  # most draws are of equal targets
+
+
+@pytest.mark.thorough
+def test_truth_values_of_new_rows_may_be_numbers(folder):
+    flags = KINDS.assign(flag=KINDS.colour == "red").drop(columns="colour")
+    model = fit(flags, "kind", gammas=(0.0,), **SMALL)
+    words, numbers = (predict(model.solution(), flags.assign(flag=values)) for values in (flags.flag, 1 * flags.flag))
+    np.testing.assert_array_equal(words.kind_predicted, numbers.kind_predicted)
+
+
+ARGUMENTS = st.fixed_dictionaries(
+    {
+        "--gamma0": st.sampled_from(["0", "0,1", "", "x", "-1", "nan", "1e400"]),
+        "--depth": st.sampled_from(["1", "0", "one"]),
+        "--activation": st.sampled_from(["erf", "relu", "tahn"]),
+        "--max-steps": st.sampled_from(["2", "0"]),
+        "--batch-size": st.sampled_from(["8", "10000", "-3"]),
+        "--task": st.sampled_from(["regression", "classification", "clustering"]),
+        "--separator": st.sampled_from([",", ";", "tab", "::"]),
+        "--encoding": st.sampled_from(["utf-8", "latin-1", "utf-16", "klingon"]),
+        "--inputs": st.sampled_from(["a", "a,b", "y", ""]),
+        "--points": st.sampled_from(["10", "9", "100000"]),
+    }
+)
+CELLS = st.sampled_from(["0", "1", "2.5", "-3e300", "1e-300", "x", "y", "NA", "", "inf", "1,5", '"', "2024-01-01"])
+
+
+@pytest.mark.thorough
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arguments=ARGUMENTS,
+    chosen=st.sets(st.sampled_from(["--gamma0", "--activation", "--task", "--inputs", "--separator", "--batch-size"])),
+    seed=st.integers(0, 2**31),
+    cells=st.lists(CELLS, min_size=0, max_size=6),
+    rows=st.sampled_from([0, 1, 19, 20, 30, 40]),
+)
+def test_any_command_writes_a_model_or_nothing_and_says_why_in_a_line(
+    folder, capsys, arguments, chosen, seed, cells, rows
+):
+    rng = np.random.default_rng(seed)
+    columns = [rng.normal(size=rows).round(3).astype(str), rng.choice(["u", "v"], rows), rng.normal(size=rows)]
+    table = [[str(column[row]) for column in columns] for row in range(rows)]
+    for cell in cells[: 3 * rows]:  # some cells hold other things
+        table[rng.integers(rows)][rng.integers(3)] = cell
+    (folder / "any.csv").write_text("a,b,y\n" + "\n".join(map(",".join, table)))
+    (folder / "any.nc").unlink(missing_ok=True)
+    before = {path.name for path in folder.iterdir()}
+    options = ["--depth", "1", "--max-steps", "2", "--max-epochs", "2", "--width", "8"]
+    options += [word for name in sorted(chosen) for word in (name, arguments[name])]
+    capsys.readouterr()
+    code = exit_code("fit", "any.csv", "--target", "y", "-o", "any.nc", *options)
+    printed = capsys.readouterr()
+    if code:
+        assert code in (1, 2) and "unexpected" not in printed.err and "Traceback" not in printed.err, printed.err
+        assert {path.name for path in folder.iterdir()} == before
+        assert len([line for line in printed.err.splitlines() if not line.startswith(NOTES)]) == 1
+    else:
+        assert {path.name for path in folder.iterdir()} == before | {"any.nc"}

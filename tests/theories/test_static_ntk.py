@@ -61,6 +61,18 @@ def test_degenerate_kernels_are_averaged_too():
     np.testing.assert_allclose(kernel[1, 1], kernel[1, 2], rtol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 10, 50])
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e5])
+def test_the_tangent_kernel_of_relu_is_exact_at_equal_points(depth, scale):
+    """Oracle: K(x, x) = (L + 1) |x|^2 / D / 2^L, for a point and its copy; twice that for twice the point."""
+    points = scale * np.random.default_rng(0).standard_normal((3, 8))
+    problem = kf.Problem(np.concatenate([points, points, 2 * points]), np.ones(9))
+    ntk = lazy("relu", depth, kf.GradientDescent(learning_rate=0.1, steps=1), problem).ntk(0)
+    truth = (depth + 1) * np.mean(points**2, axis=1) / 2**depth
+    for factor, place in ((1, 0), (1, 3), (2, 6)):  # the point, its copy, and twice the point
+        np.testing.assert_allclose(np.diagonal(ntk[:3, place : place + 3]), factor * truth, rtol=1e-13)
+
+
 def test_gradient_descent_and_gradient_flow_are_exact():
     """Oracles: the update itself, and a stiff integrator."""
     found = lazy("erf")

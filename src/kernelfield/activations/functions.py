@@ -18,6 +18,8 @@ from kernelfield.common.settings import look_up
 Array = Any
 KernelMap = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
+ROUNDING = 32 * np.finfo(float).eps  # of a cosine: fields that are nearer to each other are equal
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -71,7 +73,7 @@ def elementwise_derivative(phi: Callable[[Array], Array]) -> Callable[[Array], A
 def _relu_angle(k11, k12, k22):
     """Returns the angle of two Gaussian fields; zero for equal ones, whose cosine is one but for rounding."""
     cosine = k12 / np.maximum(np.sqrt(k11) * np.sqrt(k22), 1e-300)
-    cosine = np.where(1 - np.abs(cosine) < 32 * np.finfo(float).eps, np.sign(cosine), cosine)
+    cosine = np.where(1 - np.abs(cosine) < ROUNDING, np.sign(cosine), cosine)
     return np.arctan2(np.sqrt((1 - cosine) * (1 + cosine)), cosine)
 
 
@@ -84,30 +86,38 @@ def _relu_derivatives(k11, k12, k22):
     return (np.pi - _relu_angle(k11, k12, k22)) / (2 * np.pi)
 
 
+def _area(k11, k12, k22):
+    """Returns k11 k22 - k12^2, without the rounding of large squares; zero for equal fields."""
+    root = np.sqrt(k11) * np.sqrt(k22)
+    apart, size = root - np.abs(k12), root + np.abs(k12)
+    return np.where(apart < ROUNDING * size, 0, apart) * size
+
+
 def _erf_features(k11, k12, k22):
-    return (2 / np.pi) * np.arcsin(2 * k12 / np.sqrt((1 + 2 * k11) * (1 + 2 * k22)))
+    spread = 1 + 2 * (k11 + k22) + 4 * _area(k11, k12, k22)
+    return (2 / np.pi) * np.arctan2(2 * k12, np.sqrt(spread))
 
 
 def _erf_derivatives(k11, k12, k22):
-    return (4 / np.pi) / np.sqrt((1 + 2 * k11) * (1 + 2 * k22) - 4 * k12**2)
+    return (4 / np.pi) / np.sqrt(1 + 2 * (k11 + k22) + 4 * _area(k11, k12, k22))
 
 
 def _gelu_averages(k11, k12, k22):
     """Returns <A A'> and <a a'> for A the normal distribution function and a its density."""
-    s1, s2 = 1 + k11, 1 + k22
-    both = 0.25 + np.arcsin(k12 / np.sqrt(s1 * s2)) / (2 * np.pi)
-    return both, 1 / (2 * np.pi * np.sqrt(s1 * s2 - k12**2))
+    root = np.sqrt(1 + k11 + k22 + _area(k11, k12, k22))
+    return 0.25 + np.arctan2(k12, root) / (2 * np.pi), 1 / (2 * np.pi * root)
 
 
 def _gelu_features(k11, k12, k22):
     both, density = _gelu_averages(k11, k12, k22)
-    return k12 * both + density * (k11 * (k22 - k12**2 / (1 + k11)) + k12**2 / (1 + k22))
+    rest = k11 / (1 + k11) * (k22 + _area(k11, k12, k22)) + k12 * (k12 / (1 + k22))
+    return k12 * both + density * rest
 
 
 def _gelu_derivatives(k11, k12, k22):
     both, density = _gelu_averages(k11, k12, k22)
-    s1, s2 = 1 + k11, 1 + k22
-    return both + density * k12 * (1 / s1 + 1 / s2 + 1 / (s1 * s2 - k12**2))
+    square = 1 + k11 + k22 + _area(k11, k12, k22)
+    return both + density * k12 * (1 / (1 + k11) + 1 / (1 + k22) + 1 / square)
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -86,7 +86,12 @@ def fit(
     )
     result.solution().save(output, predictor=True)
     seconds = time.perf_counter() - began
-    out.say(_loss_table(result), *(f"caution: {caution}" for caution in result.cautions), _score_table(result))
+    for caution in result.cautions:
+        out.say(f"caution: {caution}")
+    out.say("choice of gamma0, the strength of feature learning (0 is the NTK), by rows that do not train:")
+    out.say(_loss_table(result))
+    out.say(f"{result.metric} on {result.rows[1]} rows that were left out of it all, ± standard error:")
+    out.say(_score_table(result))
     out.say(f"wrote {output}: trained on {result.rows[0]} rows, tested on {result.rows[1]}, {seconds:.0f} s")
     out.print_json({"wrote": str(output), "seconds": seconds, **_record(result)})
 
@@ -136,17 +141,17 @@ def _finite(value: float) -> float | None:
 
 
 def _loss_table(fit: Fit) -> Table:
-    """Returns the least validation loss of every gamma0, with a mark at the one that was chosen."""
-    table = new_table("loss on the validation split", [], ["gamma0", "least loss", "at step"])
+    """Returns the least validation loss of every gamma0, with a word at the one that was chosen."""
+    table = new_table(None, [], ["gamma0", "least loss", "at step or epoch", ""])
     for gamma0, losses in fit.model.validation_losses_.items():
-        mark = " <" if gamma0 == fit.model.gamma0_ else ""
-        table.add_row(f"{gamma0:g}", f"{losses.min():.4g}", f"{losses.argmin()}{mark}")
+        word = "chosen" if gamma0 == fit.model.gamma0_ else ""
+        table.add_row(f"{gamma0:g}", f"{losses.min():.4g}", f"{losses.argmin()}", word)
     return table
 
 
 def _score_table(fit: Fit) -> Table:
     """Returns the test scores of every predictor."""
-    table = new_table("on test rows, with standard errors", ["predictor"], [fit.metric])
+    table = new_table(None, ["predictor"], [fit.metric])
     for score in fit.scores:
         table.add_row(
             score.name, "not defined" if math.isnan(score.value) else f"{score.value:.3f} ± {score.error:.3f}"

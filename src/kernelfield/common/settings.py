@@ -74,14 +74,19 @@ def look_up(kind: str, choice: str | Callable[..., Any], known: Mapping[str, Val
     return None
 
 
+def check_mask(name: str, values: Any) -> None:
+    """Raises ValueError if some values of an array are masked."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ValueError(f"{name} must not be masked: fill in what is missing, or leave out those points")
+
+
 def real_array(name: str, values: Any, dimensions: int | tuple[int, ...]) -> np.ndarray:
     """Returns `values` as a read-only float64 copy with `dimensions` axes, or any number of axes from a tuple.
 
     Raises:
         ValueError: the array is masked, not real, empty, not finite, or has other axes; the message names the argument.
     """
-    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        raise ValueError(f"{name} must not be masked: fill in what is missing, or leave out those points")
+    check_mask(name, values)
     try:
         if np.iscomplexobj(values):
             raise TypeError

@@ -90,8 +90,15 @@ class Run:
         """
         problem, root = self.problem, np.sqrt(self.input_square) or 1.0
         start = problem.loss.measured_signal(np.zeros(problem.y.shape), problem.y)
-        reach = max(float(self.training.times(problem)[-1]) * root, 1 / root)
-        return float(np.sqrt(np.mean(start**2))) * self.network.gamma0 * min(1.0, reach)
+        reach = min(float(self.training.times(problem)[-1]) * root, 1 / root)
+        return float(np.sqrt(np.mean(start**2))) * self.network.gamma0 * reach
+
+    def check_scale(self, largest: float, advice: str) -> None:
+        """Raises ValueError, which ends with advice, if the mean square of the inputs is above the largest."""
+        if not self.input_square <= largest:
+            raise ValueError(
+                f"X must be smaller: its mean square is {self.input_square:.0e}, which overflows: {advice}"
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the parts of the run as JSON can hold them; runs are the same if these are."""

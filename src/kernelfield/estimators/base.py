@@ -1,42 +1,25 @@
-"""What both estimators share: their settings, and training with a rate, a length and a gamma0 that suit the data."""
+"""What both estimators share: their settings, and training by them."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
-from kernelfield.activations.gaussian_averages import NotConverged
-from kernelfield.common.progress import Report, bar
-from kernelfield.describe.networks import MLP
+from kernelfield.common.progress import bar
+from kernelfield.common.settings import check_mask
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import SGD, GradientDescent
-from kernelfield.march.method import March
+from kernelfield.estimators.trainer import EXACT, SOME, WHOLE, Trainer, in_parts
 from kernelfield.solution.estimate import Estimate
-from kernelfield.solution.solution import Solution
-from kernelfield.solve import check, solve
-from kernelfield.theories.static_ntk import StaticNTK, initial_kernels
 
 GAMMAS = (0.0, 0.3, 1.0, 3.0)  # that "auto" chooses among, from lazy to rich
-WHOLE = 300  # points that "auto" takes all at once
-BATCH = 128  # points of a batch, of more
-LAZY = 1e-2  # gamma0 of batches in place of 0, whose predictor is the tangent kernel's to LAZY^2
-FIRST = {"step": 50, "epoch": 5}  # rows of a run whose length is not known
-RESTS = 0.01  # a run has converged if the second half of its steps changes the loss by less than this part
-SOLVED = 1e-3  # a run has converged if its loss is below this part of the initial loss
-OVERFITS = 0.7  # a run is long enough if its best step lies before this part of it
-RETRIES = 8  # of runs that diverge or overshoot
-OVERSHOOTS = {"step": 0.01, "epoch": 0.1}  # a row overshoots if it raises the loss by more of the initial loss
-SLOPES = {"mse": 1.0, "logistic": 0.25, "cross_entropy": 0.5}  # largest second derivatives of a loss
 
 
 @dataclass(eq=False, repr=False)
@@ -70,8 +53,10 @@ class InfiniteWidth(BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         problem = Problem(X, y, weights, loss=loss)
         training = Trainer(self, problem, seed)
-        with bar("training", self.progress) as report:
-            training.report = _in_parts(report, len(choices) + 1 if searches else 1)
+        threads = threadpool_limits(1 if problem.points <= EXACT else None, "blas")  # more would wait for each other
+        with threads, bar("training", self.progress) as report:
+            again = len(choices) > 1 and problem.points > SOME
+            training.report = in_parts(report, len(choices) + 1 + again if searches else 1)
             if searches:
                 labels = y if classes else None
                 steps = training.choose(choices, labels)
@@ -115,169 +100,15 @@ class InfiniteWidth(BaseEstimator):
     def _outputs(self, X: Any) -> Estimate:
         """Returns the outputs f of the network, (n,) or (n, C), for inputs (n, D), after checking them."""
         check_is_fitted(self)
+        check_mask("X", X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.solution_.predict(X)
 
 
-class Trainer:
-    """Runs of one estimator on one problem.
-
-    Args:
-        model: whose settings count.
-        problem: all points.
-        seed: of samples and splits.
-    """
-
-    def __init__(self, model: InfiniteWidth, problem: Problem, seed: int) -> None:
-        self.model, self.problem, self.seed = model, problem, seed
-        size = model.batch_size
-        self.batch = (None if problem.points <= WHOLE else BATCH) if isinstance(size, str) else size
-        if self.batch is not None and self.batch >= problem.points * (1 - model.validation_fraction):
-            self.batch = None
-        self.unit = "step" if self.batch is None else "epoch"
-        self.most = int(model.steps if model.steps != "converged" else model.max_steps)
-        if self.batch is not None and model.steps == "converged":
-            self.most = model.max_epochs
-        if problem.initial_loss == 0:  # nothing is to be learned
-            self.most = 1
-        self.gamma0, self.learning_rate = 0.0, 0.0
-        self.lazy_rate: float | None = None
-        self.validation_losses: dict[float, np.ndarray] = {}
-        self.report: Callable[[], Report] = lambda: lambda done, total: None
-
-    def start_with(self, gamma0: float) -> None:
-        """Sets gamma0, and the learning rate to begin with: the user's, or less than that of the lazy limit."""
-        self.gamma0 = gamma0
-        if self.model.learning_rate != "auto":
-            self.learning_rate = float(self.model.learning_rate)
-            return
-        if self.lazy_rate is None:
-            self.lazy_rate = self._find_lazy_rate()
-        self.learning_rate = self.lazy_rate / (1 + gamma0)
-
-    def choose(self, choices: Sequence[float], labels: np.ndarray | None) -> int:
-        """Sets the gamma0 with the least loss on a validation split, with its learning rate; returns its best row."""
-        problem, points, rates = self.problem, np.arange(self.problem.points), {}
-        try:
-            parts: Any = train_test_split(
-                points, test_size=self.model.validation_fraction, random_state=self.seed, stratify=labels
-            )
-        except ValueError as error:
-            raise ValueError(f"the points cannot be divided for validation: {error}") from None
-        trains = np.isin(points, parts[0])
-        split = Problem(problem.X, problem.y, problem.weights * trains, problem.loss)
-        validation = problem.weights * ~trains
-        for gamma0 in choices:
-            self.start_with(gamma0)
-            self.validation_losses[gamma0] = self._find_validation_losses(split, validation / validation.sum())
-            rates[gamma0] = self.learning_rate
-        self.gamma0 = min(choices, key=lambda gamma0: self.validation_losses[gamma0].min())
-        self.learning_rate = rates[self.gamma0]
-        return max(1, int(self.validation_losses[self.gamma0].argmin()))
-
-    def solve_until_converged(self) -> Solution:
-        """Returns the solution of a run the second half of which changes little; warns if that took too long."""
-
-        def has_converged(solution: Solution) -> bool:
-            late = solution.loss[solution.steps_done // 2 :]
-            return bool(np.ptp(late) <= RESTS * late.max() or late[-1] < SOLVED * self.problem.initial_loss)
-
-        solution = self._solve_long_enough(self.problem, has_converged)
-        if not has_converged(solution):
-            limit = f"max_{self.unit}s = {self.most} {self.unit}s"
-            advice = f"raise max_{self.unit}s, or take early_stopping=True or a number of steps"
-            warnings.warn(f"not converged after {limit}: {advice}", ConvergenceWarning, stacklevel=5)
-        return solution
-
-    def solve(self, problem: Problem, steps: int | None = None, report: Report | None = None) -> Solution:
-        """Returns the solution; if it overshoots, that of more and smaller steps, `most` of them at most."""
-        steps, report = steps or self.most, report or self.report()
-        least = self.learning_rate / 2**RETRIES
-        while True:
-            method, fields_at = self._method()
-            solution = solve(
-                self._network(), problem, self._rule(steps), method, fields_at=fields_at, throw=False, progress=report
-            )
-            code, rises = solution.status.code, np.diff(solution.loss).max(initial=0)
-            overshot = code == "diverged" or (code == "ok" and rises > OVERSHOOTS[self.unit] * problem.initial_loss)
-            if not overshot or self.model.learning_rate != "auto" or self.learning_rate <= least:
-                check(solution.status, solution)
-                return solution
-            self.learning_rate /= 2
-            steps = min(2 * steps, self.most)
-
-    def _network(self) -> MLP:
-        """Returns the network; that of the tangent kernel, where gamma0 is 0, has another that counts for nothing."""
-        model, gamma0 = self.model, self.gamma0
-        gamma0 = gamma0 or (1.0 if self.batch is None else LAZY)
-        return MLP(depth=model.depth, activation=model.activation, gamma0=gamma0, bias_scale=model.bias_scale)
-
-    def _method(self) -> tuple[March | StaticNTK, tuple[int, ...]]:
-        """Returns the method, and the rows whose states it keeps to predict from."""
-        if self.gamma0 == 0 and self.batch is None:
-            return StaticNTK(), (-1,)
-        model = self.model
-        return March(particles=model.particles, replicates=model.replicates, seed=self.seed, kernels="none"), ()
-
-    def _rule(self, steps: int) -> GradientDescent | SGD:
-        """Returns the training rule for so many rows."""
-        rate, momentum = self.learning_rate, self.model.momentum
-        if self.batch is None:
-            return GradientDescent(learning_rate=rate, steps=steps, momentum=momentum)
-        return SGD(learning_rate=rate, epochs=steps, momentum=momentum, batch_size=self.batch, seed=self.seed)
-
-    def _solve_long_enough(self, problem: Problem, is_long_enough: Callable[[Solution], bool]) -> Solution:
-        """Returns the solution of the first run that is long enough, of runs of twice the rows, up to `most`."""
-        steps, report = min(FIRST[self.unit], self.most), self.report()
-        while True:
-            length = steps
-            solution = self.solve(problem, steps, lambda done, total, length=length: report(done, self.most))
-            steps = solution.steps_done
-            if is_long_enough(solution) or steps == self.most:
-                return solution
-            steps = min(2 * steps, self.most)
-
-    def _find_validation_losses(self, problem: Problem, weights: np.ndarray) -> np.ndarray:
-        """Returns the loss at every row of a run that is long enough, of points with weights that do not train."""
-
-        def measure(solution: Solution) -> np.ndarray:
-            points = np.flatnonzero(weights)
-            losses = problem.loss.measured(solution.predictions[:, points], problem.y[points])
-            return losses @ weights[points]
-
-        def is_long_enough(solution: Solution) -> bool:
-            return bool(measure(solution).argmin() < OVERFITS * solution.steps_done)
-
-        return measure(self._solve_long_enough(problem, is_long_enough))
-
-    def _find_lazy_rate(self) -> float:
-        """Returns a quarter of the learning rate that is stable in the lazy limit, on a batch.
-
-        For an activation whose kernel is not known it is that of erf.
-        """
-        problem, count = self.problem, self.batch or WHOLE
-        rows = np.random.default_rng(self.seed).permutation(problem.points)[:count]
-        some = Problem(problem.X[rows], np.zeros(len(rows)), problem.weights[rows])
-        network = self._network()
-        try:
-            ntk = initial_kernels(network, some).ntk
-        except NotConverged:
-            ntk = initial_kernels(network.model_copy(update={"activation": "erf"}), some).ntk
-        roots = np.sqrt(some.weights)
-        largest = np.linalg.eigvalsh(roots[:, None] * ntk * roots)[-1]
-        return float(0.5 / (max(largest, 1e-12) * SLOPES[problem.loss.name]))
-
-
-def _in_parts(report: Report, parts: int) -> Callable[[], Report]:
-    """Returns a function whose every call returns a Report on the next of equally long parts of the work."""
-    begun = 0
-
-    def next_part() -> Report:
-        nonlocal begun
-        start, begun = begun, begun + 1
-        return lambda done, total: report(round(1000 * (min(start, parts - 1) + done / total)), 1000 * parts)
-
-    return next_part
+def check_masks(X: Any, y: Any) -> None:
+    """Raises ValueError for masked arrays, whose masks scikit-learn does not see."""
+    check_mask("X", X)
+    check_mask("y", y)
 
 
 def _is_word(value: Any, word: str) -> bool:

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kernelfield.estimators.base import InfiniteWidth
+from kernelfield.estimators.base import InfiniteWidth, check_masks
 
 
 class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
@@ -23,18 +23,20 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         depth: number of hidden layers L.
         activation: see `kernelfield.MLP`.
         gamma0: feature-learning strength; 0 is the predictor of the neural tangent kernel. Among several, with early
-            stopping, the one with the least loss on the validation split is taken; "auto" stands for 0, 0.3, 1 and 3
-            with early stopping.
+            stopping, the one with the least loss on the validation split is taken, of more than 4,000 points by that
+            many of them; "auto" stands for 0, 0.3, 1 and 3 with early stopping.
         bias_scale: of trained biases; None for none, when tanh networks are odd functions of their inputs.
         learning_rate: training time per step; "auto" takes what the tangent kernel allows, halved where training then
             diverges or overshoots.
         momentum: of gradient descent.
-        batch_size: points of an update, None for all; "auto" takes all up to 300 points, and 128 of more.
+        batch_size: points of an update, None for all; "auto" takes all up to 300 points, and 128 of more, but for
+            gamma0 = 0 all up to 1,000 points, whose kernel is exact.
         steps: a number, or "converged": until the second half of all steps takes less than one percent off the loss.
             With batches a step is an epoch.
         max_steps: at most, where every update takes all points.
         max_epochs: at most, with batches.
-        early_stopping: stop where the loss on a validation split is least; all points are then trained that long.
+        early_stopping: stop where the loss on a validation split is least, of up to 1,000 points that on four splits;
+            all points are then trained that long.
         validation_fraction: of the points, in that split.
         particles: sample neurons of each layer, of every replicate.
         replicates: independent runs, whose spread is the error of the solver.
@@ -46,7 +48,7 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
         n_iter_: number of steps.
         learning_rate_: that was used.
         gamma0_: that was used.
-        validation_losses_: with early stopping, for every gamma0 those of every step.
+        validation_losses_: with early stopping, for every gamma0 those of every step, on the points that choose it.
         target_mean_, target_scale_: of the targets, () or (C,).
 
     Example:
@@ -64,8 +66,11 @@ class InfiniteWidthRegressor(RegressorMixin, InfiniteWidth):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> InfiniteWidthRegressor:
         """Trains on inputs X (n, D) and targets y (n,) or (n, C) of points with weights (n,), equal ones by default."""
+        check_masks(X, y)
         checks: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
         X, y = cast(Any, validate_data(self, X, y, dtype=np.float64, **checks))
+        if y.dtype.kind not in "iufb":
+            raise ValueError(f"y must hold real numbers, got {y.dtype}: InfiniteWidthClassifier takes labels")
         X, y, weights = self._check_weights(X, y, sample_weight)
         self.target_mean_ = np.average(y, axis=0, weights=weights)
         scale = np.sqrt(np.average((y - self.target_mean_) ** 2, axis=0, weights=weights))
@@ -107,6 +112,7 @@ class InfiniteWidthClassifier(ClassifierMixin, InfiniteWidth):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> InfiniteWidthClassifier:
         """Trains on inputs X (n, D) and labels y (n,) of two classes or more, with weights (n,), by default equal."""
+        check_masks(X, y)
         X, y = cast(Any, validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
         labels = np.unique(y, return_inverse=True)[1]

@@ -118,18 +118,18 @@ def fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model = kind(gamma0=tuple(gammas), early_stopping=True, **settings).fit(X, y)
-    cautions += [str(warning.message) for warning in caught]
+    cautions += [*(str(warning.message) for warning in caught), *_doubt_length(model)]
     if isinstance(model, InfiniteWidthRegressor):
         update: dict[str, Any] = {"target_mean": float(model.target_mean_), "target_scale": float(model.target_scale_)}
     else:
         update = {"classes": model.classes_.tolist()}
     columns = columns.model_copy(update=update)
     say("the static kernel, a network of finite width, kernel ridge regression and gradient boosting")
-    lazy: Any = clone(model)
+    lazy: Any = clone(model).set_params(gamma0=0.0).fit(X, y) if model.gamma0_ else model
     finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
     predictions = {
         f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),
-        "infinite width, NTK": lazy.set_params(gamma0=0.0).fit(X, y).predict(X_test),
+        "infinite width, NTK": lazy.predict(X_test),
         f"network of width {width}": finite.predict(X_test),
         **baselines.predict(X, y, X_test, labels is not None, seed),
     }
@@ -146,6 +146,15 @@ def _doubt_rows(X: np.ndarray, y: np.ndarray, target: str) -> list[str]:
     if not X.any():
         cautions.append("all inputs are constant: so are the predictions")
     return cautions
+
+
+def _doubt_length(model: Model) -> list[str]:
+    """Returns a caution if the validation loss was least at the end of the longest run."""
+    losses, unit = model.validation_losses_[model.gamma0_], model.solution_.training.unit
+    last = model.max_steps if unit == "step" else model.max_epochs
+    if losses.argmin() < last:
+        return []
+    return [f"the validation loss was least after all {last} {unit}s: more of them (max_{unit}s) may be better"]
 
 
 def _split(table: DataFrame, target: str, labels: np.ndarray | None, points: int | None, seed: int) -> Any:
@@ -215,8 +224,9 @@ def _r2(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
     """Returns R^2, and its standard error by resampling the points; NaN for targets that are all equal."""
     if np.ptp(y) == 0:
         return float("nan"), float("nan")
-    draws = np.random.default_rng(0).integers(len(y), size=(RESAMPLED, len(y)))
-    error = np.std([r2_score(y[rows], predictions[rows]) for rows in draws])
+    rows = np.random.default_rng(0).integers(len(y), size=(RESAMPLED, len(y)))
+    squares, spread = np.square(y - predictions)[rows].sum(axis=1), y[rows].var(axis=1) * len(y)
+    error = np.std(squares[spread > 0] / spread[spread > 0])
     return float(r2_score(y, predictions)), float(error)
 
 

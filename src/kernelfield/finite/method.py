@@ -27,6 +27,7 @@ DIVERGED = 1e3  # times the initial loss
 BATCH_BYTES = 2**30  # parameters and recorded neurons of the seeds that train together
 SECONDS_BETWEEN_FETCHES = 0.3  # what Ctrl-C waits for
 LEAST_MOVEMENT = {"float32": 1e-5, "float64": 1e-12}  # of features, relative to them
+LARGEST_KERNEL = {"float32": 1e30, "float64": 1e150}  # mean squares of inputs; those of larger ones overflow
 LEFT_OUT = {"float32": 1e-7, "float64": 1e-15}  # variance, relative, that compressed kernels leave out
 
 
@@ -74,8 +75,11 @@ class FiniteWidth(Method):
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where weights move by less than their rounding."""
         super().supports(run)
+        is_single = self.precision == "float32"
+        advice = "precision='float64' reaches further" if is_single else "divide it by a number"
+        run.check_scale(LARGEST_KERNEL[self.precision], advice)
         if 0 < run.movement < LEAST_MOVEMENT[self.precision]:
-            advice = "take precision='float64'" if self.precision == "float32" else "StaticNTK() solves that limit"
+            advice = "take precision='float64'" if is_single else "StaticNTK() solves that limit"
             raise ValueError(
                 f"features would move by {run.movement:.0e} of their size, which is below rounding: {advice}"
             )

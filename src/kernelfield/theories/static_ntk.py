@@ -34,6 +34,7 @@ POINTS_AT_ONCE = 256  # new points whose kernels are computed at once
 NEURONS = 4096  # samples of the fields
 SLOWEST = 1e-12  # rate of decay, relative to the fastest, below which a mode does not decay
 FLOW = {"method": "LSODA", "rtol": 1e-10, "atol": 1e-12}
+LARGEST_KERNEL = 1e150  # mean square of inputs
 EVALUATIONS = 50_000  # of the velocity of a flow, at most: a flow that blows up would need them for ever
 
 
@@ -70,6 +71,11 @@ class StaticNTK(Method):
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, GradientFlow)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "schedule", "mixing"})
+
+    def supports(self, run: Run) -> None:
+        """Raises ValueError for a run that it cannot solve: also where squares of the input kernel overflow."""
+        super().supports(run)
+        run.check_scale(LARGEST_KERNEL, "divide it by a number")
 
     def solve(self, run: Run, progress: Report, checkpoint: None = None) -> Solution | Status:
         """Returns the Solution; see `kernelfield.solve`."""
