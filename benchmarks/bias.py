@@ -29,9 +29,11 @@ TRUTH = (65536, 1e-3, 64)
 RUNS = 48
 
 
-def dense_tail(places: int, particles: int, block: int, seed: np.random.SeedSequence, dtype: type) -> Tail:
-    """A tail of one block, with independent Gaussian numbers."""
-    core = np.random.default_rng(seed).standard_normal((places, particles, particles)) / np.sqrt(particles)
+def dense_tail(
+    places: int, particles: int, components: tuple[int, int], block: int, seed: np.random.SeedSequence, dtype: type
+) -> Tail:
+    """A tail of one block, with independent Gaussian numbers, for particles of one component."""
+    core = np.random.default_rng(seed).standard_normal((places, 1, 1, particles, particles)) / np.sqrt(particles)
     signs: Any = np.ones((places, particles), dtype)
     return Tail(core.astype(dtype), signs, signs)
 

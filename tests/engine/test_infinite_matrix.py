@@ -34,7 +34,7 @@ def fresh(coupled=True, scale=1.0, tol=1e-2, capacity=8, ratio=1.0, particles=PA
     down, u = images(1, scale * ratio**0.5, ratio)
     up, _ = images(2, scale, 1.0)
     bases = (make_empty_basis(capacity, particles, np.float64) for _ in range(2))
-    tail = make_tail(1, particles, 64, np.random.SeedSequence(seed), np.float64)
+    tail = make_tail(1, particles, (1, 1), 64, np.random.SeedSequence(seed), np.float64)
     return jax.tree.map(jnp.asarray, InfiniteMatrix(*bases, up, down, tail, tol, coupled, ratio)), u
 
 

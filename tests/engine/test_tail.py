@@ -19,8 +19,9 @@ def at_place(tail, place):
     return Tail(*(values[place] for values in tail))
 
 
-def tails(places=1, seed=0):
-    return jax.tree.map(jnp.asarray, make_tail(places, PARTICLES, BLOCK, np.random.SeedSequence(seed), np.float64))
+def tails(places=1, seed=0, components=(1, 1)):
+    made = make_tail(places, PARTICLES, components, BLOCK, np.random.SeedSequence(seed), np.float64)
+    return jax.tree.map(jnp.asarray, made)
 
 
 def test_down_is_the_transpose_of_up():
@@ -53,3 +54,14 @@ def test_other_matrices_are_uncorrelated(which):
     J, K = matrix(one), matrix(other)
     for again in (K, K.T):
         assert abs(np.sum(J * again)) / PARTICLES < 0.05
+
+
+def test_components_are_blocks_of_one_matrix():
+    """Both directions keep the mean square, and are adjoint but for the numbers of neurons."""
+    tail = at_place(tails(components=(2, 3)), 0)
+    rng = np.random.default_rng(0)
+    x, g = rng.standard_normal((5, 2 * PARTICLES)), rng.standard_normal((5, 3 * PARTICLES))
+    up, down = tail @ x, tail.T @ g
+    assert up.shape == g.shape and down.shape == x.shape
+    np.testing.assert_allclose([np.mean(up**2), np.mean(down**2)], 1, atol=0.05)
+    np.testing.assert_allclose(np.mean(g * up, axis=1), np.sqrt(2 / 3) * np.mean(down * x, axis=1), rtol=1e-9)

@@ -197,7 +197,7 @@ def test_the_march_begins_with_the_static_kernel(name):
     found = [march.ntk(0), *(march.feature_kernel(1 + n, 0) for n in range(len(initial.Phi) - 1))]
     found += [march.gradient_kernel(1 + n, 0) for n in range(len(initial.G) - 1)]
     for kernel, truth in zip(found, [initial.ntk, *initial.Phi[1:], *initial.G[:-1]], strict=True):
-        assert np.linalg.norm(kernel - truth) < 0.02 * np.linalg.norm(truth)
+        assert np.linalg.norm(kernel - truth) < 0.05 * np.linalg.norm(truth)
 
 
 @pytest.mark.thorough

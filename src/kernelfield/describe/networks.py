@@ -347,9 +347,9 @@ class Transformer(_WithActivation):
         X = super().inputs(problem)
         if X.ndim != 3:
             raise ValueError(f"Transformer needs X of shape (P, positions, D) or token ids, got {X.shape}")
-        empty = ~X.any(axis=-1)
-        if empty.all(axis=1).any():
-            raise ValueError(f"sequence {empty.all(axis=1).argmax()} has no tokens, or zeros alone")
-        if empty.any() and float(self.nonlinearity.phi(np.zeros(1))[0]) != 0:
+        present = X.any(axis=-1)
+        if 0 in (tokens := present.sum(axis=1)):
+            raise ValueError(f"sequence {tokens.argmin()} has no tokens, or zeros alone")
+        if not present.all() and float(self.nonlinearity.phi(np.zeros(1))[0]) != 0:
             raise ValueError(f"padding needs an activation with phi(0) = 0, got '{self.nonlinearity.name}'")
         return X

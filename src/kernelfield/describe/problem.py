@@ -76,7 +76,8 @@ class Problem:
         elif classes is not None:
             raise ValueError(f"classes are for the loss 'cross_entropy', not '{loss.name}'")
         if vocabulary is not None:
-            X, X_test = (ids if np.ndim(ids) != 2 else encode_tokens(ids, vocabulary) for ids in (X, X_test))
+            X = encode_tokens(X, vocabulary) if np.ndim(X) == 2 else X
+            X_test = X_test if X_test is None or np.ndim(X_test) != 2 else encode_tokens(X_test, vocabulary)
             if isinstance(stream, (tuple, list)) and len(stream) == 2 and np.ndim(stream[0]) == 2:
                 stream = encode_tokens(stream[0], vocabulary), stream[1]
         X, y = real_array("X", X, dimensions=(2, 3, 4)), real_array("y", y, dimensions=(1, 2))

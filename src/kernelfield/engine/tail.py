@@ -10,6 +10,7 @@ Particles with several components take a core for every pair of components below
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -36,9 +37,14 @@ class Tail(NamedTuple):
         return Tail(self.core.swapaxes(-1, -2).swapaxes(-3, -4), self.above, self.below)
 
     def __matmul__(self, x: Array) -> Array:
-        _, of, n, _ = self.core.shape
-        blocks = (x * self.below).reshape(len(x), of, -1, n)
-        image = jnp.einsum("rcbi,dcji->rdbj", blocks, self.core).reshape(len(x), -1) * self.above
+        to, of, n, _ = self.core.shape
+        blocks = jnp.split((x * self.below).reshape(len(x), -1, n), of, axis=1)
+
+        def component(d: int) -> Array:
+            parts = [jnp.einsum("rbi,ji->rbj", blocks[c], self.core[d, c]) for c in range(of)]
+            return functools.reduce(jnp.add, parts).reshape(len(x), -1)
+
+        image = jnp.concatenate([component(d) for d in range(to)], axis=-1) * self.above
         return image if of == 1 else image * (1 / math.sqrt(of))
 
 
@@ -52,7 +58,7 @@ def make_tail(
     rng, (of, to) = np.random.default_rng(seed), components
     signs: Any = rng.choice(np.array([-1, 1], dtype), (of + to, places, particles)).swapaxes(0, 1)
     cores: Any = np.stack([_draw_core(block, rng) for _ in range(places * to * of)]).astype(dtype)
-    below, above = (part.reshape(places, -1) for part in np.split(signs, [of], axis=1))
+    below, above = signs[:, :of].reshape(places, -1), signs[:, of:].reshape(places, -1)
     return Tail(cores.reshape(places, to, of, block, block), below, above)
 
 

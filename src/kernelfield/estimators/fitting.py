@@ -125,7 +125,8 @@ def fit(
         update = {"classes": model.classes_.tolist()}
     columns = columns.model_copy(update=update)
     say("the static kernel, a network of finite width, kernel ridge regression and gradient boosting")
-    lazy: Any = clone(model).set_params(gamma0=0.0).fit(X, y) if model.gamma0_ else model
+    unfitted: Any = clone(model)
+    lazy = unfitted.set_params(gamma0=0.0).fit(X, y) if model.gamma0_ else model
     finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
     predictions = {
         f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),

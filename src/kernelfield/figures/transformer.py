@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -217,7 +217,7 @@ def _draw_accuracy(axes: Axes, runs: Runs, say: Say) -> None:
     axes.plot([], [], "o", color=plotting.NEUTRAL, mfc="white", mew=1.6, label=f"networks, N = {N}")
     axes.plot([], [], ":", color=plotting.NEUTRAL, lw=1.4, label="sequences that train")
     axes.axhline(1 / VALUES, color=plotting.NEUTRAL, lw=0.9, ls=(0, (2, 3)), label="guessing")
-    last = len(finite.mean) - 1
+    last = max(solution.steps_done for solution in runs.theory.values())
     axes.set(xlabel="epoch", ylabel="share of right answers", xlim=(0.5, last + 0.5), ylim=(0, 1.03))
     _finish(axes, "lower right")
 
@@ -270,6 +270,6 @@ def _draw_distances(axes: Axes, runs: Runs, say: Say) -> None:
     _finish(axes, "upper right")
 
 
-def _finish(axes: Axes, place: str) -> None:
+def _finish(axes: Axes, place: Any) -> None:
     plotting.plain(axes)
     axes.legend(fontsize=8.5, frameon=False, loc=place)

@@ -27,7 +27,7 @@ NO_LIMIT = "weights that are used more than once have no lazy limit here: use Ma
 
 
 @dataclass(frozen=True)
-class Sequential:
+class Sequential(Layer):
     """The composition of `layers`, itself a layer.
 
     A layer object that occurs more than once shares its weights between all uses: one state, a trace of each use.
@@ -135,7 +135,7 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Layer):
     """x + scale branch(x).
 
     Args:

@@ -223,7 +223,7 @@ class SwiGLU(ParticleFunction):
     Source: arXiv:2002.05202.
     """
 
-    components: int = 2
+    components = 2
 
     def apply(self, h: Array) -> Array:
         """Returns silu(a) b."""
@@ -285,8 +285,9 @@ class MultiHeadAttention(ParticleFunction):
             logits[b] = jnp.where(seen | ~present, logits[b], -jnp.inf)
         top = lax.stop_gradient(functools.reduce(jnp.maximum, logits))
         weights = [jnp.exp(logit - top) for logit in logits]
-        values = sum(weights[b][:, :, None] * v[:, b, None] for b in places)
-        return values / sum(weights)[:, :, None] * present[:, :, None]
+        values = [weights[b][:, :, None] * v[:, b, None] for b in places]
+        total, norm = (functools.reduce(jnp.add, parts) for parts in (values, weights))
+        return total / norm[:, :, None] * present[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ class MeanAttention(ParticleFunction):
 
     scale: float = 1.0
     causal: bool = False
-    components: int = 3
+    components = 3
 
     @property
     def is_sampled(self) -> bool:

@@ -28,7 +28,7 @@ class NeuronWeights(Layer):
         """Returns one Gaussian coordinate."""
         return setup.make_images(below.population.add_lane(1, 1, components=below.components), self.scale), below
 
-    def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:
+    def update(self, state: Images, trace: Any, rate: Fields) -> Images:
         """Returns the weights plus sum_mu rate_mu g_mu, summed over sites."""
         ones = jnp.ones((math.prod(trace.g.shape[:-1]), 1), state.K.dtype)
         return learn(state, rate, ones, trace.g)

@@ -163,7 +163,7 @@ class Dense(Weights):
     """Fully connected: h = W phi / sqrt(N), and with sites n^{-1/2} sum_a W_a phi_a / sqrt(N), without sites above.
 
     Args:
-        scale, multiplies, width: see `Weights`.
+        scale, multiplies, width, components: see `Weights`.
     """
 
     def wiring(self, sites: Sites) -> Wiring:
@@ -189,7 +189,7 @@ class Conv(Weights):
         kernel: sites of its window along each axis; a window of even size reaches further up.
         stride: between outputs, of which there are ceil(sites / stride) along each axis.
         padding: "zero": what is outside adds nothing; "circular": the other end follows.
-        scale, multiplies, width: see `Weights`.
+        scale, multiplies, width, components: see `Weights`.
     """
 
     kernel: int = 3
