@@ -14,6 +14,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of this run alone, for all 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each core has a worker of its own
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "XLA_FLAGS" not in os.environ:  # most of the time goes into compilation
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     sooner = os.environ["XLA_FLAGS"] + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"

@@ -9,7 +9,7 @@ import kernelfield as kf
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
 from kernelfield.layers.base import Stateless
 from kernelfield.theories.static_ntk import initial_kernels
-from suites import keep_fast, thorough
+from suites import keep_fast
 
 RNG = np.random.default_rng(0)  # of the data below alone
 Y = np.array([1.0, -0.7, 0.9])
@@ -29,11 +29,12 @@ def everything(solution):
     return [solution.predictions, solution.ntk(), *kernels]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("network", "problem"),
     [
-        thorough(kf.CNN(depth=2, activation="linear"), SEQUENCES),
-        thorough(kf.CNN(depth=2, activation="linear", padding="circular", stride=2, readout="flatten"), SEQUENCES),
+        (kf.CNN(depth=2, activation="linear"), SEQUENCES),
+        (kf.CNN(depth=2, activation="linear", padding="circular", stride=2, readout="flatten"), SEQUENCES),
         (kf.ResNet(depth=2, activation="linear"), VECTORS),
     ],
 )
@@ -87,6 +88,7 @@ def test_the_lazy_limit_of_the_march_is_the_static_kernel(name):
     assert np.linalg.norm(found.ntk() - truth.ntk()) < 0.03 * np.linalg.norm(truth.ntk())
 
 
+@pytest.mark.thorough
 def test_a_convolution_of_one_pixel_is_fully_connected():
     few, pixels = kf.March(particles=128, replicates=2), kf.Problem(SEQUENCES.X[:, :1], Y)
     one, other = solved(kf.CNN(depth=2, kernel=1), pixels, few), solved(kf.MLP(depth=2), VECTORS, few)

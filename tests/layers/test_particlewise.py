@@ -30,7 +30,6 @@ from kernelfield.layers import (
     TokenPool,
 )
 from kernelfield.theories.static_ntk import initial_kernels
-from suites import keep_fast
 from transformers import CASES, WithoutResponses, data, distance, infinite, network
 
 TOKENS = data(points=4, positions=3)
@@ -141,9 +140,8 @@ def test_the_layers_are_their_definitions(layer, components, sites, x64):
     np.testing.assert_allclose(np.ravel(found), np.ravel(expected), rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "name", keep_fast(["two blocks, last, gamma0 = 2", "heads of d = 4, causal", "SwiGLU"], "heads of d = 4, causal")
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["two blocks, last, gamma0 = 2", "heads of d = 4, causal", "SwiGLU"])
 def test_the_finite_network_is_the_plain_one_with_the_same_weights(name):
     blocks, readout, gamma0, _ = CASES[name]
     layers, N = network(blocks, readout, gamma0).layers, 8
@@ -188,7 +186,8 @@ LAZY = {
 }
 
 
-@pytest.mark.parametrize("name", keep_fast(LAZY, "gate"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", LAZY)
 def test_the_march_begins_with_the_static_kernel(name):
     made = kf.Network(layers=LAZY[name])
     initial = initial_kernels(made, TOKENS)
@@ -259,7 +258,8 @@ def test_a_transformer_predicts_new_sequences_and_is_stored(tmp_path):
     np.testing.assert_array_equal(again.predict(new).mean, solution.predict(new).mean)
 
 
-@pytest.mark.parametrize("readout", keep_fast(["mean", "last"], "last"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("readout", ["mean", "last"])
 def test_padding_changes_nothing(readout):
     """A sequence in front of padding is the sequence alone, at finite width to rounding, and in the lazy limit."""
     ids = np.array([[0, 2, 1], [1, 1, 0], [2, 0, 1]])

@@ -205,6 +205,7 @@ def test_decay_is_refused():
         lazy(training=kf.GradientDescent(learning_rate=0.1, steps=3, weight_decay=0.1))
 
 
+@pytest.mark.thorough
 def test_momentum_is_that_of_a_march_that_hardly_learns_features():
     training = kf.GradientDescent(learning_rate=0.3, steps=8, momentum=0.7)
     network, problem = kf.MLP(depth=2, activation="linear", gamma0=1e-4), kf.Problem(np.eye(3), [1.0, -1.0, 0.5])
