@@ -96,8 +96,8 @@ def distance(one, two):
 
 @functools.cache
 def wide(scale=1.0, ratio=1.0):
-    """Moments of the mean of four matrices, and of one more."""
-    *several, one = (moments(finite(2048, seed, scale, ratio)) for seed in range(5))
+    """Moments of the mean of six matrices, and of one more."""
+    *several, one = (moments(finite(2048, seed, scale, ratio)) for seed in range(7))
     return np.mean(several, axis=0), one
 
 

@@ -4,18 +4,10 @@ Compose them in `Sequential` and give that to `kernelfield.Network`: the first l
 Readout. A layer object that occurs more than once shares its weights. `Particlewise` makes a layer of any function.
 """
 
+from kernelfield.layers.attention import MeanAttention, MultiHeadAttention, TokenPool
 from kernelfield.layers.base import FieldTrace, Layer, Setup, Space, WeightTrace
 from kernelfield.layers.composed import Residual, Sequential
-from kernelfield.layers.particlewise import (
-    LayerNorm,
-    MaxPool,
-    MeanAttention,
-    MultiHeadAttention,
-    Particlewise,
-    RMSNorm,
-    SwiGLU,
-    TokenPool,
-)
+from kernelfield.layers.particlewise import LayerNorm, MaxPool, Particlewise, RMSNorm, SwiGLU
 from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool
 from kernelfield.layers.vectors import Bias, Gain, Readout
 from kernelfield.layers.weights import Conv, Dense

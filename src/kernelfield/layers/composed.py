@@ -13,8 +13,9 @@ from jax import Array
 from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
+from kernelfield.layers.attention import TokenPool
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
-from kernelfield.layers.particlewise import ParticleFunction, RMSNorm, TokenPool
+from kernelfield.layers.particlewise import ParticleFunction, RMSNorm
 from kernelfield.layers.stateless import Activation, SiteMap
 from kernelfield.layers.vectors import Bias, Gain, NeuronWeights
 from kernelfield.layers.weights import Weights

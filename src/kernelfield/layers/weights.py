@@ -86,7 +86,7 @@ class Weights(Scaled):
         """Returns the number of neurons that the weights make, where the last hidden layer has `width`."""
         particles = round(self.width * width / self.components)
         if not particles:
-            raise ValueError(f"width={width} is too small for {self.components} components in {self.width:g} width")
+            raise ValueError(f"width must be larger, for one particle of {self.components} components, got {width}")
         return self.components * particles
 
     def space_above(self, below: Space) -> Space:
