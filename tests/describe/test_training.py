@@ -221,6 +221,7 @@ def test_rows_between_epochs_hold_kernels_and_fields_of_all_points():
         np.testing.assert_allclose(solution.estimate("gradient_kernel", 2, row).replicates, G, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_divergence_and_interruption_within_epochs_keep_the_rows_before():
     linear = kf.MLP(depth=2, activation="linear")
     training = SGD(learning_rate=30.0, batch_size=2, epochs=40)

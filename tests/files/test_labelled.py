@@ -104,6 +104,7 @@ def test_kernels_between_outputs_have_named_outputs(several_outputs):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_recorded_kernels_between_outputs_have_named_outputs():
     problem = kf.Problem(np.eye(3), [0, 1, 1], loss="cross_entropy")
     method, training = kf.FiniteWidth(width=8, kernels="per_output"), kf.GradientDescent(learning_rate=0.1, steps=2)

@@ -289,6 +289,7 @@ def test_settings_that_are_gone_do_not_keep_a_file_from_being_read(tmp_path):
         again.predict(np.eye(3))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [kf.MLP(depth=2), kf.MLP(depth=1, bias_scale=0.5)])
 def test_kernels_of_some_steps_come_back(tmp_path, network):
     problem, training = kf.Problem(np.eye(3), [1.0, -1.0, 1.0]), kf.GradientDescent(learning_rate=0.2, steps=4)

@@ -61,6 +61,7 @@ LAZY = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", keep_fast(LAZY, "bias", "residual"))
 def test_the_lazy_recursion_is_the_kernel_of_wide_networks(name):
     """Oracle: the tangent kernel of networks at initialization by automatic differentiation, the mean over seeds."""

@@ -245,6 +245,7 @@ def test_plain_networks_of_growing_width_approach_the_march(name):
 # --- use
 
 
+@pytest.mark.thorough
 def test_a_transformer_predicts_new_sequences_and_is_stored(tmp_path):
     rng = np.random.default_rng(2)
     ids, new = rng.integers(0, 3, (4, 3)), rng.integers(0, 3, (2, 3))

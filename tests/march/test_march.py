@@ -96,6 +96,7 @@ def test_lazy_limit_is_the_static_ntk(activation, depth):
 # --- invariants
 
 
+@pytest.mark.thorough
 def test_the_past_does_not_know_the_future():
     """More steps change no earlier row, and at t = 0 nothing depends on the targets."""
     short, long, other = march(steps=6), march(steps=12), march(y=-2 * Y[::-1])
@@ -164,6 +165,7 @@ def test_directions_and_tolerance_change_the_answer_by_no_more_than_noise():
     assert max(other.info["feature_ranks"]) < max(usual.info["feature_ranks"]) <= 24
 
 
+@pytest.mark.thorough
 def test_a_linear_network_with_more_directions_than_room_begins_again_with_more():
     usual, little = (march("linear", steps=6, **PREDICTIONS, **few) for few in ({}, {"directions": 8}))
     assert little.info["directions"] > max(little.info["feature_ranks"]) > 8

@@ -39,6 +39,7 @@ def test_updates_take_the_stream_in_order_each_point_once():
     assert (batches.weights == 0.2).all() and RULE.times(PROBLEM) == pytest.approx([0, 0.6, 1.2, 1.8, 2.4])
 
 
+@pytest.mark.thorough
 def test_two_cubatures_agree():
     settings = {"momentum": 0.6, "weight_decay": 0.2, "schedule": "cosine"}
     rule = kf.OnlineSGD(learning_rate=0.1, batch_size=4, steps=5, every=2, **settings)
@@ -48,6 +49,7 @@ def test_two_cubatures_agree():
     np.testing.assert_allclose(one.feature_kernel(2), other.feature_kernel(2), atol=1e-10)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", [thorough(None), FINITE], ids=["march", "finite"])
 def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method):
     """The two know nothing of each other's points but what they have in common."""

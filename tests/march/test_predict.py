@@ -121,6 +121,7 @@ def test_samples_predict_what_points_that_ride_along_and_wide_networks_show(name
     assert noise < 0.1 * size
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "method", [None, kf.FiniteWidth(width=16, seeds=3), kf.StaticNTK()], ids=lambda each: str(each)[:5]
 )

@@ -108,6 +108,7 @@ def test_momentum_and_schedules_that_do_nothing_change_nothing():
         np.testing.assert_allclose(found.predictions, plain.predictions, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_decay_without_learning_shrinks_what_came_from_initialization():
     """With targets of zero nothing is learned, and features decay."""
     training = descent(steps=3, weight_decay=0.5)

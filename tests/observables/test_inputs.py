@@ -55,6 +55,7 @@ def test_inputs_outside_the_span_of_the_data_have_gradients():
     np.testing.assert_allclose(solution.input_gradients(new).replicates, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.thorough
 def test_feature_learning_finds_the_inputs_of_a_single_index_task_and_the_static_kernel_finds_less():
     """Infinite width and networks of finite width agree within their error bars."""
     rng = np.random.default_rng(2)

@@ -215,6 +215,7 @@ def test_a_plain_network_with_these_numbers_is_the_finite_network_of_the_theory(
         np.testing.assert_allclose(found, expected, atol=1e-9, err_msg=form)
 
 
+@pytest.mark.thorough
 def test_mini_batches_take_the_same_numbers(x64):
     training = SGD(learning_rate=0.3, batch_size=2, epochs=4, momentum=0.5, weight_decay=0.1)
     batches = training.batches(PROBLEM)

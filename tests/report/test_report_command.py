@@ -36,6 +36,7 @@ def test_report_writes_a_page_and_says_so(folder, capsys):
     assert "kernelfield train run.toml -o b.nc" in text
 
 
+@pytest.mark.thorough
 def test_quiet_and_json(folder, capsys):
     assert exit_code("report", "a.nc", "-o", "page.html", "--quiet") == 0
     assert capsys.readouterr().out == ""

@@ -197,6 +197,7 @@ def test_exact_solutions_have_no_error_bars():
     assert "solved without sampling" in page.words("errors") and "Student" not in page.words("errors")
 
 
+@pytest.mark.thorough
 def test_a_run_that_failed_is_shown_first(pair):
     status = Status("diverged", "the loss exceeded 1000 times its initial value at step 4: try less")
     early = replace(
@@ -269,6 +270,7 @@ def test_results_that_differ_in_settings_have_their_own_configurations(pair):
     assert parse(page.elements["toml2"]).method("march").particles == 128
 
 
+@pytest.mark.thorough
 def test_a_custom_activation_has_a_page_without_configuration():
     page = Page(report.page({"a": solved(kf.FiniteWidth(width=16, seeds=2), lambda h: h / (1 + h * h))}))
     assert "custom function" in page.words("reproduce") and "toml1" not in page.elements
@@ -307,6 +309,7 @@ def test_a_page_of_several_outputs_and_mini_batches(several_outputs):
     assert parse(toml).training == several_outputs.training
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("steps", "shows"), [([0, 3, -1], True), ([1, 3], False)])
 def test_kernels_of_some_steps_make_a_page_and_a_summary(tmp_path, steps, shows):
     solutions = {

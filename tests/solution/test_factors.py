@@ -56,6 +56,7 @@ def both():
     return whole, changed(whole, lambda factor: slim(factor, TIME_TOL, large=0) if factor.shape[1] > 1 else factor)
 
 
+@pytest.mark.thorough
 def test_kernels_of_modes_are_those_of_the_run_within_the_tolerance(both):
     whole, modes = both
     assert isinstance(modes.kernel("Phi", 2).factor, TimeModes) and isinstance(modes.kernel("G", 1).factor, TimeModes)

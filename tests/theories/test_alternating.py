@@ -66,6 +66,7 @@ def test_it_agrees_with_the_march_within_the_error_bars(name, depth, responses):
         assert distance(found.mean, known.mean) < (0.08 if name == "relu" else 0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [2, thorough(3)])
 def test_linear_networks_are_exact(depth):
     """Oracle: the march, which is exact here; all kernels over all pairs of times."""
@@ -97,6 +98,7 @@ def test_more_samples_shrink_the_error():
 # --- responses
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by_r", [True, thorough(False)])
 def test_tangents_are_the_derivatives_of_the_fields(x64, by_r):
     """Oracle: automatic differentiation of the causal equations, written out once more."""

@@ -80,6 +80,7 @@ def test_layers_of_linear_networks_are_reflected(name, depth=3):
 # --- identities of the fields
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "activation"),
     [
