@@ -101,6 +101,7 @@ def wide(scale=1.0, ratio=1.0):
     return np.mean(several, axis=0), one
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scale", "ratio", "tol"),
     [(1.0, 1.0, 1e-2), thorough(1.0, 1.0, 1e-26), thorough(1.7, 1.0, 0.3), thorough(1.0, 2.0, 1e-2)],

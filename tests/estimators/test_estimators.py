@@ -204,6 +204,7 @@ def test_bad_input_is_what_users_of_scikit_learn_expect(ask, error, message):
         ask()
 
 
+@pytest.mark.thorough
 def test_a_point_of_weight_two_is_two_points_and_one_of_weight_zero_is_none():
     weights = np.tile([1.0, 2.0, 0.0, 3.0], 6)
     repeated = np.repeat(np.arange(24), weights.astype(int))

@@ -51,6 +51,7 @@ def exact(name, rule, seed=0):
     return solved(network, kf.Problem(inputs, OUTPUTS), RULES[rule], seed=seed)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, rule",
     [
@@ -174,6 +175,7 @@ ENSEMBLES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", keep_fast(ENSEMBLES, "logistic"))
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem, training = ENSEMBLES[name]

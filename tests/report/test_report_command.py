@@ -28,6 +28,7 @@ def folder(tmp_path, monkeypatch, results):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_report_writes_a_page_and_says_so(folder, capsys):
     assert exit_code("report", "a.nc", "b.nc", "-o", "page.html", "--title", "Zeros & ones") == 0
     assert capsys.readouterr().out == "wrote page.html\n"

@@ -323,6 +323,7 @@ def test_kernels_of_some_steps_make_a_page_and_a_summary(tmp_path, steps, shows)
     assert len(summary.draw(solutions["one"]).axes) == (4 if shows else 1)
 
 
+@pytest.mark.thorough
 def test_the_inputs_that_a_table_model_uses_are_named():
     rng = np.random.default_rng(0)
     problem, info = (

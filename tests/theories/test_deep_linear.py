@@ -147,6 +147,7 @@ def test_factors_solve_the_dense_equations(depth):
 # --- the march
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("depth", "gamma0", "y"),
     [(2, 1.0, "random"), (1, 2.0, "eigenvector"), thorough(4, 2.0, "random"), thorough(4, 0.3, "eigenvector")],

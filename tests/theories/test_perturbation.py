@@ -48,6 +48,7 @@ def slopes(errors):
 # --- linear networks
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [2, thorough(4)])
 def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth):
     """Oracle: the exact solution. With |y| = 1: what counts is gamma0 |y|, and all orders do when it is large."""
