@@ -62,7 +62,7 @@ def test_components_are_neurons_to_weights():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("components", "width"), [(2, 2.0), (2, 1.0), (1, 2.0)])
+@pytest.mark.parametrize(("components", "width"), [(2, 2.0), (2, 1.0)])
 def test_sampled_components_are_neurons_to_weights(components, width):
     """Tails and responses know the numbers of neurons, whether the width follows the components or not."""
     method, training = kf.March(particles=1024, replicates=8), kf.GradientDescent(learning_rate=0.5, steps=10)
@@ -141,7 +141,7 @@ def test_the_layers_are_their_definitions(layer, components, sites, x64):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["two blocks, last, gamma0 = 2", "heads of d = 4, causal", "SwiGLU"])
+@pytest.mark.parametrize("name", ["two blocks, last, gamma0 = 2", "SwiGLU"])
 def test_the_finite_network_is_the_plain_one_with_the_same_weights(name):
     blocks, readout, gamma0, _ = CASES[name]
     layers, N = network(blocks, readout, gamma0).layers, 8
@@ -187,7 +187,7 @@ LAZY = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", LAZY)
+@pytest.mark.parametrize("name", sorted({*LAZY} - {"heads"}))
 def test_the_march_begins_with_the_static_kernel(name):
     made = kf.Network(layers=LAZY[name])
     initial = initial_kernels(made, TOKENS)
@@ -225,7 +225,7 @@ def test_lazy_limits_that_are_not_known_are_refused():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["heads of d = 2, causal", "one head of 1/N logits", "two blocks, mean, gamma0 = 2"])
+@pytest.mark.parametrize("name", ["heads of d = 2, causal", "two blocks, mean, gamma0 = 2"])
 def test_plain_networks_of_growing_width_approach_the_march(name):
     def numbers(one, other):
         return [float(part.strip(" ()%")) for cell in distance(one, other).split("|") for part in cell.split("(")]
@@ -260,14 +260,11 @@ def test_a_transformer_predicts_new_sequences_and_is_stored(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("readout", ["mean", "last"])
-def test_padding_changes_nothing(readout):
+def test_padding_changes_nothing():
     """A sequence in front of padding is the sequence alone, at finite width to rounding, and in the lazy limit."""
     ids = np.array([[0, 2, 1], [1, 1, 0], [2, 0, 1]])
     long = np.concatenate([ids, np.full((3, 2), -1)], axis=1)
-    made = kf.Transformer(
-        depth=1, head_dim=2, mlp_width=1.0, readout=readout, causal=readout == "last", activation="tanh"
-    )
+    made = kf.Transformer(depth=1, head_dim=2, mlp_width=1.0, readout="last", causal=True, activation="tanh")
     short, padded = encode_tokens(ids, 3), encode_tokens(long, 3) * np.sqrt(6 / 8)  # one size of tokens
     padded = np.delete(padded, [6, 7], axis=-1)
     for method in (kf.FiniteWidth(width=16, seeds=2, precision="float64"), kf.StaticNTK(replicates=1)):
