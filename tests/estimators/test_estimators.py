@@ -315,7 +315,7 @@ NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, -1e10, 1e-8, np.n
 
 
 @pytest.mark.thorough
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     points=st.sampled_from([0, 1, 2, 6, 6]),
     dimensions=st.sampled_from([0, 1, 3, 3]),

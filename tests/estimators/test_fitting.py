@@ -283,7 +283,7 @@ CELLS = st.sampled_from(["0", "1", "2.5", "-3e300", "1e-300", "x", "y", "NA", ""
 
 
 @pytest.mark.thorough
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arguments=ARGUMENTS,
     chosen=st.sets(st.sampled_from(["--gamma0", "--activation", "--task", "--inputs", "--separator", "--batch-size"])),
