@@ -152,7 +152,7 @@ def test_the_adapted_kernel_is_that_of_the_trained_network():
     np.testing.assert_allclose(adapted.transform(X), recorded.feature_kernel(1), atol=0.02)
     tangent = kf.AdaptedKernel(regressor(particles=512, gamma0=0.0, activation="erf"), layer="ntk").fit(X, Y)
     lazy = tangent.estimator_.solution_
-    np.testing.assert_allclose(tangent.transform(NEW) @ lazy.predictor.alpha[-1, :, 0], lazy.predict(NEW).mean)
+    np.testing.assert_allclose(tangent.transform(NEW) @ lazy.predictor.alpha[0, -1, :, 0], lazy.predict(NEW).mean)
     ridge = make_pipeline(kf.AdaptedKernel(trained), KernelRidge(alpha=1e-3, kernel="precomputed")).fit(X, Y)
     assert ridge.score(X, Y) > 0.95 and ridge.predict(NEW).shape == (9,)
     machine = make_pipeline(kf.AdaptedKernel(classifier(particles=512)), SVC(kernel="precomputed")).fit(X, CLASSES)

@@ -62,7 +62,7 @@ def test_components_are_neurons_to_weights():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("components", "width"), [(2, 2.0), (2, 1.0)])
+@pytest.mark.parametrize(("components", "width"), [(2, 1.0)])
 def test_sampled_components_are_neurons_to_weights(components, width):
     """Tails and responses know the numbers of neurons, whether the width follows the components or not."""
     method, training = kf.March(particles=1024, replicates=8), kf.GradientDescent(learning_rate=0.5, steps=10)
@@ -225,7 +225,7 @@ def test_lazy_limits_that_are_not_known_are_refused():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["heads of d = 2, causal", "two blocks, mean, gamma0 = 2"])
+@pytest.mark.parametrize("name", ["heads of d = 2, causal"])
 def test_plain_networks_of_growing_width_approach_the_march(name):
     def numbers(one, other):
         return [float(part.strip(" ()%")) for cell in distance(one, other).split("|") for part in cell.split("(")]
@@ -275,17 +275,6 @@ def test_padding_changes_nothing():
         solved(made.model_copy(update={"activation": "softplus"}), kf.Problem(padded, VECTORS.y))
     with pytest.raises(ValueError, match="sequence 0 has no tokens"):
         solved(made, kf.Problem(0 * padded, VECTORS.y))
-
-
-@pytest.mark.thorough
-def test_padding_changes_nothing_at_infinite_width():
-    ids = np.array([[0, 2, 1], [1, 1, 0], [2, 0, -1]])
-    made = kf.Transformer(depth=1, head_dim=2, mlp_width=1.0, activation="tanh")
-    long = np.insert(encode_tokens(ids, 3), 1, 0.0, axis=1)  # in the middle
-    method = kf.March(particles=512, replicates=4)
-    one, other = (solved(made, kf.Problem(X, VECTORS.y), method) for X in (encode_tokens(ids, 3), long))
-    noise = np.hypot(np.linalg.norm(one.predictions_se), np.linalg.norm(other.predictions_se))
-    assert np.linalg.norm(one.predictions - other.predictions) < 2 * noise < 0.2 * np.linalg.norm(one.predictions)
 
 
 def test_token_ids_are_rows_of_tokens_and_positions():
