@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kernelfield import parameterization as parameterization
-from kernelfield.describe.networks import CNN, MLP, Network, ResNet, Transformer
+from kernelfield.describe.architecture import Network
+from kernelfield.describe.networks import CNN, MLP, ResNet, Transformer
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.files.storage import load

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kernelfield.common.processes import check_process
 from kernelfield.common.progress import Report, bar
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run, steps_from
 from kernelfield.describe.training import Training

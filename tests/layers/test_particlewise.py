@@ -191,12 +191,12 @@ LAZY = {
 def test_the_march_begins_with_the_static_kernel(name):
     made = kf.Network(layers=LAZY[name])
     initial = initial_kernels(made, TOKENS)
-    method = kf.March(particles=2048, replicates=2)
+    method = kf.March(particles=2048, replicates=4)
     march = kf.solve(made, TOKENS, TRAINING, method, save_at=[0], progress=False)
     found = [march.ntk(0), *(march.feature_kernel(1 + n, 0) for n in range(len(initial.Phi) - 1))]
     found += [march.gradient_kernel(1 + n, 0) for n in range(len(initial.G) - 1)]
     for kernel, truth in zip(found, [initial.ntk, *initial.Phi[1:], *initial.G[:-1]], strict=True):
-        assert np.linalg.norm(kernel - truth) < 0.05 * np.linalg.norm(truth)
+        assert np.linalg.norm(kernel - truth) < (0.04 if name == "gate" else 0.02) * np.linalg.norm(truth)
 
 
 @pytest.mark.thorough
@@ -219,6 +219,8 @@ def test_lazy_limits_that_are_not_known_are_refused():
             solved(layers, VECTORS if isinstance(layers[0], Dense) else TOKENS, kf.StaticNTK())
     with pytest.raises(ValueError, match="the lazy limit of a Gain directly below Activation is not known"):
         solved([Dense(), Gain(), Bias(), TANH, Readout()], VECTORS, kf.StaticNTK())
+    with pytest.raises(ValueError, match="the lazy limit of a Gain directly below Activation is not known"):
+        solved([Dense(), Gain(), Residual(Dense()), TANH, Readout()], VECTORS, kf.StaticNTK())
 
 
 # --- learning, against plain finite networks

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kernelfield.common.settings import Spec
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
 from kernelfield.layers.base import uses

@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 
 from kernelfield import plotting
 from kernelfield.datasets import cifar, digits
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
 from kernelfield.observables import Field, Symbol, activation_density

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from kernelfield.common.atomic_files import check_file
 from kernelfield.common.settings import Spec, spec_class, suggestion
 from kernelfield.datasets.specs import SOURCES, CifarData, Data, MnistData
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Training
 from kernelfield.finite.method import FiniteWidth

@@ -218,8 +218,6 @@ class FiniteNetwork:
         def slopes(cotangent: Array) -> list[Array]:  # rows are independent: ones give the slopes of all rows at once
             return [self.width * slope for slope in pullback(cotangent)[1]["out"][:-1]]
 
-        if self.outputs == 1:
-            return tuple(slopes(jnp.ones_like(f)))
         units = jnp.broadcast_to(jnp.eye(self.outputs, dtype=f.dtype)[:, None], (self.outputs, *f.shape))
         return tuple(jnp.moveaxis(g, 0, 1).reshape(f.size, *g.shape[2:]) for g in jax.vmap(slopes)(units))
 

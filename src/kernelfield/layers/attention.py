@@ -117,6 +117,11 @@ class TokenPool(ParticleFunction):
         """False."""
         return False
 
+    @property
+    def keeps_gaussian(self) -> bool:
+        """True: it is linear for given padding."""
+        return True
+
     def apply(self, h: Array) -> Array:
         """Returns the mean or the last position, (P, C, S)."""
         present = jnp.any(_check_sequence(self, h) != 0, axis=(2, 3))

@@ -167,6 +167,11 @@ class Layer(Protocol):
         return False
 
     @property
+    def keeps_gaussian(self) -> bool:
+        """Whether fields that are Gaussian at initialization stay Gaussian on their way up."""
+        return self.is_linear
+
+    @property
     def is_sampled(self) -> bool:
         """Whether its lazy limit is an average over samples, which a seed chooses."""
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,14 +13,10 @@ from jax import Array
 from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
-from kernelfield.layers.attention import TokenPool
 from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
-from kernelfield.layers.particlewise import ParticleFunction, RMSNorm
-from kernelfield.layers.stateless import Activation, SiteMap
-from kernelfield.layers.vectors import Bias, Gain, NeuronWeights
+from kernelfield.layers.vectors import Gain, NeuronWeights
 from kernelfield.layers.weights import Weights
 
-NONLINEAR, LINEAR = (Activation, ParticleFunction), (RMSNorm, SiteMap, TokenPool, NeuronWeights)
 GAIN_BELOW = "the lazy limit of a Gain directly below {layer} is not known: put Dense or Conv between them"
 NOT_GAUSSIAN = "the lazy limit of {layer} is known for Gaussian fields, which weights make: put Dense or Conv below it"
 MISUSE = "a layer that is used twice must act on a hidden layer of the same sites each time"
@@ -207,22 +203,36 @@ class Residual(Layer):
         return x + self.scale * self.branch.finite_apply(params, x, tape)
 
 
-def check_lazy(layer: Any, gaussian: bool = True) -> bool:
-    """Returns whether fields above are Gaussian at initialization, where those below are or are not.
+class Below(NamedTuple):
+    """The fields below a layer at initialization."""
+
+    gaussian: bool = True
+    gained: bool = False  # whether a gain made them, and no weights since
+
+
+DATA = Below()
+
+
+def check_lazy(layer: Any, below: Below = DATA) -> Below:
+    """Returns what the fields above a layer are.
 
     Raises:
-        ValueError: a layer whose lazy limit is an average over Gaussian fields follows others, or a gain precedes them.
+        ValueError: a layer whose lazy limit is an average over Gaussian fields has others below, or a gain.
     """
     if isinstance(layer, Residual):
-        return check_lazy(layer.branch, gaussian) and gaussian
-    gained = False  # whether a gain, and no weights after it, is below
+        branch = check_lazy(layer.branch, below)
+        return Below(below.gaussian and branch.gaussian, below.gained or branch.gained)
     for part in layer.parts:
-        if gained and isinstance(part, NONLINEAR) and not isinstance(part, LINEAR):
-            raise ValueError(GAIN_BELOW.format(layer=type(part).__name__))
-        gained = isinstance(part, Gain) or (gained and isinstance(part, (Bias, SiteMap, TokenPool)))
-        gaussian = check_lazy(part, gaussian)
-    if layer.parts or isinstance(layer, LINEAR):
-        return gaussian
-    if isinstance(layer, NONLINEAR) and not gaussian:
-        raise ValueError(NOT_GAUSSIAN.format(layer=type(layer).__name__))
-    return not isinstance(layer, NONLINEAR)
+        below = check_lazy(part, below)
+    if layer.parts:
+        return below
+    if isinstance(layer, Weights):
+        return Below()
+    if isinstance(layer, Gain):
+        return below._replace(gained=True)
+    if layer.keeps_gaussian:
+        return below
+    if not below.gaussian or below.gained:
+        reason = GAIN_BELOW if below.gained else NOT_GAUSSIAN
+        raise ValueError(reason.format(layer=type(layer).__name__))
+    return below._replace(gaussian=False)

@@ -23,6 +23,7 @@ from kernelfield.engine.series import Fields
 from kernelfield.engine.wiring import Sites
 from kernelfield.layers.base import Mass, Space, Stateless, Tape
 from kernelfield.layers.kernels import sites_of
+from kernelfield.layers.stateless import count_windows, reduce_windows
 
 SAMPLES = 2**15  # particles that a lazy limit is averaged over, at most
 SAMPLED_NUMBERS = 2**28  # in their fields, at most
@@ -178,6 +179,11 @@ class RMSNorm(ParticleFunction):
         """False."""
         return False
 
+    @property
+    def keeps_gaussian(self) -> bool:
+        """True: at infinite width it divides by numbers."""
+        return True
+
     def apply(self, h: Array) -> Array:
         """Returns h in units of its root mean square."""
         return h / jnp.sqrt(jnp.mean(h * h, axis=(-2, -1), keepdims=True) + self.eps)
@@ -240,7 +246,4 @@ class MaxPool(ParticleFunction):
     def apply(self, h: Array) -> Array:
         """Returns the largest values."""
         sites = h.shape[1:-2]
-        if not sites or any(number % self.size for number in sites):
-            raise ValueError(f"MaxPool(size={self.size}) needs sites that its size divides, got {sites}")
-        split = [number for count in sites for number in (count // self.size, self.size)]
-        return h.reshape(len(h), *split, *h.shape[-2:]).max(axis=tuple(range(2, 2 + 2 * len(sites), 2)))
+        return reduce_windows("max", h, sites, count_windows(self, self.size, sites))

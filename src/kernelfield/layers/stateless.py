@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -63,8 +63,22 @@ class Activation(Stateless):
         return tape("phi", self.nonlinearity.phi(tape("h", x)))
 
 
-class SiteMap(Stateless):
-    """A linear map between sites, the same for all neurons."""
+def count_windows(layer: Stateless, size: int, sites: Sites) -> Sites:
+    """Returns the numbers of windows of `size` sites along each axis; raises ValueError if they do not fit."""
+    if not sites or any(number % size for number in sites):
+        raise ValueError(f"{type(layer).__name__}(size={size}) needs sites that its size divides, got {sites}")
+    return tuple(number // size for number in sites)
+
+
+def reduce_windows(how: Literal["mean", "max"], x: Any, sites: Sites, counts: Sites) -> Any:
+    """Returns the mean or the maximum of x (P, *sites, ...) over windows, `counts` of them along each axis."""
+    split = [number for size, count in zip(sites, counts, strict=True) for number in (count, size // count)]
+    windows = x.reshape(len(x), *split, *x.shape[1 + len(sites) :])
+    return getattr(windows, how)(axis=tuple(range(2, 2 + 2 * len(sites), 2)))
+
+
+class Pool(Stateless):
+    """The average over windows of sites that do not overlap: a linear map between sites."""
 
     @property
     def is_linear(self) -> bool:
@@ -72,50 +86,41 @@ class SiteMap(Stateless):
         return True
 
     def forward(self, state: None, x: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
-        """Returns the map; the trace is the field below."""
-        return None, apply_linear(self._map, x), x
+        """Returns the average; the trace is the field below."""
+        return None, apply_linear(self._average, x), x
 
     def backward(self, state: None, chi: Fields, trace: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
-        """Returns the transpose."""
-        transpose = jax.linear_transpose(self._map, lowest_order(trace))
+        """Returns an equal share for every site."""
+        transpose = jax.linear_transpose(self._average, lowest_order(trace))
         return None, apply_linear(lambda values: transpose(values)[0], chi), trace
 
-    def _map(self, x: Any) -> Any:
-        """Returns the map of fields (P, *sites, S)."""
-        raise NotImplementedError
+    def _average(self, x: Any) -> Any:
+        sites = x.shape[1:-1]
+        above = self.sites_above(sites)
+        mean = reduce_windows("mean", x, sites, above or (1,) * len(sites))
+        return mean.reshape(len(x), *above, x.shape[-1])
 
     def _matrix(self, sites: Sites) -> np.ndarray:
         """Returns the map (sites above, sites below)."""
         units = np.eye(math.prod(sites)).reshape(-1, *sites, 1)
-        return np.asarray(self._map(units)).reshape(len(units), -1).T
+        return np.asarray(self._average(units)).reshape(len(units), -1).T
 
     def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the map of both sites; the trace is the kernel below."""
+        """Returns the average over both sites; the trace is the kernel below."""
         sites = sites_of(kernel)
         matrix = self._matrix(sites)
         pooled = np.einsum("ba,manc,dc->mbnd", matrix, split_sites(kernel), matrix, optimize=True)
         return pooled.reshape((len(kernel), *self.sites_above(sites)) * 2), kernel
 
     def lazy_backward(self, kernel: np.ndarray, trace: np.ndarray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
-        """Returns the transpose, of both sites."""
+        """Returns an equal share for every pair of sites."""
         matrix = self._matrix(sites_of(trace))
         divided = np.einsum("ba,mbnd,dc->manc", matrix, split_sites(kernel), matrix, optimize=True)
         return divided.reshape(trace.shape), 0.0, trace
 
     def finite_apply(self, params: None, x: Array, tape: Tape) -> Array:
-        """Returns the map."""
-        return self._map(x)
-
-
-class Pool(SiteMap):
-    """The average over windows of sites that do not overlap."""
-
-    def _map(self, x: Any) -> Any:
-        sites, above = x.shape[1:-1], self.sites_above(x.shape[1:-1])
-        counts = above or (1,) * len(sites)  # of windows along each axis
-        split = [number for size, count in zip(sites, counts, strict=True) for number in (count, size // count)]
-        mean = x.reshape(len(x), *split, x.shape[-1]).mean(axis=tuple(range(2, 2 + 2 * len(sites), 2)))
-        return mean.reshape(len(x), *above, x.shape[-1])
+        """Returns the average."""
+        return self._average(x)
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,7 @@ class AveragePool(Pool):
 
     def sites_above(self, sites: Sites) -> Sites:
         """Returns one site for each window."""
-        if not sites or any(number % self.size for number in sites):
-            raise ValueError(f"AveragePool(size={self.size}) needs sites that its size divides, got {sites}")
-        return tuple(number // self.size for number in sites)
+        return count_windows(self, self.size, sites)
 
 
 @dataclass(frozen=True)

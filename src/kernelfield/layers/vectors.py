@@ -24,6 +24,11 @@ class NeuronWeights(Layer):
 
     scale: float = 0.0  #: of the weights at initialization
 
+    @property
+    def keeps_gaussian(self) -> bool:
+        """True."""
+        return True
+
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
         """Returns one Gaussian coordinate."""
         return setup.make_images(below.population.add_lane(1, 1, components=below.components), self.scale), below

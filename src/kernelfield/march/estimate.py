@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientFlow, Training

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from kernelfield.common.progress import Report
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD

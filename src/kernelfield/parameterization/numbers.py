@@ -17,7 +17,7 @@ from typing import Literal
 
 import jax
 
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Descent, Training
 from kernelfield.layers.base import Layer, Stateless, uses

@@ -8,7 +8,8 @@ from contextlib import suppress
 import numpy as np
 
 from kernelfield import observables
-from kernelfield.describe.networks import MLP, Architecture
+from kernelfield.describe.architecture import Architecture
+from kernelfield.describe.networks import MLP
 from kernelfield.describe.training import SGD, Descent, GradientDescent, GradientFlow, Training
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.observables import Points, compare

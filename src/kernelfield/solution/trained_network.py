@@ -9,7 +9,7 @@ import numpy as np
 
 from kernelfield.common.processes import check_process
 from kernelfield.common.settings import Spec, real_array
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem, encode_tokens
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training

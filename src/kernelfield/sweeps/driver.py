@@ -18,7 +18,7 @@ import xarray
 
 from kernelfield.common.atomic_files import check_folder
 from kernelfield.common.progress import Report, bar
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Training

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.common.progress import Report
-from kernelfield.describe.networks import MLP, Architecture
+from kernelfield.describe.architecture import Architecture
+from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent

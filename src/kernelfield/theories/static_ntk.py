@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 
 from kernelfield.activations.gaussian_averages import NotConverged
 from kernelfield.common.progress import Report
-from kernelfield.describe.networks import Architecture
+from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent, GradientFlow, Training
