@@ -270,7 +270,7 @@ CELLS = st.one_of(
 
 
 @pytest.mark.thorough
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=0, max_size=30),
     encoding=st.sampled_from(["utf-8", "utf-16", "latin-1", "cp1252"]),

@@ -104,7 +104,7 @@ def wide(scale=1.0, ratio=1.0):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scale", "ratio", "tol"),
-    [(1.0, 1.0, 1e-2), (1.0, 2.0, 0.3)],
+    [(1.0, 1.0, 1e-2), (1.0, 1.0, 1e-26), (1.7, 1.0, 0.3), (1.0, 2.0, 1e-2)],
 )
 def test_it_acts_as_a_real_matrix_does(scale, ratio, tol):
     """Oracle: matrices of growing width, whatever part of the fields is left to the tail."""

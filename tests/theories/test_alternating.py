@@ -67,7 +67,7 @@ def test_it_agrees_with_the_march_within_the_error_bars(name, depth, responses):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("depth", [2])
+@pytest.mark.parametrize("depth", [2, 3])
 def test_linear_networks_are_exact(depth):
     """Oracle: the march, which is exact here; all kernels over all pairs of times."""
     solution, truth = sampled("linear", depth, 1.5), march("linear", depth, 1.5)
