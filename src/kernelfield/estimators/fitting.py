@@ -125,18 +125,25 @@ def fit(
         update = {"classes": model.classes_.tolist()}
     columns = columns.model_copy(update=update)
     say("the static kernel, a network of finite width, kernel ridge regression and gradient boosting")
-    unfitted: Any = clone(model)
-    lazy = unfitted.set_params(gamma0=0.0).fit(X, y) if model.gamma0_ else model
-    finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
-    predictions = {
-        f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),
-        "infinite width, NTK": lazy.predict(X_test),
-        f"network of width {width}": finite.predict(X_test),
-        **baselines.predict(X, y, X_test, labels is not None, seed),
-    }
+    predictions = _predict_by_all(model, columns, X, y, X_test, width, seed)
     score = _r2 if labels is None else _accuracy
     scores = [Score(name, *score(y_test, values)) for name, values in predictions.items()]
     return Fit(model, columns, scores, (len(X), len(X_test)), cautions)
+
+
+def _predict_by_all(
+    model: Model, columns: Columns, X: np.ndarray, y: np.ndarray, X_test: np.ndarray, width: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns predictions (n,) for X_test (n, D) by name: those of the model, and of others that learn X and y."""
+    unfitted: Any = clone(model)
+    lazy = unfitted.set_params(gamma0=0.0).fit(X, y) if model.gamma0_ else model
+    finite, _ = restore(_attach(columns, _train_finite(model, width, seed)))
+    return {
+        f"infinite width, gamma0 = {model.gamma0_:g}": model.predict(X_test),
+        "infinite width, NTK": lazy.predict(X_test),
+        f"network of width {width}": finite.predict(X_test),
+        **baselines.predict(X, y, X_test, columns.classes is not None, seed),
+    }
 
 
 def _doubt_rows(X: np.ndarray, y: np.ndarray, target: str) -> list[str]:

@@ -210,10 +210,10 @@ class Below(NamedTuple):
     gained: bool = False  # whether a gain made them, and no weights since
 
 
-DATA = Below()
+FIRST = Below()  # data, below the first layer
 
 
-def check_lazy(layer: Any, below: Below = DATA) -> Below:
+def check_lazy(layer: Any, below: Below = FIRST) -> Below:
     """Returns what the fields above a layer are.
 
     Raises:

@@ -21,7 +21,7 @@ from kernelfield.layers.kernels import Pair
 from kernelfield.layers.vectors import NeuronWeights
 from kernelfield.layers.weights import Weights
 
-LEARNS = Weights, NeuronWeights, Readout
+LEARNS = Weights, NeuronWeights, Readout  # layers whose weights learn
 
 
 class RecordedRow(NamedTuple):
