@@ -29,6 +29,12 @@ class Directions(NamedTuple):
     scale: Array  # running maximum of the mean square of the represented fields; (orders,) for Series
     residual: Array  # mean square of the last field outside the basis, in units of `scale`
     threshold: Array  # the residual above which a search for new directions pays
+    weights: Array | None = None  # of particles in averages (S,), for derivatives in them; None if all are one
+
+    def average(self, x: Fields, y: Array) -> Fields:
+        """Returns <x y> (..., k) of a field x (..., S) and rows y (k, S)."""
+        weighted = y if self.weights is None else y * self.weights
+        return x @ weighted.T * (1 / self.q.shape[1])
 
 
 def make_empty_basis(capacity: int, particles: int, dtype: Any, orders: int = 1) -> Directions:
@@ -40,7 +46,7 @@ def make_empty_basis(capacity: int, particles: int, dtype: Any, orders: int = 1)
 
 def project(directions: Directions, x: Fields) -> Fields:
     """Returns the coordinates F = <x q> (..., capacity) of a field x (..., S)."""
-    return x @ directions.q.T * (1 / directions.q.shape[1])
+    return directions.average(x, directions.q)
 
 
 def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tuple[Directions, Fields]:
@@ -113,7 +119,7 @@ def _extend(directions: Directions, F: Array, x: Array, weight: Array, tol: floa
     new, energy = _find_leading(x, F, q, jnp.sqrt(weight))
     resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest eigenvalue, by one Gram matrix
     leads = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))
-    new = _orthonormalize(new / jnp.sqrt(jnp.where(leads, energy, 1))[:, None], q, leads)
+    new = orthonormalize(directions, new / jnp.sqrt(jnp.where(leads, energy, 1))[:, None], leads)
     order = jnp.arange(len(new))
     place = jnp.where(leads > 0, directions.size + order, capacity)  # those beyond the capacity are left to the tail
     loadings = (x @ new.T - F @ (q @ new.T)) / x.shape[1]
@@ -145,12 +151,13 @@ def _find_leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Arr
     return turn[:, ::-1].T.astype(x.dtype) @ rows, energy[::-1].astype(x.dtype)
 
 
-def _orthonormalize(new: Array, q: Array, leads: Array) -> Array:
-    """Returns those of a few nearly orthonormal directions that lead, orthonormal and orthogonal to q to rounding."""
+def orthonormalize(directions: Directions, new: Array, leads: Array) -> Array:
+    """Returns those of a few nearly orthonormal rows that lead, orthonormal and orthogonal to the basis to rounding."""
+    q = directions.q
     for _ in range(2):
-        new = new - (new @ q.T / q.shape[1]) @ q
+        new = new - project(directions, new) @ q
         exact = (new * leads[:, None]).astype(jnp.float64)
-        overlap = exact @ exact.T / exact.shape[1]
+        overlap = directions.average(exact, exact)
         triangle = jnp.linalg.cholesky(overlap + jnp.diag(1.0 - leads))
         inverse = solve_triangular(triangle, jnp.eye(len(new)), lower=True)  # a product: it sums like all others
         new = (inverse @ exact).astype(q.dtype)

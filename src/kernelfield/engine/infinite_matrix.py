@@ -37,6 +37,7 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.directions import BLOCK, Directions, project, represent
+from kernelfield.engine.plan import Plan
 from kernelfield.engine.series import Fields, apply_linear
 from kernelfield.engine.tail import Tail, decorrelate
 from kernelfield.engine.wiring import apply_tail, gather, sum_places
@@ -126,21 +127,25 @@ class InfiniteMatrix:
         return D_b if abs(excess) < EQUAL else D_b + excess * self.up.scale * self.T.apply_tails(self.above.q)
 
 
-def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | None) -> tuple[InfiniteMatrix, Fields]:
+def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | Plan | None) -> tuple[InfiniteMatrix, Fields]:
     """Returns the matrix with the leading directions of features x (P, ..., S), and the coordinates F (P, ..., k).
 
-    The points have the weights `mass` (P,) in the choice of directions; None leaves the matrix as it is.
+    The points have the weights `mass` (P,) in the choice of directions, or a plan chooses; None leaves the matrix as it
+    is.
     """
     if mass is None:
         return matrix, project(matrix.below, x)
+    if isinstance(mass, Plan):
+        below, F, new = mass.extend(matrix.below, x)
+        return replace(matrix, below=below, up=_put_images(matrix, matrix.up, below.q, matrix.below.size, new)), F
     below, F = represent(matrix.below, x, mass, matrix.tol)
-    up = lax.cond(below.size > matrix.below.size, lambda: _extend(matrix, below), lambda: matrix.up)
+    block = min(BLOCK, len(below.q), math.prod(x.shape[:-1]))
+    up = lax.cond(below.size > matrix.below.size, lambda: _extend(matrix, below, block), lambda: matrix.up)
     return replace(matrix, below=below, up=up), F
 
 
-def _extend(matrix: InfiniteMatrix, below: Directions) -> Images:
+def _extend(matrix: InfiniteMatrix, below: Directions, block: int) -> Images:
     """Returns the images of the extended basis `below`, those of new directions computed a block at a time."""
-    block = min(BLOCK, len(below.q))
 
     def add_block(now: tuple[Array, Images]) -> tuple[Array, Images]:
         start = jnp.minimum(now[0], len(below.q) - block)
@@ -163,10 +168,10 @@ def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start
         return lax.dynamic_update_slice_in_dim(values, jnp.where(new, rows, block(values)), start, axis=-2)
 
     def respond(values: Array) -> Array:  # <q values> q_o
-        return jnp.einsum("ks,...js->...kj", q, values) / q.shape[1] @ q_o
+        return matrix.below.average(values, q).swapaxes(-1, -2) @ q_o
 
     def inside(x: Array) -> Array:  # q_o q_o x
-        return (x @ q_o.T / q_o.shape[1]) @ q_o
+        return project(matrix.above, x) @ q_o
 
     def gaussian() -> Array:  # (1 - q_o q_o) (zeta - J q)
         rest = block(images.K) - matrix.apply_tails(q)
@@ -204,11 +209,11 @@ def project_rest(matrix: InfiniteMatrix, x: Fields, F: Fields) -> Fields:
 
     x is (..., S) with coordinates F (..., k); W is one matrix for every place of a kernel.
     """
-    q, D = matrix.below.q, matrix.D_b
+    below, D = matrix.below, matrix.D_b
     D = D.reshape(-1, D.shape[-1])
-    if math.prod(x.shape) < q.size:  # the faster order for few rows
-        return (x - F @ q) @ D.T * (1 / q.shape[1])
-    return (x @ D.T - F @ (q @ D.T)) * (1 / q.shape[1])
+    if math.prod(x.shape) < below.q.size:  # the faster order for few rows
+        return below.average(x - F @ below.q, D)
+    return below.average(x, D) - F @ below.average(below.q, D)
 
 
 def learn(images: Images, rate: Fields, coordinates: Fields, x: Fields) -> Images:

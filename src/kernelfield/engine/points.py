@@ -42,13 +42,30 @@ def padded_sobol(dimensions: int, particles: int, seed: np.random.SeedSequence, 
             uniform = sequence.random(min(CACHED, particles - start))[:, first:]
             z[: few - first, start : start + CACHED] = fine[(len(fine) * uniform).astype(int)].T
     strata = _stratify(particles)
+
+    def shuffle(rng: np.random.Generator) -> np.ndarray:
+        group = np.tile(strata, (GROUP, 1))
+        return rng.permuted(group, axis=1, out=group)
+
     for start in range(SOBOL, dimensions, GROUP):
-        if start + GROUP > first:
-            group = np.tile(strata, (GROUP, 1))
-            np.random.default_rng(child_seed(seed, SOBOL + start)).permuted(group, axis=1, out=group)
-            wanted = slice(max(start, first), min(start + GROUP, dimensions))
-            z[wanted.start - first : wanted.stop - first] = group[wanted.start - start : wanted.stop - start]
+        _put_group(z, first, start, lambda start=start: shuffle(np.random.default_rng(child_seed(seed, SOBOL + start))))
     return z
+
+
+def independent(dimensions: int, particles: int, seed: np.random.SeedSequence, first: int = 0) -> np.ndarray:
+    """Returns independent standard normal numbers: the coordinates of the neurons of one network of finite width."""
+    z = np.empty((dimensions - first, particles), np.float32)
+    for start in range(0, dimensions, GROUP):
+        rng = functools.partial(np.random.default_rng, child_seed(seed, start))
+        _put_group(z, first, start, lambda rng=rng: rng().standard_normal((GROUP, particles), np.float32))
+    return z
+
+
+def _put_group(z: np.ndarray, first: int, start: int, draw: Callable[[], np.ndarray]) -> None:
+    """Put those of the GROUP coordinates from `start` on into z, which holds coordinates from `first` on."""
+    here = slice(max(start, first), min(start + GROUP, first + len(z)))
+    if here.start < here.stop:
+        z[here.start - first : here.stop - first] = draw()[here.start - start : here.stop - start]
 
 
 @functools.lru_cache(maxsize=8)

@@ -19,13 +19,15 @@ from jax import Array
 
 from kernelfield.engine.directions import make_empty_basis
 from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect
+from kernelfield.engine.plan import Plan
 from kernelfield.engine.points import Lane, PointSet, Population, child_seed
 from kernelfield.engine.series import Fields, Series
 from kernelfield.engine.tail import make_tail
 from kernelfield.engine.wiring import Sites
 
 State = Any
-Mass = Array | None  # weights (P,) of the points in the choice of leading directions; None leaves the state as it is
+# what chooses leading directions: weights (P,) of the points, or a plan; None leaves the state as it is
+Mass = Array | Plan | None
 Tape = Callable[[str, Array], Array]
 
 
@@ -68,6 +70,11 @@ class Space(NamedTuple):
     outside: int = 0
     components: int = 1
 
+    @property
+    def neurons(self) -> int:
+        """The number of neurons that its particles are."""
+        return self.components * self.population.root.particles
+
 
 @dataclass
 class Setup:
@@ -75,7 +82,7 @@ class Setup:
 
     gamma0: Any  #: feature-learning strength, a number or the formal `Variable`
     points: PointSet  #: makes Gaussian coordinates
-    particles: int  #: S
+    particles: int  #: S, or the width N of a network of finite width
     seed: np.random.SeedSequence  #: of the coordinates and the tails
     rows: int  #: points that train together
     capacity: int  #: the most leading directions of a field
@@ -86,16 +93,23 @@ class Setup:
     outputs: int = 1  #: of the network
     momentum: bool = False  #: whether the learned parts have a velocity
     orders: int = 1  #: of power series in gamma0; 1 for numbers
+    is_finite: bool = False  #: whether particles are all the neurons of a network, in layers as wide as they are
     populations: list[Population] = field(default_factory=list)  #: of the layers, in the order in which they are made
 
     @property
-    def is_exact(self) -> bool:
-        """Whether averages are exact, and fields known on all of their directions."""
+    def is_complete(self) -> bool:
+        """Whether fields are known on all of their directions, and no tail is needed."""
         return self.block is None
 
-    def add_population(self) -> Population:
-        """Returns a new population of particles with its own point set."""
-        self.populations.append(Population(self.points, self.particles, child_seed(self.seed, len(self.populations))))
+    def add_population(self, width: float, components: int) -> Population:
+        """Returns a new population with its own point set, for a layer of a width relative to the last one's."""
+        particles = self.particles
+        if self.is_finite:
+            particles = round(exact := width * self.particles / components)
+            if abs(exact - particles) > 1e-9 * exact:
+                whole = "whole numbers of neurons, and of particles with components"
+                raise ValueError(f"width={self.particles} must give all layers {whole}: one of them would have {exact:g}")
+        self.populations.append(Population(self.points, particles, child_seed(self.seed, len(self.populations))))
         return self.populations[-1]
 
     def make_images(self, lane: Lane, sigma: float, gain: float = 1.0) -> Images:
@@ -106,24 +120,24 @@ class Setup:
 
     def make_matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
         """Returns an infinite matrix between hidden layers."""
-        ratio, capacity = above.width / below.width, self.capacity
+        ratio, neurons = above.width / below.width, [space.neurons for space in (below, above)]
+        room = [min(self.capacity, count) if self.is_finite else self.capacity for count in neurons]
 
-        def fresh(space: Space) -> int:
-            return min(capacity, self.orders * self.rows * math.prod(space.sites)) if self.block else capacity
+        def fresh(space: Space, room: int) -> int:
+            return min(room, self.orders * self.rows * math.prod(space.sites)) if self.block else room
 
         components = below.components, above.components
-        lane = above.population.add_lane(matrices, fresh(below), self.is_exact, capacity, components[1])
+        lane = above.population.add_lane(matrices, fresh(below, room[0]), self.is_complete, room[0], components[1])
         up = self.make_images(lane, sigma, gain)
-        lane = below.population.add_lane(matrices, fresh(above), room=capacity, components=components[0])
+        lane = below.population.add_lane(matrices, fresh(above, room[1]), room=room[1], components=components[0])
         down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio)
         tail = None
         if self.block:
             lanes = sum(len(population.lanes) for population in self.populations)
             seed = child_seed(self.seed, len(self.populations), lanes)
             tail = make_tail(matrices, self.particles, components, self.block, seed, self.dtype)
-        features, gradients = (
-            make_empty_basis(capacity, count * self.particles, self.dtype, self.orders) for count in components
-        )
+        bases = zip(room, neurons, strict=True)
+        features, gradients = (make_empty_basis(most, count, self.dtype, self.orders) for most, count in bases)
         return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
 
     def deal(self, state: State) -> State:
@@ -133,8 +147,9 @@ class Setup:
 
         def fill(images: Images) -> Images:
             lane: Any = images.K
-            K = np.zeros((lane.matrices, lane.room, lane.components * self.particles), self.dtype)
-            K[:, : lane.rows] = coordinates[lane]
+            rows = coordinates[lane]
+            K = np.zeros((lane.matrices, lane.room, rows.shape[-1]), self.dtype)
+            K[:, : lane.rows] = rows
             if lane is data and lane.room > lane.rows:  # inputs outside the span of the data
                 K[:, lane.rows :] = self.populations[0].root.draw_more(lane, lane.room - lane.rows)
             M: Any = Series(jnp.zeros((self.orders, *K.shape), self.dtype)) if self.orders > 1 else np.zeros_like(K)

@@ -100,7 +100,8 @@ class Weights(Scaled):
     def init(self, setup: Setup, below: Space) -> tuple[State, Space]:
         """Returns infinite matrices from `below` to a new population; from data, the images of their coordinates."""
         wiring = self.wiring(below.sites)
-        above = self.space_above(below)._replace(population=setup.add_population())
+        above = self.space_above(below)
+        above = above._replace(population=setup.add_population(above.width, above.components))
         if below.population is not None:
             return setup.make_matrix(below, above, wiring.places, self.scale, self.gain), above
         # inputs outside the span of the data may come later

@@ -89,10 +89,11 @@ def available() -> int:
 
 def advice(layout: Layout, share: float) -> str | None:
     """Returns the setting of a run that takes no more than a share of its memory, as text; None if nothing suffices."""
-    fewer = 2 ** math.floor(math.log2(max(1.0, layout.particles * share)))
+    fewer, count = 2 ** math.floor(math.log2(max(1.0, layout.particles * share))), int(layout.count * share)
+    if layout.finite:
+        return f"seeds={count}" if count else None
     if fewer >= FEWEST:
         return f"particles={fewer}"
-    count = int(layout.count * share)
     return f"replicates={count}" if count >= 2 else None
 
 
@@ -102,8 +103,8 @@ def check_memory(layout: Layout) -> None:
         return
     needed, most = bytes_of(layout), available()
     if needed > most:
-        fits = advice(layout, most / needed)
+        fits, (S, R) = advice(layout, most / needed), ("width", "seeds") if layout.finite else ("particles", "replicates")
         raise ValueError(
-            f"particles={layout.particles} and replicates={layout.count} need about {needed / GIB:.1f} GiB of memory, "
+            f"{S}={layout.particles} and {R}={layout.count} need about {needed / GIB:.1f} GiB of memory, "
             f"of which {most / GIB:.1f} are available" + (f": {fits} would fit" if fits else "")
         )

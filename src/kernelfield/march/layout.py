@@ -14,7 +14,7 @@ import numpy as np
 from kernelfield.describe.problem import OUTSIDE
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Batches, GradientDescent, GradientFlow
-from kernelfield.engine.points import cubature, padded_sobol
+from kernelfield.engine.points import cubature, independent, padded_sobol
 from kernelfield.layers import Setup, Space
 from kernelfield.march.devices import multiple, placement
 from kernelfield.march.recorder import Recorder
@@ -28,6 +28,7 @@ EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their 
 BLOCK = 64  # particles of a block of the tail
 RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
 SMOOTH, KINKED = 10, 30  # directions a point and site that fields of such activations take in these bases
+FINITE_SMOOTH, FINITE_KINKED = 16, 40  # the same of networks of finite width, which know them all
 DIVERGED = 1e3  # times the initial loss
 
 
@@ -39,10 +40,15 @@ class Layout:
         self.network, self.problem, self.training = run.network, run.problem, run.training
         self.axes, self.data, self.outside = self.network.coordinates(self.problem)
         self.step = self.settings.step(run)
-        self.exact = self.network.is_linear
+        self.finite = self.settings.is_finite
+        self.exact = self.network.is_linear and not self.finite
+        self.complete = self.exact or self.finite  # whether fields are known on all of their directions
         self.count = 1 if self.exact else self.settings.replicates
         rows = self.rows * self.sites
-        usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
+        if self.finite:
+            usual = 16 + rows * (FINITE_SMOOTH if self.smooth else FINITE_KINKED)
+        else:
+            usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
         self.directions = self.settings.directions or usual
 
     @property
@@ -50,9 +56,16 @@ class Layout:
         """The number of sites of an input."""
         return math.prod(self.data.shape[1:-1])
 
+    @property
+    def smooth(self) -> bool:
+        """Whether all activations are smooth."""
+        return all(phi.smooth for phi in self.network.nonlinearities)
+
     @functools.cached_property
     def rows(self) -> int:
-        """The number of points that train together."""
+        """The number of points that train together; at finite width of all points, as all must be known."""
+        if self.finite:
+            return self.problem.points
         return int(getattr(self.training, "batch_size", None) or np.count_nonzero(self.problem.weights))
 
     @property
@@ -107,13 +120,14 @@ class Layout:
         particles = particles or self.particles
         return Setup(
             gamma0=self.settings.gamma0(self.network),
-            points=cubature if self.exact else padded_sobol,
+            points=cubature if self.exact else independent if self.finite else padded_sobol,
             particles=particles,
-            seed=np.random.SeedSequence(self.settings.seed, spawn_key=(replicate,)),
+            seed=self.settings.seed_of(replicate),
             rows=self.rows,
             capacity=self.directions,
-            block=None if self.exact else min(BLOCK, particles),
+            block=None if self.complete else min(BLOCK, particles),
             tol=EXACT_TOL if self.exact else self.settings.tol,
+            is_finite=self.finite,
             coupled=self.settings.coupled,
             dtype=self.dtype,
             outputs=self.problem.outputs,
@@ -125,8 +139,7 @@ class Layout:
     def recorder(self) -> Recorder:
         """The recorder of the kernels that are kept."""
         features, gradients = self.settings.records(self.problem)
-        smooth = all(phi.smooth for phi in self.network.nonlinearities)
-        needed = (SMOOTH if smooth else KINKED) * self.problem.points * self.problem.outputs * self.sites
+        needed = (SMOOTH if self.smooth else KINKED) * self.problem.points * self.problem.outputs * self.sites
         most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + needed, self.particles)
         return Recorder(
             self.step.layers,
@@ -135,7 +148,7 @@ class Layout:
             gradients,
             gradients and not self.network.factorizes and self.step.orders == 1,
             most if self.kernels_at else 0,
-            EXACT_TOL if self.exact else RECORD_TOL,
+            EXACT_TOL if self.exact else min(RECORD_TOL, self.settings.tol) if self.finite else RECORD_TOL,
         )
 
     def schedule(self) -> tuple[np.ndarray, Batches | None, int]:

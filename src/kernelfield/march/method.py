@@ -43,7 +43,9 @@ class OnParticles(Method):
     directions: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "single", "double"] = "auto"
 
+    kind: ClassVar[type[Step]] = Step
     coupled: ClassVar[bool] = True  # False: W(0) and its transpose are unrelated
+    is_finite: ClassVar[bool] = False  # whether particles are the neurons of networks of finite width
     predicts: ClassVar[bool] = False  # at new points, by a forward pass
     keeps_checkpoints: ClassVar[bool] = True
 
@@ -64,6 +66,10 @@ class OnParticles(Method):
             particles.layout.directions = checkpoint.open(run.fingerprint()) or particles.layout.directions
         return particles.solution(particles.march(progress))
 
+    def seed_of(self, replicate: int) -> np.random.SeedSequence:
+        """Returns the seed of a replicate."""
+        return np.random.SeedSequence(self.seed, spawn_key=(replicate,))
+
     def records(self, problem: Problem) -> tuple[bool, bool]:
         """Returns whether feature kernels are recorded, and gradient kernels."""
         return True, True
@@ -71,7 +77,8 @@ class OnParticles(Method):
     def step(self, run: Run) -> Step:
         """Returns one step of training, to be compiled."""
         momentum = isinstance(run.training, GradientFlow) or "momentum" in run.extras  # flow is along velocities
-        return Step(run.network.layers, run.problem.loss, run.problem.outputs, momentum, "weight_decay" in run.extras)
+        network, problem = run.network, run.problem
+        return self.kind(network.layers, problem.loss, problem.outputs, momentum, "weight_decay" in run.extras)
 
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where features move by less than rounding."""

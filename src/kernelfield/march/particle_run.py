@@ -22,6 +22,7 @@ from kernelfield.engine.infinite_matrix import InfiniteMatrix, collect
 from kernelfield.engine.series import coefficients
 from kernelfield.march import records
 from kernelfield.march.checkpoint import Checkpoint
+from kernelfield.march.cost import check_memory
 from kernelfield.march.devices import placement, together
 from kernelfield.march.flow import FlowReplicate
 from kernelfield.march.layout import DIVERGED, Layout
@@ -36,7 +37,7 @@ TIME_TOL = 1e-7  # variance that a factor of a long run may lose
 
 
 class _MoreDirections(RuntimeError):
-    """A linear network has more directions than there is room for."""
+    """Fields that must be known on all of their directions have more than there is room for."""
 
 
 class ParticleRun:
@@ -53,12 +54,13 @@ class ParticleRun:
         return min((replicate.t for replicate in self.replicates), default=0)
 
     def march(self, progress: Report) -> Status:
-        """March all replicates to the end; again with more room where a linear network has more directions."""
+        """March all replicates to the end; again with more room where too many directions were needed."""
         while True:
             try:
                 return self._march(progress)
             except _MoreDirections:
                 self.layout.directions *= 2
+                check_memory(self.layout)
 
     def _march(self, progress: Report) -> Status:
         last, layout, self.replicates = self.run.steps, self.layout, []
@@ -114,7 +116,7 @@ class ParticleRun:
         """Take a replicate to a row; returns the steps of the stride, and its seconds."""
         began, start = time.perf_counter(), replicate.t
         replicate.march(stop)
-        if self.layout.exact and any(_is_short(matrix) for matrix in collect(replicate.state, InfiniteMatrix)):
+        if self.layout.complete and any(_is_short(matrix) for matrix in collect(replicate.state, InfiniteMatrix)):
             raise _MoreDirections
         return stop - start, time.perf_counter() - began
 
@@ -201,4 +203,4 @@ class ParticleRun:
 def _is_short(matrix: InfiniteMatrix) -> bool:
     """Whether one of its bases is full, and leaves something out."""
     sides = matrix.below, matrix.above
-    return any(int(side.size) == len(side.q) and float(side.residual) > matrix.tol for side in sides)
+    return any(int(side.size) == len(side.q) < side.q.shape[1] and float(side.residual) > matrix.tol for side in sides)

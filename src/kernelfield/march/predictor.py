@@ -103,7 +103,7 @@ class MarchPredictor:
         """Returns a kernel, from averages of products of fields, some points at a time."""
         with jax.enable_x64(True):
             ready = self._ready(np.concatenate([a, b]), t)
-            kernels = [self._kernel(setup.is_exact, layers, data, len(a), layer) for setup, layers, data in ready]
+            kernels = [self._kernel(setup.is_complete, layers, data, len(a), layer) for setup, layers, data in ready]
             return np.stack(kernels).astype(float)
 
     def _kernel(self, exact: bool, layers: tuple, data: Array, count: int, layer: int | None) -> np.ndarray:
@@ -134,7 +134,7 @@ class MarchPredictor:
         laid_out, _ = self.step.layers.init(fresh, Space(None, data.shape[1:-1], len(self.axes)))
         lanes: list[Any] = [images.K for images in collect(laid_out, Images)]
         population = {lane: each for each in fresh.populations for lane in each.lanes}
-        grows = [lane.grows and (setup.is_exact or number == 0) for number, lane in enumerate(lanes)]
+        grows = [lane.grows and (setup.is_complete or number == 0) for number, lane in enumerate(lanes)]
         which = iter(zip(lanes, grows, strict=True))
 
         def widened(images: Images) -> Images:
@@ -146,7 +146,7 @@ class MarchPredictor:
             return images._replace(K=np.concatenate([images.K, more], axis=1), M=M)
 
         wider = change_images(widened, layers)
-        if not setup.is_exact:
+        if not setup.is_complete:
             return wider
 
         def roomier(matrix: Any) -> Any:

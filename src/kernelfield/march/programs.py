@@ -76,6 +76,12 @@ def predict(step: Step, gamma0: Any, layers: tuple, data: Array) -> Fields:
     return step.output(gamma0, layers, phi, at_start(step, layers, data))
 
 
+def meet(step: Step, gamma0: Any, layers: tuple, data: Array) -> tuple[tuple, Fields]:
+    """Returns the layers after they took up the directions of points (P, *sites, k), and f of these points."""
+    layers, passed = step.forward(layers, data, jnp.ones(len(data)))
+    return layers, step.output(gamma0, layers, passed.readout.phi, at_start(step, layers, data))
+
+
 class Look(NamedTuple):
     """What recording gives: the recorder's bases and row, fields, and the layers if they met new directions."""
 

@@ -19,7 +19,7 @@ from kernelfield.engine.infinite_matrix import change_images
 from kernelfield.layers import FieldTrace, Sequential, Setup, Space
 from kernelfield.march.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.march.layout import Layout
-from kernelfield.march.programs import COMPILING, Advance, advance, compiled, descend, look, predict
+from kernelfield.march.programs import COMPILING, Advance, advance, compiled, descend, look, meet, predict
 from kernelfield.march.recorder import RecordedRow
 from kernelfield.march.step import Marched, Pace, at_start
 
@@ -79,14 +79,23 @@ class Replicate:
         """Meet the leading directions of the first fields, which have Gaussian coordinates; nothing is learned."""
         if self.batches is None:
             self._run_rows(1, learns=False)
+        elif self.setup.is_finite:
+            self._meet(self.source.data)
         else:
             self._descend(learns=False)
         self.primed = True
 
+    def _meet(self, data: Array) -> Array:
+        """Take up the directions of points; returns f."""
+        layers, f = self._run(meet, self.constants.gamma0, self.state.layers, data)
+        self.state = self.state._replace(layers=layers)
+        return f
+
     def _advance(self, stop: int) -> None:
         """March to row `stop`, or as far as one compiled call does."""
         if self.batches is not None:  # one row, by a forward pass of all points
-            f = self._blocks(predict, self.constants.data, self.constants.gamma0)
+            data, gamma0 = self.constants.data, self.constants.gamma0
+            f = self._meet(data) if self.setup.is_finite else self._blocks(predict, data, gamma0)
             self.outputs.append(np.asarray(f)[None])
             self.t += 1
             return
@@ -136,7 +145,7 @@ class Replicate:
 
     def _look(self) -> None:
         """Record kernels and fields of the present state."""
-        settings = self.recorder, self.setup.is_exact
+        settings = self.recorder, self.setup.is_complete
         now = self._run(look, self.state.layers, self.bases, self.constants.data, settings=settings)
         self.bases = now.bases
         if now.layers is not None:

@@ -11,8 +11,10 @@ from jax import Array
 
 from kernelfield.describe.losses import LOSSES, Loss
 from kernelfield.engine.infinite_matrix import change_images, collect, damp, decay, forget, move
+from kernelfield.engine.plan import Plan
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
 from kernelfield.layers import FieldTrace, Readout, Sequential, WeightTrace
+from kernelfield.layers.base import Mass
 
 
 class Constants(NamedTuple):
@@ -80,9 +82,10 @@ class Step:
         """Returns what the first step starts from, given the state at initialization."""
         return state
 
-    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Fields]:
-        """Returns the state after the step, and f before it."""
-        layers, passed = self.forward(state.layers, constants.data, constants.weights)
+    def __call__(self, constants: Constants, state: Any, pace: Pace, plan: Plan | None = None) -> tuple[Any, Fields]:
+        """Returns the state after the step, and f before it; a plan chooses directions if there is one."""
+        mass = self.mass(constants) if plan is None else plan
+        layers, passed = self.forward(state.layers, constants.data, mass)
         phi = passed.readout.phi
         if self.decays:  # W(0) is not what it was
             start = at_start(self, layers, constants.data)
@@ -90,10 +93,18 @@ class Step:
             start = jnp.where(pace.first, lowest_order(phi), state.initial)
         f = self.output(constants.gamma0, layers, phi, start)
         Delta = self.loss.signal(f, constants.y)
-        layers, passed = self.backward(layers, passed, Delta, constants.weights)
+        layers, passed = self.backward(layers, passed, Delta, mass)
         return Marched(self.learn(constants, layers, passed, constants.weights, pace), start), f
 
-    def forward(self, layers: tuple, data: Array, mass: Array | None) -> tuple[tuple, Passed]:
+    def mass(self, constants: Constants) -> Array:
+        """Returns the weights of points in the choice of directions, those in the loss."""
+        return constants.weights
+
+    def initial(self, layers: tuple) -> tuple:
+        """Returns the states as if nothing had been learned, with what weight decay left of the initial weights."""
+        return change_images(forget, layers)
+
+    def forward(self, layers: tuple, data: Array, mass: Mass) -> tuple[tuple, Passed]:
         """Returns the states of all layers, and what the pass left."""
         below, phi, trace = self.body.forward(layers[:-1], data, mass)
         last, _, top = self.readout.forward(layers[-1], phi, mass)
@@ -103,7 +114,7 @@ class Step:
         """Returns the outputs f (P, C)."""
         return self.readout.outputs(layers[-1], phi, initial) / gamma0
 
-    def backward(self, layers: tuple, passed: Passed, chi: Fields, mass: Array | None) -> tuple[tuple, Passed]:
+    def backward(self, layers: tuple, passed: Passed, chi: Fields, mass: Mass) -> tuple[tuple, Passed]:
         """Returns the states of all layers, and what error signals chi (P, C) leave on their way down."""
         last, z, top = self.readout.backward(layers[-1], chi, passed.readout, mass)
         below, _, trace = self.body.backward(layers[:-1], z, passed.body, mass)
@@ -136,7 +147,7 @@ class Step:
         below = self.body.update(layers[:-1], passed.body, rate)
         return (*below, self.readout.update(layers[-1], passed.readout, rate))
 
-    def every_output(self, layers: tuple, passed: Passed, mass: Array | None = None) -> tuple[tuple, Passed]:
+    def every_output(self, layers: tuple, passed: Passed, mass: Mass = None) -> tuple[tuple, Passed]:
         """Returns the states, and what a pass with gradients of every output leaves, in rows (P C, ...)."""
         points = len(lowest_order(passed.readout.phi))
         if self.outputs > 1:
@@ -151,7 +162,7 @@ class Step:
 
 def at_start(step: Step, layers: tuple, data: Array) -> Array:
     """Returns phi of the last hidden layer (P, *sites, S) as if nothing had been learned."""
-    return lowest_order(step.forward(change_images(forget, layers), data, None)[1].readout.phi)
+    return lowest_order(step.forward(step.initial(layers), data, None)[1].readout.phi)
 
 
 def has_not_diverged(step: Step, constants: Constants, f: Fields) -> Array:

@@ -1,0 +1,327 @@
+"""How far networks of finite width are from infinite width: noise of order N^-1/2, and a bias of order 1/N.
+
+A network of width N has predictions f_N = f + b / N + sqrt(C / N) noise, with coefficients b and C that do not depend on
+N. So does every kernel.
+
+The covariance C is that of independent neurons. A small change of one neuron's weight in all averages moves f by its
+influence; the mean product of the influences of all neurons is C. They come from one reverse pass through training.
+Where an activation has a kink, whose jumps this does not see, C is the covariance of networks.
+
+The bias b is the mean difference between networks of width N and one of width 2 N that is made of the neurons of two of
+them. What they have in common cancels, so that its error does not grow with N.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from kernelfield.common.progress import Report, bar
+from kernelfield.describe.architecture import Architecture
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.run import Run
+from kernelfield.describe.training import GradientDescent, Training
+from kernelfield.finite.conditioned import Conditioned
+from kernelfield.finite.planned import PlannedNetworks
+from kernelfield.march.method import March
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
+from kernelfield.solution.status import SolveError
+
+PLAN_TOL = 1e-4  # part of a field's mean square that a plan leaves out
+PLANNING_WIDTH, LEAST_WIDTH = 1024, 512  # of the network that makes the plan, and of those that follow it
+AT_ONCE = 8  # pairs, or reverse passes, of one compiled call
+MOST_REVERSED = 100  # numbers whose influences are found
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """A quantity of a network of width N: the value at infinite width, plus bias / N, plus noise of variance / N.
+
+    Attributes:
+        infinite: at infinite width, any shape.
+        bias: the coefficient b of 1 / N, with that shape.
+        variance: the coefficient of the variance 1 / N, with that shape.
+    """
+
+    infinite: Estimate
+    bias: Estimate
+    variance: Estimate
+
+
+class Distance(NamedTuple):
+    """How far predictions are from infinite width, rms over points, relative to the rms of predictions there."""
+
+    noise: float
+    bias: float
+    noise_se: float  # standard errors of both
+    bias_se: float
+
+    @property
+    def total(self) -> float:
+        """Of noise and bias together."""
+        return math.hypot(self.noise, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Corrections:
+    """Coefficients of 1 / N of a training run; `finite_width_corrections` finds them.
+
+    Attributes:
+        run: the run at infinite width.
+        predictions: f after training, arrays (P,) or (P, C) as the targets.
+        kernels: the alignments y K y / |y|^2 of kernels after training with the targets, by name: "Phi 1" to "Phi L"
+            and, for one output, "G 1" to "G L" and "NTK". Numbers.
+        covariance: N times the covariance of f, (P C, P C).
+        by_influence: whether variances are of influences, not of networks.
+        info: numbers about the computation.
+    """
+
+    run: Run
+    predictions: Correction
+    kernels: Mapping[str, Correction]
+    covariance: Estimate
+    by_influence: bool
+    info: Mapping[str, Any]
+
+    def distance(self, width: int, networks: int = 1) -> Distance:
+        """Returns how far the predictions of the mean of some networks of a width are from infinite width."""
+        size, noise, bias = self._moments()
+        of_noise, of_bias = math.sqrt(noise[0] / (width * networks)), math.sqrt(bias[0]) / width
+        return Distance(
+            of_noise / size,
+            of_bias / size,
+            of_noise / size * noise[1] / noise[0] / 2 if noise[0] > 0 else 0.0,
+            of_bias / size * bias[1] / bias[0] / 2 if bias[0] > 0 else math.sqrt(bias[1]) / width / size,
+        )
+
+    def width_for(self, distance: float, networks: int = 1) -> int:
+        """Returns the width from which on the mean of some networks is within a distance of infinite width.
+
+        Raises:
+            ValueError: the distance is not above zero.
+        """
+        if not 0 < distance < math.inf:
+            raise ValueError(f"distance must be above 0, got {distance}")
+        size, (noise, _), (bias, _) = self._moments()
+        noise, most = noise / networks, (distance * size) ** 2
+        return max(1, math.ceil((noise + math.sqrt(noise**2 + 4 * most * bias)) / (2 * most)))
+
+    def loss(self, width: int | None = None, networks: int = 1, rows: Any = None) -> Estimate:
+        """Returns the mean loss of networks of a width after training, to order 1 / N.
+
+        Args:
+            width: N; None for infinite width.
+            networks: those whose predictions are averaged before the loss is taken.
+            rows: points, equally weighted; by default those that train with their weights.
+        """
+        problem = self.run.problem
+        weights = problem.weights if rows is None else np.zeros(problem.points)
+        if rows is not None:
+            weights[rows] = 1 / len(weights[rows])
+        f, y, C = self.predictions.infinite.mean.reshape(problem.targets.shape), problem.targets, problem.outputs
+        with jax.enable_x64(True):
+            slopes = -problem.loss.measured_signal(f, y) * weights[:, None]
+            curve = jax.vmap(jax.hessian(problem.loss._of_point))(jnp.asarray(f), jnp.asarray(y))
+        infinite = problem.loss.measured(self.predictions.infinite.replicates.reshape(-1, *f.shape), y) @ weights
+        first = Estimate(infinite, self.predictions.infinite.exact)
+        if width is None:
+            return first
+        points = self.covariance.replicates.reshape(-1, len(f), C, len(f), C)
+        spread = np.einsum("rpcpd,pcd,p->r", points, np.asarray(curve), weights) / (2 * networks)
+        shift = np.einsum("rpc,pc->r", self.predictions.bias.replicates.reshape(-1, *f.shape), slopes)
+        return _sum([first, Estimate(shift / width), Estimate(spread / width)])
+
+    def summary(self, width: int) -> str:
+        """Returns what a person with a network of that width wants to know, in a few lines."""
+        here, halved = self.distance(width), self.width_for(self.distance(width).total / 2)
+        loss, limit = self.loss(width), self.loss()
+        lines = [
+            f"A network of width {width:,} is off by {_percent(here.noise, here.noise_se)} (noise) and "
+            f"{_percent(here.bias, here.bias_se)} (bias) in its predictions.",
+            f"Its loss on the points that train is {loss.mean:.4g} ({float(loss.se):.1g}), "
+            f"and {limit.mean:.4g} ({float(limit.se):.1g}) at infinite width.",
+            f"Half as far off from N = {halved:,} on; within 1 % from N = {self.width_for(0.01):,} on, "
+            f"within 0.5 % from N = {self.width_for(0.005):,} on.",
+            f"The mean of 8 networks is off by {100 * self.distance(width, 8).total:.2g} %: "
+            "averaging takes noise away, and leaves the bias.",
+        ]
+        return "\n".join(lines)
+
+    def _moments(self) -> tuple[float, tuple[float, float], tuple[float, float]]:
+        """The rms of f, and the means over points of variances and of squared biases, with standard errors."""
+        predictions = self.predictions
+        size = math.sqrt(float(np.mean(predictions.infinite.mean**2)))
+        if not size > 0:
+            raise ValueError("predictions are zero at infinite width: a distance relative to them is not defined")
+        of_replicates = predictions.variance.replicates
+        noise = Estimate(of_replicates.reshape(len(of_replicates), -1).mean(axis=1))
+        bias, se = predictions.bias.mean, predictions.bias.se
+        square = max(0.0, float(np.mean(bias**2 - se**2)))  # the square of an estimate has the square of its error
+        error = math.sqrt(float(np.mean(4 * bias**2 * se**2 + 2 * se**4)) / max(1, bias.size))
+        return size, (float(noise.mean), float(noise.se)), (square, error)
+
+
+def finite_width_corrections(
+    network: Architecture,
+    problem: Problem,
+    training: Training,
+    *,
+    pairs: int = 64,
+    networks: int = 8,
+    seed: int = 0,
+    method: March | None = None,
+    progress: bool | Report = True,
+) -> Corrections:
+    """Returns how predictions and kernels after training at width N differ from infinite width, to order 1 / N.
+
+    Args:
+        network, problem, training: as `kernelfield.solve` takes them.
+        pairs: of coupled networks, whose differences are the bias.
+        networks: whose influences are the covariance, for smooth activations and up to 100 numbers; for others the
+            networks of all pairs are.
+        seed: of the first network.
+        method: March() by default.
+        progress: show a progress bar; or a function that takes (done, total) instead.
+
+    Returns:
+        Corrections, each with error bars.
+
+    Raises:
+        ValueError: for a rule other than GradientDescent, a linear network without randomness, or too few pairs.
+
+    Source: arXiv:2304.03408 for the two orders of 1 / N; influence functions are the infinitesimal jackknife.
+
+    Example:
+        >>> import numpy as np, kernelfield as kf
+        >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
+        >>> found = kf.finite_width_corrections(kf.MLP(depth=1), problem, training, pairs=4, networks=2)
+        >>> found.width_for(0.01) > found.width_for(0.02)
+        True
+    """
+    if not isinstance(training, GradientDescent):
+        raise ValueError(f"finite_width_corrections takes GradientDescent, not {type(training).__name__}")
+    if pairs < 2 or networks < 2:
+        raise ValueError(f"pairs and networks must be at least 2, for error bars, got {pairs} and {networks}")
+    last = (training.steps,)
+    march = Run(network, problem, training, method or March(), save_at=last)
+    march.method.supports(march)  # type: ignore[attr-defined]
+    conditioned = Conditioned(particles=PLANNING_WIDTH, precision="double", seed=seed)
+    with bar("finite width", progress) as report, jax.enable_x64(True):
+        solution = cast(March, march.method).solve(march, lambda done, total: None)
+        if not isinstance(solution, Solution) or solution.status.code != "ok":
+            raise SolveError(str(getattr(solution, "status", solution)), None)
+        planned = PlannedNetworks.of(Run(network, problem, training, conditioned), PLAN_TOL)
+        width = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(4 * planned.capacity)))
+        smooth = all(phi.smooth for phi in network.nonlinearities) and "mixing" not in march.extras
+        influences = smooth and problem.points * problem.outputs <= MOST_REVERSED
+        total = pairs + influences * networks
+        halves, wholes = _train_pairs(planned, pairs, width, seed, lambda done: report(done, total))
+        if influences:
+            covariance = _covariance_by_influence(
+                planned, networks, width, seed, lambda done: report(pairs + done, total)
+            )
+        else:
+            covariance = _covariance_of(halves.reshape(-1, halves.shape[-1]), width // 2)
+    bias = width * (halves.mean(axis=1) - wholes)
+    return _corrections(march, solution, bias, covariance, influences, {"width": width, "directions": planned.capacity})
+
+
+def _train_pairs(
+    planned: PlannedNetworks, pairs: int, width: int, seed: int, report: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the results of pairs of networks of half a width (pairs, 2, Q), and of whole ones (pairs, Q)."""
+    train, halves, wholes = jax.jit(jax.vmap(planned.results)), [], []
+    for start in range(0, pairs, AT_ONCE):
+        several = range(seed + start, seed + min(start + AT_ONCE, pairs))
+        of_whole = [planned.start(number, width) for number in several]
+        of_halves = [planned.start(number, width // 2, part, 2) for number in several for part in (0, 1)]
+        for found, layers in ((wholes, of_whole), (halves, of_halves)):
+            found.append(np.asarray(train(jax.tree.map(lambda *leaves: np.stack(leaves), *layers))))
+        report(start + len(several))
+    results = np.concatenate(halves)
+    return results.reshape(pairs, 2, -1), np.concatenate(wholes)
+
+
+def _covariance_by_influence(
+    planned: PlannedNetworks, networks: int, width: int, seed: int, report: Callable[[int], None]
+) -> np.ndarray:
+    """Returns N times the covariance of results by influences, (networks, Q, Q): one estimate of every network."""
+    ends = [number for both in planned.ends.values() for number in both if number is not None]
+    sizes = _particles(planned, width)
+    assert len(sizes) == max(ends) + 1
+    ones = [jnp.ones(size) for size in sizes]
+
+    @jax.jit
+    def influences(layers: tuple) -> list[Array]:
+        results, pull = jax.vjp(lambda weights: planned.results(layers, weights), ones)
+        return lax.map(lambda unit: pull(unit)[0], jnp.eye(len(results)), batch_size=AT_ONCE)
+
+    estimates = []
+    for number in range(networks):
+        slopes = influences(jax.tree.map(jnp.asarray, planned.start(seed + number, width)))
+        every = [np.asarray(slope) * len(slope[0]) for slope in slopes]  # of a weight 1 / S
+        every = [each - each.mean(axis=1, keepdims=True) for each in every]
+        estimates.append(sum(width / each.shape[1] * (each @ each.T) / each.shape[1] for each in every))
+        report(number + 1)
+    return np.stack(estimates)
+
+
+def _particles(planned: PlannedNetworks, width: int) -> list[int]:
+    """Returns the numbers of particles of all populations."""
+    layout = planned.layout(width)
+    setup = layout.setup(0)
+    setup.populations.clear()
+    layout.step.layers.init(setup, layout.space)
+    return [population.particles for population in dict.fromkeys(each.root for each in setup.populations)]
+
+
+def _covariance_of(results: np.ndarray, width: int) -> np.ndarray:
+    """Returns N times the covariance of results (R, Q) of networks, as R parts (R, Q, Q) whose mean it is."""
+    rest = results - results.mean(axis=0)
+    return width * len(rest) / (len(rest) - 1) * rest[:, :, None] * rest[:, None, :]
+
+
+def _corrections(
+    run: Run, solution: Solution, bias: np.ndarray, covariance: np.ndarray, by_influence: bool, info: dict[str, Any]
+) -> Corrections:
+    """Puts together what was found, with values at infinite width."""
+    problem, f = run.problem, solution.estimate("predictions")
+    count, shape = problem.points * problem.outputs, problem.y.shape
+    variance = np.einsum("rqq->rq", covariance)
+
+    def correction(infinite: Estimate, where: Any) -> Correction:
+        of = (values[:, where].reshape(-1, *infinite.replicates.shape[1:]) for values in (bias, variance))
+        return Correction(infinite, *map(Estimate, of))
+
+    predictions = Estimate(f.replicates[:, -1].reshape(-1, *shape), f.exact)
+    y = problem.targets * (problem.weights > 0)[:, None]
+    names = [f"Phi {layer}" for layer in solution.hidden("Phi")]
+    if problem.outputs == 1:
+        names += [f"G {layer}" for layer in solution.hidden("G")] + ["NTK"]
+    kernels = {}
+    for place, name in enumerate(names):
+        symbol, _, layer = name.partition(" ")
+        kernel = solution.kernel_estimate(cast(Any, symbol), int(layer) if layer else None)
+        aligned = np.einsum("pc,rpq,qc->r", y, kernel.replicates, y) / np.sum(y**2)
+        kernels[name] = correction(Estimate(aligned, kernel.exact), count + place)
+    whole = Estimate(covariance[:, :count, :count])
+    return Corrections(run, correction(predictions, slice(count)), kernels, whole, by_influence, info)
+
+
+def _sum(parts: list[Estimate]) -> Estimate:
+    """Returns the sum of independent estimates, as two replicates with its mean and its standard error."""
+    mean, se = sum(part.mean for part in parts), np.sqrt(sum(np.nan_to_num(part.se) ** 2 for part in parts))
+    return Estimate(np.stack([mean - se, mean + se]))
+
+
+def _percent(value: float, se: float) -> str:
+    return f"{100 * value:.2g} % ({100 * se:.1g})"

@@ -1,0 +1,117 @@
+"""Conditioned networks are networks of finite width: explicit weights that agree with all they drew train the same."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kernelfield as kf
+from kernelfield.describe.problem import InputAxes
+from kernelfield.describe.run import Run
+from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, collect
+from kernelfield.finite.conditioned import ROUNDING, Conditioned
+from kernelfield.finite.method import Ensemble
+from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, MultiHeadAttention, Readout, RMSNorm
+from kernelfield.march.particle_run import ParticleRun
+from kernelfield.march.recorder import learned_uses
+
+SHARED, TANH = Dense(), Activation("tanh")
+NETWORKS = {
+    "tanh": kf.MLP(depth=3, activation="tanh", gamma0=1.5),
+    "relu": kf.MLP(depth=2, activation="relu", gamma0=1.0),
+    "linear": kf.MLP(depth=2, activation="linear", gamma0=1.0),
+    "cnn": kf.Network(layers=[Conv(), TANH, Conv(scale=1.3), TANH, Dense(), Bias(), TANH, Readout()]),
+    "residual": kf.ResNet(depth=3, activation="tanh", gamma0=1.0),
+    "shared": kf.Network(layers=[Dense(), TANH, SHARED, TANH, SHARED, TANH, Readout()]),
+    "widths": kf.Network(
+        layers=[Dense(width=2), TANH, Dense(width=0.5, multiplies="weight", scale=1.4), TANH, Dense(), TANH, Readout()]
+    ),
+    "attention": kf.Network(
+        layers=[Conv(kernel=1), RMSNorm(), Conv(kernel=1, components=6, width=3), MultiHeadAttention(), Conv(kernel=1)]
+        + [TANH, GlobalAveragePool(), Readout()]
+    ),
+}
+RULES = {
+    "momentum and decay": kf.GradientDescent(learning_rate=0.1, steps=8, momentum=0.5, weight_decay=0.2),
+    "batches": kf.SGD(learning_rate=0.2, epochs=3, batch_size=2, weight_decay=0.1),
+}
+
+
+def make_problem(name, outputs=None, weights=None):
+    rng, points = np.random.default_rng(3), 4
+    X = rng.standard_normal((points, 5, 6) if name in ("cnn", "attention") else (points, 8))
+    return kf.Problem(X, rng.standard_normal((points, outputs) if outputs else points), weights=weights)
+
+
+def conditioned_run(name, training, width, **more):
+    method = Conditioned(particles=width, replicates=1, precision="double", tol=ROUNDING["double"], kernels="none")
+    particles = ParticleRun(Run(NETWORKS[name], make_problem(name, **more), training, method))
+    assert particles.march(lambda done, total: None).code == "ok"
+    return particles
+
+
+def consistent_weights(particles):
+    """Returns the weights of an explicit network that agrees with everything a conditioned one drew.
+
+    A matrix is W = Y E^T + D X^T - D D^T Y E^T + (1 - D D^T) W' (1 - E E^T), with the orthonormal directions E and D of
+    both sides, the images Y = W E and X = W^T D, and a fresh Gaussian W'.
+    """
+    rng, run = np.random.default_rng(0), particles.run
+    axes = InputAxes(particles.layout.axes).basis(run.network.inputs(run.problem))
+    states, weights = collect(particles.replicates[0].state.layers, (InfiniteMatrix, Images)), {}
+    for place, layer, _ in learned_uses(run.network.layers, None):
+        state = states[place]
+        if isinstance(state, InfiniteMatrix):
+            sides = state.below, state.above
+            E, D = (np.asarray(side.q)[: int(side.size)].T / np.sqrt(side.q.shape[1]) for side in sides)
+            blocks = []
+            for up, down in zip(np.asarray(state.up.K), np.asarray(state.down.K), strict=True):
+                Y, X, W = up[: E.shape[1]].T, down[: D.shape[1]].T, rng.standard_normal((len(D), len(E)))
+                W = W - D @ (D.T @ W)
+                blocks.append(W - (W @ E) @ E.T + Y @ E.T + D @ X.T - D @ (D.T @ Y) @ E.T)
+            W = np.concatenate(blocks, axis=1)
+        elif place == 0:
+            W = np.concatenate([rows.T @ axes for rows in np.asarray(state.K)], axis=1)
+        else:
+            W = np.asarray(state.K)
+        scale = 1.0 if getattr(layer, "multiplies", "") == "weight" else layer.scale
+        weights[place] = scale * (W.T if isinstance(layer, Conv) else W)
+    return list(weights.values())
+
+
+def explicit_outputs(particles, weights):
+    """Returns f (T + 1, P, C) of the explicit network with these weights."""
+    run = replace(particles.run, method=kf.FiniteWidth(width=particles.layout.particles, seeds=1, precision="float64"))
+    with jax.enable_x64(True):
+        ensemble = Ensemble(run)
+        network, constants = ensemble.network, ensemble.constants
+        state = network.start(constants, jnp.zeros(1, jnp.uint32))
+        leaves, tree = jax.tree.flatten(state.params)
+        params = [values.reshape(leaf.shape) for leaf, values in zip(leaves, weights, strict=True)]
+        state, stop = state._replace(params=tree.unflatten(params)), jnp.asarray(run.steps + 1)
+        now = network.advance(constants, state, jnp.asarray(0), stop, ensemble._next_updates())
+        return np.asarray(now.records.f)[: run.steps + 1, 0]
+
+
+def outputs(particles):
+    return np.concatenate(particles.replicates[0].outputs)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_explicit_weights_that_agree_with_what_was_drawn_train_to_the_same_outputs(name):
+    particles = conditioned_run(name, kf.GradientDescent(learning_rate=0.3, steps=8), width=48)
+    f, weights = outputs(particles), consistent_weights(particles)
+    assert np.abs(f).max() > 0.1
+    np.testing.assert_allclose(f, explicit_outputs(particles, weights), atol=1e-10)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0, 0.0]])
+def test_so_do_other_rules_several_outputs_and_points_that_only_ride_along(rule, weights):
+    if "batches" in rule and weights:
+        pytest.skip("batches are of all points")
+    particles = conditioned_run("tanh", RULES[rule], width=64, outputs=2, weights=weights)
+    f = outputs(particles)
+    np.testing.assert_allclose(f, explicit_outputs(particles, consistent_weights(particles)), atol=1e-10)
