@@ -24,6 +24,7 @@ from kernelfield.describe.networks import CNN, MLP, ResNet, Transformer
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
 from kernelfield.files.storage import load
+from kernelfield.finite.corrections import Corrections, finite_width_corrections
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.estimate import Cost, estimate
 from kernelfield.march.method import March
@@ -53,6 +54,7 @@ __all__ = [
     "SGD",
     "AdaptedKernel",
     "AlternatingMonteCarlo",
+    "Corrections",
     "Cost",
     "DeepLinear",
     "Estimate",
@@ -76,6 +78,7 @@ __all__ = [
     "Transformer",
     "compare",
     "estimate",
+    "finite_width_corrections",
     "load",
     "solve",
     "sweep_gamma",

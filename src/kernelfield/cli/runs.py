@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from typer import Argument, Exit, Option
 
@@ -18,10 +18,12 @@ from kernelfield.common.atomic_files import check_folder
 from kernelfield.describe.run import Run
 from kernelfield.files.config import read
 from kernelfield.files.storage import load
+from kernelfield.finite.corrections import finite_width_corrections
+from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.cost import GIB
 from kernelfield.march.devices import join
 from kernelfield.march.estimate import estimate as estimate_cost
-from kernelfield.march.method import OnParticles
+from kernelfield.march.method import March, OnParticles
 from kernelfield.plotting import summary, write_figure
 from kernelfield.solve import describe, solve_run
 
@@ -94,6 +96,27 @@ def train(
     networks = finite_networks(settings, width, seeds, config)
     run = describe(settings.network, settings.problem(), settings.training, networks)
     _solve_and_write(run, config, output, Output(quiet, as_json))
+
+
+@app.command()
+def width(
+    config: ConfigPath,
+    width: Annotated[int | None, Option(min=1, help="N of your network; by default that in section [finite].")] = None,
+    pairs: Annotated[int, Option(min=2, help="Pairs of networks for the bias: more for a smaller error bar.")] = 64,
+    data: DataPath = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a network of a width is from infinite width, what is noise and what is bias, and how wide is enough."""
+    settings, out = read(config, data), Output(quiet, as_json)
+    width = cast(FiniteWidth, finite_networks(settings, width, None, config)).width
+    march = cast(March, settings.method("march"))
+    found = finite_width_corrections(
+        settings.network, settings.problem(), settings.training, pairs=pairs, method=march
+    )
+    out.say(found.summary(width))
+    out.say(found.table(width))
+    out.print_json(found.record(width))
 
 
 @app.command()

@@ -49,12 +49,16 @@ def project(directions: Directions, x: Fields) -> Fields:
     return directions.average(x, directions.q)
 
 
-def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tuple[Directions, Fields]:
+def represent(
+    directions: Directions, x: Fields, mass: Array, tol: float, complete: bool = False
+) -> tuple[Directions, Fields]:
     """Returns the basis with the leading directions of a field x (P, ..., S), and the coordinates F (P, ..., capacity).
 
     With E = x - F q, what the basis leaves out, the new directions are the eigenvectors of the mean of E_mu E_mu^T over
     rows mu whose eigenvalues exceed `tol` times the running maximum of the mean square. The points have the weights
     `mass` (P,) in that mean. The coefficients of a Series share the basis, each with a scale of its own.
+
+    A basis that is `complete` leaves out no more than `tol`, and has no room to keep for later.
     """
     values = coefficients(x)
     orders = values.shape[:1] if isinstance(x, Series) else ()
@@ -70,7 +74,7 @@ def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tup
     else:
         weight = weight / unit
     with jax.default_matmul_precision("highest"):  # on devices that round products of float32 more by default
-        directions, F = _represent_rows(directions, rows, energy, weight, tol)
+        directions, F = _represent_rows(directions, rows, energy, weight, tol, complete or tol <= EXACT)
     if orders:
         F = F.reshape(*orders, -1, F.shape[-1]) * jnp.sqrt(scale)[:, None, None]
     F = F.reshape(*values.shape[:-1], -1)
@@ -78,10 +82,9 @@ def represent(directions: Directions, x: Fields, mass: Array, tol: float) -> tup
 
 
 def _represent_rows(
-    directions: Directions, x: Array, energy: Array, weight: Array, tol: float
+    directions: Directions, x: Array, energy: Array, weight: Array, tol: float, precise: bool
 ) -> tuple[Directions, Array]:
     """Returns the basis and F for rows x (rows, S) of mean square `energy`; means by `weight` are in units of scale."""
-    precise = tol <= EXACT
     passes = math.ceil(min(len(x), len(directions.q)) / BLOCK) + (2 if precise else 0)
 
     def residual(directions: Directions, F: Array) -> Array:
@@ -97,7 +100,7 @@ def _represent_rows(
     def search(now: tuple[Directions, Array, Array]) -> tuple[Directions, Array, Array]:
         directions, F, count = now
         size = directions.size
-        directions, F = _extend(directions, F, x, weight, tol)
+        directions, F = _extend(directions, F, x, weight, tol, precise)
         left = residual(directions, F)
         threshold = jnp.where(directions.size > size, directions.threshold, GROWTH * left)
         return directions._replace(residual=left, threshold=threshold), F, count + 1
@@ -108,14 +111,16 @@ def _represent_rows(
     return directions, F
 
 
-def _extend(directions: Directions, F: Array, x: Array, weight: Array, tol: float) -> tuple[Directions, Array]:
+def _extend(
+    directions: Directions, F: Array, x: Array, weight: Array, tol: float, precise: bool
+) -> tuple[Directions, Array]:
     """Returns the basis and F with the leading directions of E = x - F q.
 
-    The energy that a direction must have grows as the basis fills up, so that there is room for directions with much
-    energy that come late.
+    Unless all must be known, the energy that a direction must have grows as the basis fills up, so that there is room
+    for directions with much energy that come late.
     """
     q, capacity = directions.q, len(directions.q)
-    cut = jnp.asarray(tol) if tol <= EXACT else tol / (1 - (directions.size / capacity) ** 2)
+    cut = jnp.asarray(tol) if precise else tol / (1 - (directions.size / capacity) ** 2)
     new, energy = _find_leading(x, F, q, jnp.sqrt(weight))
     resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest eigenvalue, by one Gram matrix
     leads = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))

@@ -138,7 +138,7 @@ def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | Plan | None)
     if isinstance(mass, Plan):
         below, F, new = mass.extend(matrix.below, x)
         return replace(matrix, below=below, up=_put_images(matrix, matrix.up, below.q, matrix.below.size, new)), F
-    below, F = represent(matrix.below, x, mass, matrix.tol)
+    below, F = represent(matrix.below, x, mass, matrix.tol, complete=matrix.tail is None)
     block = min(BLOCK, len(below.q), math.prod(x.shape[:-1]))
     up = lax.cond(below.size > matrix.below.size, lambda: _extend(matrix, below, block), lambda: matrix.up)
     return replace(matrix, below=below, up=up), F

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kernelfield.figures import depth, figure1, figure2, figure3, figure4, transformer, two_layer_relu, whitened
+from kernelfield.figures import depth, figure1, figure2, figure3, figure4, transformer, two_layer_relu, whitened, width
 from kernelfield.figures.common import Say, Settings
 
 if TYPE_CHECKING:
@@ -23,5 +23,6 @@ FIGURES: dict[str, Callable[[Settings, Say], Iterator[tuple[str, Figure]]]] = {
     "whitened": whitened.draw,
     "depth": depth.draw,
     "transformer": transformer.draw,
+    "width": width.draw,
 }
 OF_IMAGES = ("1", "4")  # those that take images

@@ -4,8 +4,9 @@ A network of width N has predictions f_N = f + b / N + sqrt(C / N) noise, with c
 N. So does every kernel.
 
 The covariance C is that of independent neurons. A small change of one neuron's weight in all averages moves f by its
-influence; the mean product of the influences of all neurons is C. They come from one reverse pass through training.
-Where an activation has a kink, whose jumps this does not see, C is the covariance of networks.
+influence; the mean product of the influences of all neurons is C. They come from reverse passes through training, one
+for each number. Of many numbers, and where an activation has a kink, whose jumps a derivative does not see, C is the
+covariance of networks instead.
 
 The bias b is the mean difference between networks of width N and one of width 2 N that is made of the neurons of two of
 them. What they have in common cancels, so that its error does not grow with N.
@@ -13,7 +14,6 @@ them. What they have in common cancels, so that its error does not grow with N.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from rich.box import SIMPLE
+from rich.table import Table
 
 from kernelfield.common.progress import Report, bar
 from kernelfield.describe.architecture import Architecture
@@ -39,7 +41,7 @@ from kernelfield.solution.status import SolveError
 PLAN_TOL = 1e-4  # part of a field's mean square that a plan leaves out
 PLANNING_WIDTH, LEAST_WIDTH = 1024, 512  # of the network that makes the plan, and of those that follow it
 AT_ONCE = 8  # pairs, or reverse passes, of one compiled call
-MOST_REVERSED = 100  # numbers whose influences are found
+MOST_REVERSED = 16  # numbers whose influences are found: for more, networks are as fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,40 @@ class Corrections:
         ]
         return "\n".join(lines)
 
+    def table(self, width: int) -> Table:
+        """Returns a table of all quantities at a width: infinite width, noise and bias with their standard errors."""
+        table = Table("after training", "infinite width", f"noise at N = {width:,}", "bias", box=SIMPLE)
+        for name, each in {"f, rms over points": self.predictions, **self.kernels}.items():
+            squares = [float(np.mean(np.square(value))) for value in (each.infinite.mean, each.bias.mean, each.bias.se)]
+            variance = Estimate(each.variance.replicates.reshape(len(each.variance.replicates), -1).mean(axis=1))
+            noise = math.sqrt(variance.mean / width)
+            noise_se = noise * float(variance.se) / float(variance.mean) / 2 if noise else 0.0
+            sign = "-" if np.ndim(each.bias.mean) == 0 and each.bias.mean < 0 else ""
+            infinite, bias, bias_se = map(math.sqrt, squares)
+            cells = (noise, noise_se), (bias / width, bias_se / width)
+            (of_noise, of_bias) = (f"{value:.2g} ({se:.1g})" for value, se in cells)
+            table.add_row(name, f"{infinite:.4g}", of_noise, sign + of_bias)
+        return table
+
+    def record(self, width: int) -> dict[str, Any]:
+        """Returns what `summary` and `table` say, for scripts."""
+        distance, loss, limit = self.distance(width), self.loss(width), self.loss()
+
+        def numbers(each: Correction) -> dict[str, Any]:
+            parts = {"infinite": each.infinite, "bias": each.bias, "variance": each.variance}
+            return {name: {"value": part.mean.tolist(), "se": np.nan_to_num(part.se).tolist()} for name, part in parts.items()}
+
+        return {
+            "width": width,
+            **{name: float(value) for name, value in distance._asdict().items()},
+            "loss": float(loss.mean),
+            "loss_se": float(loss.se),
+            "infinite_loss": float(limit.mean),
+            "widths": {f"{share:g}": self.width_for(share) for share in (0.1, 0.05, 0.02, 0.01, 0.005)},
+            "by_influence": self.by_influence,
+            "coefficients": {"f": numbers(self.predictions), **{name: numbers(each) for name, each in self.kernels.items()}},
+        }
+
     def _moments(self) -> tuple[float, tuple[float, float], tuple[float, float]]:
         """The rms of f, and the means over points of variances and of squared biases, with standard errors."""
         predictions = self.predictions
@@ -186,8 +222,8 @@ def finite_width_corrections(
     Args:
         network, problem, training: as `kernelfield.solve` takes them.
         pairs: of coupled networks, whose differences are the bias.
-        networks: whose influences are the covariance, for smooth activations and up to 100 numbers; for others the
-            networks of all pairs are.
+        networks: whose influences give the covariance, where activations are smooth and predictions and kernels are few
+            numbers (5 points of a network of three layers); elsewhere the networks of all pairs give it.
         seed: of the first network.
         method: March() by default.
         progress: show a progress bar; or a function that takes (done, total) instead.
@@ -212,17 +248,20 @@ def finite_width_corrections(
     if pairs < 2 or networks < 2:
         raise ValueError(f"pairs and networks must be at least 2, for error bars, got {pairs} and {networks}")
     last = (training.steps,)
-    march = Run(network, problem, training, method or March(), save_at=last)
-    march.method.supports(march)  # type: ignore[attr-defined]
-    conditioned = Conditioned(particles=PLANNING_WIDTH, precision="double", seed=seed)
+    solver = (method or March()).model_copy(update={"kernels": "all"})
+    march = Run(network, problem, training, solver, save_at=last)
+    solver.supports(march)
+    precision = "single" if solver.is_single(march) else "double"
+    conditioned = Conditioned(particles=PLANNING_WIDTH, precision=precision, seed=seed)
     with bar("finite width", progress) as report, jax.enable_x64(True):
-        solution = cast(March, march.method).solve(march, lambda done, total: None)
+        solution = solver.solve(march, lambda done, total: None)
         if not isinstance(solution, Solution) or solution.status.code != "ok":
             raise SolveError(str(getattr(solution, "status", solution)), None)
         planned = PlannedNetworks.of(Run(network, problem, training, conditioned), PLAN_TOL)
-        width = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(4 * planned.capacity)))
-        smooth = all(phi.smooth for phi in network.nonlinearities) and "mixing" not in march.extras
-        influences = smooth and problem.points * problem.outputs <= MOST_REVERSED
+        width = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(2 * planned.capacity)))
+        differentiable = all(phi.smooth for phi in network.nonlinearities) and "mixing" not in march.extras
+        numbers = problem.points * problem.outputs + network.hidden_layers * (2 if problem.outputs == 1 else 1)
+        influences = differentiable and numbers < MOST_REVERSED
         total = pairs + influences * networks
         halves, wholes = _train_pairs(planned, pairs, width, seed, lambda done: report(done, total))
         if influences:
@@ -258,7 +297,7 @@ def _covariance_by_influence(
     ends = [number for both in planned.ends.values() for number in both if number is not None]
     sizes = _particles(planned, width)
     assert len(sizes) == max(ends) + 1
-    ones = [jnp.ones(size) for size in sizes]
+    ones = [jnp.ones(size, planned.layout().dtype) for size in sizes]
 
     @jax.jit
     def influences(layers: tuple) -> list[Array]:

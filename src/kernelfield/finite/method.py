@@ -254,10 +254,11 @@ class Ensemble:
         return jax.tree.map(chunk, self.updates)
 
     def _fetch(self, records: Record, stop: int) -> None:
-        """Fetch the records of the rows from `self.t` to `stop`, seeds first."""
-        if count := stop - self.t:
-            rows = jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]).swapaxes(0, 1), records)
-            self.records.append(rows)
+        """Fetch the records of the rows from `self.t` to `stop`, seeds first; of fields, those whose kernels are kept."""
+        if stop > self.t:
+            kept = np.array([t for t in self.run.kernel_steps if self.t <= t < stop], int) - self.t
+            rows = jax.tree.map(lambda leaf: np.asarray(leaf)[kept].swapaxes(0, 1), records)
+            self.records.append(rows._replace(f=np.array(np.asarray(records.f)[: stop - self.t]).swapaxes(0, 1)))
         self.t = stop
 
     def _finish_batch(self) -> None:
@@ -267,6 +268,8 @@ class Ensemble:
         began = time.perf_counter()
         whole = jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1), *self.records)
         left_out = LEFT_OUT[self.method.precision]
+        if not any(t < self.t for t in self.run.kernel_steps):
+            whole = whole._replace(features=(), gradients=(), tangent=None)
         record = whole._replace(
             f=whole.f.astype(np.float64),
             features=[_factor(field, left_out) for field in whole.features],
@@ -282,7 +285,14 @@ class Ensemble:
             return status
         method, records = self.method, [batch.record for batch in self.batches]
         steps, left_out = min(record.f.shape[1] for record in records), LEFT_OUT[method.precision]
-        record = jax.tree.map(lambda *parts: stacked([part[:, :steps] for part in parts]), *records)
+        with_kernels = tuple(t for t in self.run.kernel_steps if t < steps)
+        if not with_kernels:
+            records = [record._replace(features=[], gradients=[], tangent=None) for record in records]
+
+        def join(*parts: np.ndarray) -> np.ndarray:
+            return stacked([part[:, : len(with_kernels)] for part in parts])
+
+        record = jax.tree.map(join, *records)._replace(f=np.concatenate([record.f[:, :steps] for record in records]))
         features, gradients = ([slim(F, left_out) for F in factors] for factors in (record.features, record.gradients))
         kept = {
             t: jax.tree.map(lambda *parts: np.concatenate(parts), *(batch.kept[t] for batch in self.batches))
@@ -293,7 +303,13 @@ class Ensemble:
         return Solution(
             self.run,
             record.f,
-            network_kernels(self.run.problem, features or None, gradients or None, record.tangent),
+            network_kernels(
+                self.run.problem,
+                features or None,
+                gradients or None,
+                record.tangent,
+                None if len(with_kernels) == steps else with_kernels,
+            ),
             field_samples={
                 (layer, t): field for t, (_, fields) in kept.items() for layer, field in enumerate(fields, start=1)
             },

@@ -26,7 +26,7 @@ from kernelfield.layers.weights import Weights
 from kernelfield.march.layout import Layout
 from kernelfield.march.recorder import field_pairs, learned_uses, tangent_kernel
 from kernelfield.march.replicate import initial_state
-from kernelfield.march.step import Constants, Marched, Pace, Step, at_start
+from kernelfield.march.step import Constants, Marched, Pace, Step, at_start, entry
 
 
 class Ends(NamedTuple):
@@ -53,23 +53,24 @@ class PlannedNetworks:
 
     Args:
         run: by `Conditioned`, on all points at once.
-        plan: rows (T + 1, m) of every field of a step.
+        plan: rows (1, m) of every field of the first step, and (T, m') of later ones.
         capacity: room for directions.
     """
 
     run: Run
-    plan: Sequence[np.ndarray]
+    plan: tuple[Sequence[np.ndarray], Sequence[np.ndarray]]
     capacity: int
 
     @classmethod
     def of(cls, run: Run, tol: float) -> PlannedNetworks:
         """Returns the networks of a run, with the plan that one of them makes; it leaves out no more than `tol`."""
-        bare = cls(run, [], cast(Conditioned, run.method).particles)
+        bare = cls(run, ([], []), cast(Conditioned, run.method).particles)
         table, most = jax.tree.map(np.asarray, jax.jit(bare.make_plan, static_argnums=1)(bare.start(0), tol))
-        table = [rows[:, : max(1, (rows >= 0).sum(axis=1).max())] for rows in table]
-        widest = max((rows.shape[1] for rows in table), default=0)  # new ones of the last field, and what fills them up
-        uses = max(1, len(table))  # of one matrix in a step, at most
-        return cls(run, table, int(most) + uses * widest)
+        first, later = ([_cut(rows[part]) for rows in table] for part in (slice(1), slice(1, None)))
+        places = [place for place, _, _ in learned_uses(bare.step.layers, None)]
+        uses = max(places.count(place) for place in places)
+        further = max((rows.shape[1] for rows in (*first, *later)), default=0)  # what fills up rows has room too
+        return cls(run, (first, later), int(most) + uses * further)
 
     def make_plan(self, layers: tuple, tol: float) -> tuple[list[Array], Array]:
         """Returns the plan of a network, as many rows as there are for every field, and the directions of a field."""
@@ -84,7 +85,7 @@ class PlannedNetworks:
         last = [*planner.chosen, *(jnp.full(rows.shape[1], -1) for rows in table[len(planner.chosen) :])]
         table = [jnp.concatenate([rows, row[None]]) for rows, row in zip(table, last, strict=True)]
         sizes = [side.size for W in collect(end.layers, InfiniteMatrix) for side in (W.below, W.above)]
-        return table, jnp.max(jnp.stack([jnp.zeros((), int), *sizes]))
+        return table, jnp.max(jnp.stack([jnp.zeros((), int), *sizes])) + max(map(len, planner.chosen), default=0)
 
     def layout(self, width: int | None = None) -> Layout:
         """Returns the layout of networks of a width, by default that of the run."""
@@ -172,9 +173,16 @@ class PlannedNetworks:
             return step(self.constants, state, row[0], Plan(row[1]))[0], None
 
         layers = jax.tree.map(empty, layers, is_leaf=lambda leaf: isinstance(leaf, (InfiniteMatrix, Images)))
-        plan = [jnp.asarray(rows) for rows in self.plan]
-        end, _ = lax.scan(jax.checkpoint(go), self.begin(layers), (self.paces, [rows[:-1] for rows in plan]))
-        return measure(step, self.constants, end, Plan([rows[-1] for rows in plan]), ends if weights is not None else {})
+        first, later = ([jnp.asarray(rows) for rows in part] for part in self.plan)
+        state, _ = go(self.begin(layers), (entry(self.paces, 0), entry(first, 0)))
+        paces = jax.tree.map(lambda values: values[1:], self.paces)
+        end, _ = lax.scan(jax.checkpoint(go), state, (paces, [rows[:-1] for rows in later]))
+        return measure(step, self.constants, end, Plan(entry(later, -1)), ends if weights is not None else {})
+
+
+def _cut(rows: np.ndarray) -> np.ndarray:
+    """Returns rows (t, n) of a field, which -1 fills up, as (t, m) with the largest number m of any step."""
+    return rows[:, : max(1, (rows >= 0).sum(axis=1).max(initial=1))]
 
 
 def measure(step: Step, constants: Constants, state: Marched, plan: Plan, weights: Any = None) -> Array:

@@ -1,0 +1,145 @@
+"""Generalization against width, lazy and rich: one network, the mean of several, infinite width, and the order 1 / N.
+
+A wide network differs from infinite width by noise, which averaging over networks takes away, and by a bias, which it
+does not. Where the noise is most of the loss that a network has too much, it is limited by variance; the mean of many
+networks is limited by bias (arXiv:2212.12147, arXiv:2304.03408).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernelfield import plotting
+from kernelfield.describe.networks import MLP
+from kernelfield.describe.problem import Problem
+from kernelfield.describe.training import GradientDescent
+from kernelfield.figures.common import Say, Settings, new_figure, solve_and_say, write_caption, write_heading
+from kernelfield.finite.corrections import Corrections, finite_width_corrections
+from kernelfield.finite.method import FiniteWidth
+from kernelfield.solution.estimate import Estimate
+from kernelfield.solution.solution import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAMMAS = {"lazy": 0.1, "rich": 1.5}
+COLOURS = {1: "#b3364a", 8: "#1f6f8b"}  # by the number of networks whose predictions are averaged
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained."""
+
+    points: int = 32
+    tests: int = 48
+    dimensions: int = 8
+    rate: float = 0.2
+    steps: int = 60
+    pairs: int = 64
+    seeds: tuple[tuple[int, int], ...] = ((32, 512), (64, 256), (128, 256), (256, 128), (512, 64), (1024, 32))
+
+    def problem(self) -> Problem:
+        """Returns points on a sphere, whose targets are a product of two of their coordinates, and test points."""
+        rng = np.random.default_rng(2)
+        X = rng.standard_normal((self.points + self.tests, self.dimensions))
+        X *= np.sqrt(self.dimensions) / np.linalg.norm(X, axis=1, keepdims=True)
+        return Problem(X, X[:, 0] * X[:, 1] + 0.5 * X[:, 2], weights=np.arange(len(X)) < self.points)
+
+
+QUICK = Plan(points=8, tests=8, steps=12, pairs=8, seeds=((32, 32), (128, 16)))
+Runs = dict[str, tuple[Corrections, dict[int, Solution]]]
+
+
+def draw(settings: Settings, say: Say) -> Iterator[tuple[str, Figure]]:
+    """Yields the figure with its file name, and says a line about each run and what it shows."""
+    plan = QUICK if settings.quick else Plan()
+    yield "width", draw_figure(plan, run(plan, say), say)
+
+
+def run(plan: Plan, say: Say) -> Runs:
+    """Returns the coefficients of 1 / N and the networks of all widths, by regime."""
+    problem, training, runs = plan.problem(), GradientDescent(learning_rate=plan.rate, steps=plan.steps), {}
+    for regime, gamma0 in GAMMAS.items():
+        network = MLP(depth=2, activation="tanh", gamma0=gamma0)
+        networks = {
+            width: solve_and_say(
+                f"{regime}, {seeds} networks of N = {width}",
+                say,
+                network,
+                problem,
+                training,
+                FiniteWidth(width=width, seeds=seeds, kernels="none", algorithm="explicit"),
+                fields_at=(),
+            )
+            for width, seeds in plan.seeds
+        }
+        corrections = finite_width_corrections(network, problem, training, pairs=plan.pairs)
+        say(f"{regime}: {corrections.summary(plan.seeds[-1][0]).splitlines()[0]}")
+        runs[regime] = corrections, networks
+    return runs
+
+
+def test_loss(solution: Solution, tests: slice, together: int) -> Estimate:
+    """Returns the loss of the mean predictions of so many networks at test points, in groups of independent networks."""
+    f = solution.replicate_predictions[:, -1, tests]
+    groups = f[: len(f) // together * together].reshape(-1, together, *f.shape[1:]).mean(axis=1)
+    return Estimate(solution.problem.loss.measured(groups, solution.problem.y[tests]).mean(axis=1))
+
+
+def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
+    """Returns the test loss against width for both regimes, and how much of it is more than at infinite width."""
+    figure = new_figure(13.5, 4.5)
+    panels, tests = figure.subplots(1, 3), slice(plan.points, None)
+    for axes, letter, (regime, (corrections, networks)) in zip(panels, "ab", runs.items(), strict=False):
+        widths = np.geomspace(min(networks), max(networks), 60)
+        limit = corrections.loss(rows=tests)
+        axes.axhline(float(limit.mean), color=plotting.NEUTRAL, label="infinite width")
+        for together, colour in COLOURS.items():
+            label = "one network" if together == 1 else f"mean of {together} networks"
+            _draw_dots(axes, networks, tests, together, 0.0, colour, label)
+            lines = [float(corrections.loss(int(width), together, tests).mean) for width in widths]
+            axes.plot(widths, lines, color=colour, label="to order $1/N$" if together == 1 else None)
+        axes.set(xscale="log", xlabel="width $N$", ylabel="loss at test points")
+        axes.legend(fontsize=9, frameon=False)
+        write_heading(axes, letter, f"{regime}, $\\gamma_0$ = {GAMMAS[regime]:g}")
+        plotting.plain(axes)
+        widest, single = max(networks), corrections.distance(max(networks))
+        say(
+            f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(test_loss(networks[widest], tests, 1).mean):.4g} "
+            f"of a network of N = {widest}; noise {100 * single.noise:.2g} %, bias {100 * single.bias:.2g} % of f there"
+        )
+    _draw_excess(panels[2], runs, tests)
+    about = f"tanh, L = 2, P = {plan.points}, {plan.tests} test points, $y = x_1 x_2 + x_3 / 2$ on a sphere"
+    write_caption(figure, about)
+    return figure
+
+
+def _draw_dots(
+    axes: Axes, networks: dict[int, Solution], tests: slice, together: int, limit: float, colour: str, label: str | None
+) -> None:
+    losses = {N: test_loss(solution, tests, together) for N, solution in networks.items()}
+    kept = {N: loss for N, loss in losses.items() if len(loss.replicates) > 1}
+    means, errors = (np.array([float(getattr(loss, part)) for loss in kept.values()]) for part in ("mean", "se"))
+    axes.errorbar(list(kept), means - limit, 2 * errors, fmt="o", color=colour, capsize=3, label=label, markersize=5)
+
+
+def _draw_excess(axes: Axes, runs: Runs, tests: slice) -> None:
+    """Draw what networks have more than infinite width, rich ones."""
+    corrections, networks = runs["rich"]
+    limit, widths = float(corrections.loss(rows=tests).mean), np.geomspace(min(networks), max(networks), 60)
+    for together, colour in COLOURS.items():
+        label = "one network" if together == 1 else f"mean of {together}"
+        _draw_dots(axes, networks, tests, together, limit, colour, label)
+        lines = [float(corrections.loss(int(width), together, tests).mean) - limit for width in widths]
+        axes.plot(widths, lines, color=colour)
+    bias = [float(corrections.loss(int(width), 10**9, tests).mean) - limit for width in widths]
+    axes.plot(widths, np.abs(bias), ":", color=plotting.NEUTRAL, label="bias alone")
+    axes.set(xscale="log", yscale="log", xlabel="width $N$", ylabel="more than at infinite width")
+    axes.legend(fontsize=9, frameon=False)
+    write_heading(axes, "c", "rich: variance or bias limits")
+    plotting.plain(axes)
