@@ -133,12 +133,12 @@ def test_samples_are_ordered_by_target_and_test_points_come_last():
 @pytest.mark.thorough
 def test_what_is_thinned_out_is_said_and_keeps_the_page_small():
     rng = np.random.default_rng(0)
-    many = kf.Problem(rng.standard_normal((66, 4)), rng.choice([-1.0, 1.0], 66))
-    solution = solved(kf.StaticNTK(), "tanh", problem=many, steps=60)
+    many = kf.Problem(rng.standard_normal((70, 4)), rng.choice([-1.0, 1.0], 70))
+    solution = solved(kf.StaticNTK(), "tanh", problem=many, steps=120)
     text = report.page({"a": solution, "b": solution})
     page = Page(text)
     assert len(text) < 6e6
-    assert "it holds 40 of the 61 steps" in page.words("kernels") and "64 of the 66 samples" in page.words("kernels")
+    assert "it holds 40 of the 121 steps" in page.words("kernels") and "64 of the 70 samples" in page.words("kernels")
     assert page.data["movie"]["results"][0]["panels"]["NTK"]["frames"] == 1  # it rests
 
 
