@@ -15,6 +15,7 @@ import pytest
 import kernelfield as kf
 from commands import exit_code
 from kernelfield.cli import app, main
+from kernelfield.figures import figure3
 from kernelfield.observables import kernel_alignment
 from kernelfield.observables.compare import compare
 from suites import thorough
@@ -283,18 +284,20 @@ def test_a_sweep_that_is_stopped_draws_what_it_has(folder, capsys, monkeypatch):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("name", "images"), [("whitened", 1), ("3", 2)])
-def test_figures_are_made_from_their_own_settings(folder, capsys, name, images):
-    assert exit_code("figures", name, "--out", "made", "--quick") == 0
+def test_figures_are_made_from_their_own_settings(folder, capsys, monkeypatch):
+    monkeypatch.setattr(figure3, "DEPTH", 2)
+    monkeypatch.setattr(figure3, "GAMMAS", (0.25, 0.5, 0.75, 1.0))
+    assert exit_code("figures", "3", "--out", "made", "--quick") == 0
     made = sorted((folder / "made").iterdir())
-    assert len(made) == images and all(each.read_bytes().startswith(b"\x89PNG") for each in made)
-    assert capsys.readouterr().out.count("wrote made") == images
+    assert len(made) == 2 and all(each.read_bytes().startswith(b"\x89PNG") for each in made)
+    assert capsys.readouterr().out.count("wrote made") == 2
 
 
 @pytest.mark.thorough
 def test_figures_speak_json(folder, capsys):
     assert exit_code("figures", "whitened", "--out", "made", "--quick", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"wrote": ["made/whitened.png"]}
+    assert (folder / "made" / "whitened.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_diverged_run_writes_its_steps_says_so_and_exits_1(folder, capsys):

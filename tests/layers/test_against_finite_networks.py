@@ -13,6 +13,7 @@ SEQUENCES = kf.Problem(RNG.standard_normal((3, 5, 2)), Y)  # odd: windows of str
 IMAGES = kf.Problem(RNG.standard_normal((3, 4, 4, 1)), Y)
 VECTORS = kf.Problem(RNG.standard_normal((3, 6)), Y)
 TRAINING = kf.GradientDescent(learning_rate=0.4, steps=5)
+LAST = {"save_at": [-1], "fields_at": (), "progress": False}  # what is compared
 TANH, RELU, AGAIN = Activation("tanh"), Activation("relu"), Dense()
 
 CASES = {
@@ -72,14 +73,14 @@ def distance(found, truth):
 
 def finite(network, problem, width, seeds):
     method = kf.FiniteWidth(width=width, seeds=seeds)
-    return kf.solve(network, problem, TRAINING, method, fields_at=(), progress=False)
+    return kf.solve(network, problem, TRAINING, method, **LAST)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem = CASES[name]
     method = kf.March(particles=2048, replicates=4, seed=2)
-    infinite = kf.solve(network, problem, TRAINING, method, fields_at=(), progress=False)
+    infinite = kf.solve(network, problem, TRAINING, method, **LAST)
     wide, narrow = (quantities(finite(network, problem, *size)) for size in ((128, 16), (8, 16)))
     truth = quantities(infinite)
     for kind in QUANTITIES:
@@ -97,7 +98,7 @@ def test_without_responses_the_agreement_is_gone(name):
     training = kf.GradientDescent(learning_rate=0.4, steps=12)
     sampled = {"particles": 512, "replicates": 4}
     right, wrong = (
-        kf.solve(network, problem, training, method(**sampled), fields_at=(), progress=False)
+        kf.solve(network, problem, training, method(**sampled), **LAST)
         for method in (kf.March, kf.GradientIndependence)
     )
     for kind in ("features", "gradients"):

@@ -87,8 +87,11 @@ def test_a_function_of_every_particle_is_an_activation():
 def test_attention_to_one_position_is_its_value():
     alone = kf.Problem(TOKENS.X[:, :1], TOKENS.y)
     value = Particlewise(lambda h: h[:, :, 4:], components=6)
-    one = solved([Conv(1), Residual(Sequential(HEADS)), *POOLED], alone)
-    two = solved([Conv(1), Residual(Sequential([HEADS[0], value, Conv(1)])), *POOLED], alone)
+    bare = kf.March(particles=256, replicates=2, kernels="none")
+    one, two = (
+        solved([Conv(1), Residual(Sequential(branch)), *POOLED], alone, bare, fields_at=())
+        for branch in (HEADS, [HEADS[0], value, Conv(1)])
+    )
     np.testing.assert_allclose(one.predictions, two.predictions, atol=2e-6)
 
 
@@ -192,7 +195,7 @@ def test_the_march_begins_with_the_static_kernel(name):
     made = kf.Network(layers=LAZY[name])
     initial = initial_kernels(made, TOKENS)
     method = kf.March(particles=2048, replicates=4)
-    march = kf.solve(made, TOKENS, TRAINING, method, save_at=[0], progress=False)
+    march = kf.solve(made, TOKENS, TRAINING, method, save_at=[0], fields_at=(), progress=False)
     found = [march.ntk(0), *(march.feature_kernel(1 + n, 0) for n in range(len(initial.Phi) - 1))]
     found += [march.gradient_kernel(1 + n, 0) for n in range(len(initial.G) - 1)]
     for kernel, truth in zip(found, [initial.ntk, *initial.Phi[1:], *initial.G[:-1]], strict=True):
@@ -203,7 +206,8 @@ def test_the_march_begins_with_the_static_kernel(name):
 def test_sampled_static_kernels_have_replicates_and_others_are_exact(tmp_path):
     lazy = solved(LAZY["heads"], method=kf.StaticNTK())
     assert not lazy.exact and lazy.replicate_predictions.shape[0] == 4
-    march = solved(LAZY["heads"], method=kf.March(particles=1024, replicates=2), gamma0=0.01)
+    bare = kf.March(particles=1024, replicates=2, kernels="none")
+    march = solved(LAZY["heads"], method=bare, gamma0=0.01, fields_at=())
     apart = np.abs(lazy.predictions - march.predictions).max()
     assert apart < 4 * np.hypot(lazy.predictions_se.max(), march.predictions_se.max())
     again = lazy.predict(TOKENS.X)
@@ -269,8 +273,9 @@ def test_padding_changes_nothing():
     made = kf.Transformer(depth=1, head_dim=2, mlp_width=1.0, readout="last", causal=True, activation="tanh")
     short, padded = encode_tokens(ids, 3), encode_tokens(long, 3) * np.sqrt(6 / 8)  # one size of tokens
     padded = np.delete(padded, [6, 7], axis=-1)
-    for method in (kf.FiniteWidth(width=16, seeds=2, precision="float64"), kf.StaticNTK(replicates=1)):
-        one, other = (solved(made, kf.Problem(X, VECTORS.y), method) for X in (short, padded))
+    finite = kf.FiniteWidth(width=16, seeds=2, precision="float64", kernels="none")
+    for method in (finite, kf.StaticNTK(replicates=1)):
+        one, other = (solved(made, kf.Problem(X, VECTORS.y), method, fields_at=()) for X in (short, padded))
         apart = np.abs(one.predictions - other.predictions).max()
         assert apart < (1e-12 if isinstance(method, kf.FiniteWidth) else 0.01) * np.abs(one.predictions).max()
     with pytest.raises(ValueError, match="padding needs an activation with phi"):

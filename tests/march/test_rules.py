@@ -24,8 +24,9 @@ def sgd(epochs=4, **settings):
     return kf.SGD(learning_rate=0.3, batch_size=2, epochs=epochs, **settings)
 
 
-def solved(network, problem, training=None, fields_at=(), **march):
-    return kf.solve(network, problem, training or descent(), kf.March(**march), fields_at=fields_at, progress=False)
+def solved(network, problem, training=None, save_at=None, **march):
+    settings = {"save_at": save_at, "fields_at": (), "progress": False}
+    return kf.solve(network, problem, training or descent(), kf.March(**march), **settings)
 
 
 # --- exact
@@ -133,9 +134,10 @@ def test_decay_without_learning_shrinks_what_came_from_initialization():
 )
 def test_kernels_at_initialization_are_those_of_the_static_ntk(settings):
     network, problem = kf.MLP(depth=2, activation="erf", **settings), kf.Problem(X, Y)
-    lazy = kf.solve(network, problem, descent(steps=1), kf.StaticNTK())
-    march = solved(network, problem, descent(steps=1), particles=4096)
-    finite = kf.solve(network, problem, descent(steps=1), kf.FiniteWidth(width=256, seeds=32), progress=False)
+    lazy, march, finite = (
+        kf.solve(network, problem, descent(steps=1), method, save_at=[0], fields_at=(), progress=False)
+        for method in (kf.StaticNTK(), kf.March(particles=4096), kf.FiniteWidth(width=256, seeds=32))
+    )
     for found in (march, finite):
         for kernel, expected in (
             (found.estimate("ntk", 0), lazy.ntk(0)),
@@ -180,8 +182,8 @@ ENSEMBLES = {
 def test_ensembles_of_growing_width_approach_the_march(name):
     network, problem, training = ENSEMBLES[name]
     check_approach(
-        solved(network, problem, training, particles=1024, kernels="features"),
-        lambda method: kf.solve(network, problem, training, method, fields_at=(), progress=False),
+        solved(network, problem, training, save_at=[-1], particles=1024, kernels="features"),
+        lambda method: kf.solve(network, problem, training, method, save_at=[-1], fields_at=(), progress=False),
         range(1, network.hidden_layers + 1),
     )
 

@@ -74,13 +74,13 @@ def test_feature_learning_finds_the_inputs_of_a_single_index_task_and_the_static
 @pytest.mark.thorough
 def test_feature_learning_finds_the_inputs_of_a_sparse_parity():
     rng = np.random.default_rng(3)
-    X = rng.choice([-1.0, 1.0], (200, 8))
+    X = rng.choice([-1.0, 1.0], (128, 8))
     problem = kf.Problem(X, X[:, 1] * X[:, 6])
     network, training = (
         kf.MLP(depth=2, activation="tanh", gamma0=3.0, bias_scale=0.5),
-        kf.GradientDescent(learning_rate=0.3, steps=120),
+        kf.GradientDescent(learning_rate=0.3, steps=100),
     )
-    march = kf.March(particles=512, replicates=2, kernels="none")
+    march = kf.March(particles=256, replicates=2, kernels="none")
     rich = input_shares(kf.solve(network, problem, training, march, progress=False))
     lazy = input_shares(kf.solve(network, problem, training, kf.StaticNTK(), progress=False))
     assert set(np.argsort(rich.mean)[-2:]) == {1, 6}

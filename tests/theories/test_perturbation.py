@@ -1,6 +1,7 @@
 """Perturbation theory against the full theory at small gamma0, and its closed form against the power-series march."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,9 @@ UNIT = kf.Problem(X, Y / np.linalg.norm(Y))
 GAMMAS = (0.05, 0.1, 0.2, 0.3)
 
 
-def solved(method, depth, gamma0=1.0, activation="linear", problem=PROBLEM):
+def solved(method, depth, gamma0=1.0, activation="linear", problem=PROBLEM, **kept):
     network = kf.MLP(depth=depth, activation=activation, gamma0=gamma0)
-    return kf.solve(network, problem, TRAINING, method, progress=False)
+    return kf.solve(network, problem, TRAINING, method, **kept, progress=False)
 
 
 def distance(found, truth):
@@ -95,6 +96,20 @@ def at_gamma0(run, gamma0):
     return run.solution(kf.Status())
 
 
+@functools.cache
+def compiled(step):
+    """A step of the full theory, and the fields phi and g that it began with: one program for every gamma0."""
+
+    @jax.jit
+    def march(constants, state, pace):
+        _, passed = step.every_output(state.layers, step.forward(state.layers, constants.data, None)[1])
+        traces = [*collect(passed.body, WeightTrace), passed.readout]
+        fields = [each.phi for each in traces[1:]] + [each.g for each in traces[:-1]]
+        return *step(constants, state, pace), fields
+
+    return march
+
+
 def full_theory(run, gamma0):
     """The full theory on the weights W(0) of the run: its bases and coordinates as they came out, frozen.
 
@@ -108,20 +123,17 @@ def full_theory(run, gamma0):
     def without_series(basis):
         return basis._replace(scale=jnp.asarray(1e30)) if isinstance(basis, Directions) else basis
 
-    replicate, found = run.replicates[0], []
+    replicate, found, march = run.replicates[0], [], compiled(Step(run.run.network.layers))
     with jax.enable_x64(True):
         layers = jax.tree.map(frozen, replicate.state.layers, is_leaf=lambda leaf: isinstance(leaf, Images))
         layers = jax.tree.map(without_series, layers, is_leaf=lambda leaf: isinstance(leaf, Directions))
         for sign in (1, -1):
             constants = replicate.constants._replace(gamma0=jnp.asarray(sign * gamma0))
-            step, f, kernels = Step(run.run.network.layers), [], []
-            march, state = jax.jit(step), Marched(layers, jnp.zeros_like(replicate.state.initial))
+            state, f, kernels = Marched(layers, jnp.zeros_like(replicate.state.initial)), [], []
             for t in range(TRAINING.steps + 1):
                 paces = (TRAINING.learning_rate, t < TRAINING.steps, t == 0)
-                _, passed = step.every_output(state.layers, step.forward(state.layers, constants.data, None)[1])
-                traces = [*collect(passed.body, WeightTrace), passed.readout]
-                kernels.append([each.phi for each in traces[1:]] + [each.g for each in traces[:-1]])
-                state, now = march(constants, state, Pace(*map(jnp.asarray, paces)))
+                state, now, fields = march(constants, state, Pace(*map(jnp.asarray, paces)))
+                kernels.append(fields)
                 f.append(now)
             fields = [np.concatenate(each) for each in zip(*kernels, strict=True)]
             found.append([np.stack(f), *(each @ each.T / each.shape[1] for each in fields)])
@@ -143,8 +155,9 @@ def test_the_error_of_tanh_networks_falls_as_the_fourth_power(depth):
 @pytest.mark.thorough
 def test_second_derivatives_of_the_march_at_small_gamma0():
     """Oracle: (march at 0.5 - march at 0.25) / (0.5^2 - 0.25^2), within sampling noise and O(gamma0^2)."""
-    leading = solved(kf.Perturbation(particles=1024), 2, activation="tanh")
-    one, half = (solved(kf.March(particles=4096), 2, gamma0, "tanh") for gamma0 in (0.5, 0.25))
+    last, method = {"save_at": [-1], "fields_at": ()}, kf.March(particles=4096, kernels="features")
+    leading = solved(kf.Perturbation(particles=1024), 2, activation="tanh", **last)
+    one, half = (solved(method, 2, gamma0, "tanh", **last) for gamma0 in (0.5, 0.25))
     second = leading.feature_kernel(2, -1) - solved(kf.StaticNTK(), 2, activation="tanh").feature_kernel(2, -1)
     measured = (one.feature_kernel(2, -1) - half.feature_kernel(2, -1)) / (0.5**2 - 0.25**2)
     assert distance(measured, second) < 0.2

@@ -91,7 +91,7 @@ def test_gradient_descent_and_gradient_flow_are_exact():
 @pytest.mark.parametrize(("activation", "depth"), [("softplus", 1), thorough("relu", 2), thorough("tanh", 2)])
 def test_kernels_are_those_of_wide_networks_at_initialization(activation, depth):
     """Oracle: the tangent kernel of one wide network by automatic differentiation."""
-    found, width = lazy(activation, depth, gamma0=0.7), 4096
+    found, width = lazy(activation, depth, gamma0=0.7), 2048
     layers = found.network.layers
     params, _ = layers.finite_init(jax.random.key(0), (8,), width)
     inputs = jnp.asarray(X)
