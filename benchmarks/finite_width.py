@@ -100,7 +100,10 @@ def widths(case: str, largest: int, seeds: int) -> None:
             explicit = f"{kf.solve(*describe(case, 40), networks, fields_at=()).info['seconds_run'] / 4:.2f}"
         ranks = max(solution.info["feature_ranks"] + solution.info["gradient_ranks"])
         seconds = solution.info["seconds_run"] / many
-        print(f"| 2^{exponent} | {np.sqrt(np.mean(off**2)) / size:.5f} | {seconds:.2f} | {ranks} | {explicit} |", flush=True)
+        print(
+            f"| 2^{exponent} | {np.sqrt(np.mean(off**2)) / size:.5f} | {seconds:.2f} | {ranks} | {explicit} |",
+            flush=True,
+        )
         last += [(width, row) for row in off] if width >= 4096 else []
     weights = np.array([width for width, _ in last], float)
     pooled = np.average([row for _, row in last], axis=0, weights=weights)
@@ -125,7 +128,7 @@ def corrections(case: str, repeats: int) -> None:
     )
     march = measure(solve(case, kf.March(particles=16384, replicates=16)))
     infinite, infinite_se = march.mean(axis=0), march.std(axis=0, ddof=1) / np.sqrt(len(march))
-    print(f"corrections: {seconds:.0f} s, {found.info}, by influence: {found.by_influence}")
+    print(f"corrections: {seconds:.0f} s, by {found.found_by}")
     print("| N | networks | seconds | variance of f, ratio | bias, rms z | b of f | its error |\n|" + "---|" * 7)
     points = CASES[case][1]
     for width, seeds in ENSEMBLES.items():
@@ -134,17 +137,25 @@ def corrections(case: str, repeats: int) -> None:
         results = measure(solve(case, method))
         took = time.perf_counter() - began
         there = width * results.var(axis=0, ddof=1)
-        b, b_se = width * (results.mean(axis=0) - infinite), width * np.hypot(results.std(axis=0) / np.sqrt(seeds), infinite_se)
+        b, b_se = (
+            width * (results.mean(axis=0) - infinite),
+            width * np.hypot(results.std(axis=0) / np.sqrt(seeds), infinite_se),
+        )
         ratio = variance[:points].mean() / there[:points].mean()
         ratio_se = np.hypot(variance_se[:points].mean() / variance[:points].mean(), np.sqrt(2 / seeds / points))
         z = (bias - b) / np.hypot(bias_se, b_se)
         values = " ".join(f"{value:.2f}" for value in b[:points])
+        cells = f"{ratio:.3f} ({ratio_se:.3f})", f"{np.sqrt(np.mean(z**2)):.2f}", values
+        error = np.sqrt(np.mean(b_se[:points] ** 2))
+        print(f"| {width} | {seeds} | {took:.0f} | {' | '.join(cells)} | {error:.2f} |", flush=True)
         print(
-            f"| {width} | {seeds} | {took:.0f} | {ratio:.3f} ({ratio_se:.3f}) | {np.sqrt(np.mean(z**2)):.2f} | {values} "
-            f"| {np.sqrt(np.mean(b_se[:points] ** 2)):.2f} |",
-            flush=True,
+            "|  | | | kernels: "
+            + " ".join(
+                f"{name} {value:.3f}"
+                for name, value in zip(names(case)[points:], (variance / there)[points:], strict=True)
+            )
+            + " | | | |"
         )
-        print("|  | | | kernels: " + " ".join(f"{name} {value:.3f}" for name, value in zip(names(case)[points:], (variance / there)[points:], strict=True)) + " | | | |")
     for name, *values in zip(names(case), bias, bias_se, variance, variance_se, strict=True):
         print("{}: b {:.3f} ({:.3f}), N Var {:.4f} ({:.4f})".format(name, *values))
     inside = []
@@ -152,12 +163,18 @@ def corrections(case: str, repeats: int) -> None:
         again = kf.finite_width_corrections(*describe(case), pairs=16, networks=4, seed=1000 * (repeat + 1))
         rows = [(again.predictions.bias, again.predictions.variance)]
         rows += [(each.bias, each.variance) for each in again.kernels.values()]
-        low_high = [[np.concatenate([np.reshape(row[part].interval()[end], -1) for row in rows]) for end in (0, 1)] for part in (0, 1)]
+        low_high = [
+            [np.concatenate([np.reshape(row[part].interval()[end], -1) for row in rows]) for end in (0, 1)]
+            for part in (0, 1)
+        ]
         truth = bias, variance
         inside.append([(low <= of) & (of <= high) for (low, high), of in zip(low_high, truth, strict=True)])
     if inside:
         shares = np.mean(inside, axis=(0, 2))
-        print(f"95 % intervals of {repeats} smaller computations contain these: biases {shares[0]:.3f}, variances {shares[1]:.3f}")
+        parts = " and ".join(
+            f"{share:.3f} of {name}" for share, name in zip(shares, ("biases", "variances"), strict=True)
+        )
+        print(f"95 % intervals of {repeats} smaller computations contain {parts}")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.recorder import learned_uses
 
 SHARED, TANH = Dense(), Activation("tanh")
+HEADS = Conv(kernel=1, components=6, width=3), MultiHeadAttention()
 NETWORKS = {
     "tanh": kf.MLP(depth=3, activation="tanh", gamma0=1.5),
     "relu": kf.MLP(depth=2, activation="relu", gamma0=1.0),
@@ -29,8 +30,7 @@ NETWORKS = {
         layers=[Dense(width=2), TANH, Dense(width=0.5, multiplies="weight", scale=1.4), TANH, Dense(), TANH, Readout()]
     ),
     "attention": kf.Network(
-        layers=[Conv(kernel=1), RMSNorm(), Conv(kernel=1, components=6, width=3), MultiHeadAttention(), Conv(kernel=1)]
-        + [TANH, GlobalAveragePool(), Readout()]
+        layers=[Conv(kernel=1), RMSNorm(), *HEADS, Conv(kernel=1), TANH, GlobalAveragePool(), Readout()]
     ),
 }
 RULES = {

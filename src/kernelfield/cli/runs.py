@@ -107,13 +107,11 @@ def width(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a network of a width is from infinite width, what is noise and what is bias, and how wide is enough."""
+    """Say how far a network is from infinite width, what of it is noise and what is bias, and how wide is enough."""
     settings, out = read(config, data), Output(quiet, as_json)
     width = cast(FiniteWidth, finite_networks(settings, width, None, config)).width
     march = cast(March, settings.method("march"))
-    found = finite_width_corrections(
-        settings.network, settings.problem(), settings.training, pairs=pairs, method=march
-    )
+    found = finite_width_corrections(settings.network, settings.problem(), settings.training, pairs=pairs, method=march)
     out.say(found.summary(width))
     out.say(found.table(width))
     out.print_json(found.record(width))

@@ -1,7 +1,7 @@
 """A plan of directions: which rows of every field become directions, chosen once for many networks.
 
-Bases that choose by energy depend on every number of a network: two networks whose neurons have something in common take
-different directions, and are not smooth functions of their neurons. Along one plan they are.
+Bases that choose by energy depend on every number of a network: two networks that have neurons in common take different
+directions, and are not smooth functions of their neurons. Along one plan they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Plan:
         return directions, next(self.rows)
 
     def extend(self, directions: Directions, x: Array) -> tuple[Directions, Array, Array]:
-        """Returns the basis with what it leaves out of some rows of x (P, ..., S), the coordinates F, and which are new.
+        """Returns the basis with what it leaves out of some rows of x (P, ..., S), the coordinates F, and what is new.
 
         There is room for all of them. Which rows of the basis are new is (m, 1), from its size before on.
         """

@@ -84,8 +84,8 @@ def run(plan: Plan, say: Say) -> Runs:
     return runs
 
 
-def test_loss(solution: Solution, tests: slice, together: int) -> Estimate:
-    """Returns the loss of the mean predictions of so many networks at test points, in groups of independent networks."""
+def measure_loss(solution: Solution, tests: slice, together: int) -> Estimate:
+    """Returns the loss at test points of the mean of so many networks, one value for every group of them."""
     f = solution.replicate_predictions[:, -1, tests]
     groups = f[: len(f) // together * together].reshape(-1, together, *f.shape[1:]).mean(axis=1)
     return Estimate(solution.problem.loss.measured(groups, solution.problem.y[tests]).mean(axis=1))
@@ -108,10 +108,11 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
         axes.legend(fontsize=9, frameon=False)
         write_heading(axes, letter, f"{regime}, $\\gamma_0$ = {GAMMAS[regime]:g}")
         plotting.plain(axes)
-        widest, single = max(networks), corrections.distance(max(networks))
+        widest = max(networks)
+        distance, loss = corrections.distance(widest), measure_loss(networks[widest], tests, 1)
         say(
-            f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(test_loss(networks[widest], tests, 1).mean):.4g} "
-            f"of a network of N = {widest}; noise {100 * single.noise:.2g} %, bias {100 * single.bias:.2g} % of f there"
+            f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(loss.mean):.4g} at N = {widest}, where "
+            f"f is off by {100 * distance.noise:.2g} % (noise) and {100 * distance.bias:.2g} % (bias)"
         )
     _draw_excess(panels[2], runs, tests)
     about = f"tanh, L = 2, P = {plan.points}, {plan.tests} test points, $y = x_1 x_2 + x_3 / 2$ on a sphere"
@@ -122,7 +123,7 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
 def _draw_dots(
     axes: Axes, networks: dict[int, Solution], tests: slice, together: int, limit: float, colour: str, label: str | None
 ) -> None:
-    losses = {N: test_loss(solution, tests, together) for N, solution in networks.items()}
+    losses = {N: measure_loss(solution, tests, together) for N, solution in networks.items()}
     kept = {N: loss for N, loss in losses.items() if len(loss.replicates) > 1}
     means, errors = (np.array([float(getattr(loss, part)) for loss in kept.values()]) for part in ("mean", "se"))
     axes.errorbar(list(kept), means - limit, 2 * errors, fmt="o", color=colour, capsize=3, label=label, markersize=5)

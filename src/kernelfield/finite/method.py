@@ -88,7 +88,9 @@ class FiniteWidth(Method):
         super().supports(run)
         if self.algorithm == "conditioned" and not isinstance(run.training, Conditioned.rules):
             rules = " and ".join(rule.__name__ for rule in Conditioned.rules)
-            raise ValueError(f"algorithm='conditioned' solves {rules}, not {type(run.training).__name__}: take 'explicit'")
+            raise ValueError(
+                f"algorithm='conditioned' solves {rules}, not {type(run.training).__name__}: take 'explicit'"
+            )
         is_single = self.precision == "float32"
         advice = "precision='float64' reaches further" if is_single else "divide it by a number"
         run.check_scale(LARGEST_KERNEL[self.precision], advice)
@@ -254,7 +256,7 @@ class Ensemble:
         return jax.tree.map(chunk, self.updates)
 
     def _fetch(self, records: Record, stop: int) -> None:
-        """Fetch the records of the rows from `self.t` to `stop`, seeds first; of fields, those whose kernels are kept."""
+        """Fetch the records of the rows from `self.t` to `stop`, seeds first; fields of those whose kernels are kept."""
         if stop > self.t:
             kept = np.array([t for t in self.run.kernel_steps if self.t <= t < stop], int) - self.t
             rows = jax.tree.map(lambda leaf: np.asarray(leaf)[kept].swapaxes(0, 1), records)

@@ -108,7 +108,9 @@ class Setup:
             particles = round(exact := width * self.particles / components)
             if abs(exact - particles) > 1e-9 * exact:
                 whole = "whole numbers of neurons, and of particles with components"
-                raise ValueError(f"width={self.particles} must give all layers {whole}: one of them would have {exact:g}")
+                raise ValueError(
+                    f"width={self.particles} must give all layers {whole}: one of them would have {exact:g}"
+                )
         self.populations.append(Population(self.points, particles, child_seed(self.seed, len(self.populations))))
         return self.populations[-1]
 

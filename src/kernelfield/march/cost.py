@@ -103,7 +103,10 @@ def check_memory(layout: Layout) -> None:
         return
     needed, most = bytes_of(layout), available()
     if needed > most:
-        fits, (S, R) = advice(layout, most / needed), ("width", "seeds") if layout.finite else ("particles", "replicates")
+        fits, (S, R) = (
+            advice(layout, most / needed),
+            ("width", "seeds") if layout.finite else ("particles", "replicates"),
+        )
         raise ValueError(
             f"{S}={layout.particles} and {R}={layout.count} need about {needed / GIB:.1f} GiB of memory, "
             f"of which {most / GIB:.1f} are available" + (f": {fits} would fit" if fits else "")

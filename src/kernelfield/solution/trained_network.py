@@ -197,7 +197,9 @@ class TrainedNetwork:
     def kept_predictor(self) -> Predictor:
         """`predictor`, or a ValueError that says why there is none."""
         if self.predictor is None:
-            advice = "use March, StaticNTK or FiniteWidth, and for a file save(..., predictor=True)"
+            advice = (
+                "use March, StaticNTK or FiniteWidth(algorithm='explicit'), and for a file save(..., predictor=True)"
+            )
             raise ValueError(f"{type(self.method).__name__} left no state to predict from: {advice}")
         return self.predictor
 
