@@ -60,7 +60,7 @@ class Conditioned(OnParticles):
 
     particles: int = Field(ge=1)
     kernels: Kernels = "all"
-    tol: float = Field(default=ROUNDING["single"], gt=0, lt=1)
+    tol: float | None = Field(default=ROUNDING["single"], gt=0, lt=1)
 
     kind: ClassVar[type[Step]] = ConditionedStep
     is_finite: ClassVar[bool] = True

@@ -16,6 +16,7 @@ from kernelfield.describe.run import Run
 from kernelfield.describe.training import Batches, GradientDescent, GradientFlow
 from kernelfield.engine.points import cubature, independent, padded_sobol
 from kernelfield.layers import Setup, Space
+from kernelfield.layers.base import uses
 from kernelfield.march.devices import multiple, placement
 from kernelfield.march.recorder import Recorder
 from kernelfield.march.step import Constants
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from kernelfield.march.method import OnParticles
 
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
+MORE_DIRECTIONS = 4  # times as many where particles have components
+TOL, TOL_OF_COMPONENTS = 2e-3, 1e-4
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
 RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
@@ -49,12 +52,24 @@ class Layout:
             usual = 16 + rows * (FINITE_SMOOTH if self.smooth else FINITE_KINKED)
         else:
             usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
+            usual *= MORE_DIRECTIONS if self.has_components and not self.exact else 1
         self.directions = self.settings.directions or usual
 
     @property
     def sites(self) -> int:
         """The number of sites of an input."""
         return math.prod(self.data.shape[1:-1])
+
+    @property
+    def has_components(self) -> bool:
+        """Whether some particles have components, which learn from small parts of their fields."""
+        return any(getattr(layer, "components", 1) > 1 for layer in uses(self.network.layers))
+
+    @property
+    def tol(self) -> float:
+        """The part of a field's mean square that a leading direction must have."""
+        usual = TOL_OF_COMPONENTS if self.has_components else TOL
+        return EXACT_TOL if self.exact else self.settings.tol or usual
 
     @property
     def smooth(self) -> bool:
@@ -126,7 +141,7 @@ class Layout:
             rows=self.rows,
             capacity=self.directions,
             block=None if self.complete else min(BLOCK, particles),
-            tol=EXACT_TOL if self.exact else self.settings.tol,
+            tol=self.tol,
             is_finite=self.finite,
             coupled=self.settings.coupled,
             dtype=self.dtype,
@@ -148,7 +163,7 @@ class Layout:
             gradients,
             gradients and not self.network.factorizes and self.step.orders == 1,
             most if self.kernels_at else 0,
-            EXACT_TOL if self.exact else min(RECORD_TOL, self.settings.tol) if self.finite else RECORD_TOL,
+            min(RECORD_TOL, self.tol) if self.complete else RECORD_TOL,
         )
 
     def schedule(self) -> tuple[np.ndarray, Batches | None, int]:
