@@ -111,8 +111,8 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
         widest = max(networks)
         distance, loss = corrections.distance(widest), measure_loss(networks[widest], tests, 1)
         say(
-            f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(loss.mean):.4g} at N = {widest}, where "
-            f"f is off by {100 * distance.noise:.2g} % (noise) and {100 * distance.bias:.2g} % (bias)"
+            f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(loss.mean):.4g} at N = {widest}, "
+            f"where f is off by {100 * distance.noise:.2g} % (noise) and {100 * distance.bias:.2g} % (bias)"
         )
     _draw_excess(panels[2], runs, tests)
     about = f"tanh, L = 2, P = {plan.points}, {plan.tests} test points, $y = x_1 x_2 + x_3 / 2$ on a sphere"

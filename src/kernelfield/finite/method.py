@@ -178,6 +178,9 @@ class Ensemble:
             limit=real(DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf),
             momentum=real(momentum) if momentum > 0 else None,
             weight_decay=real(decay) if decay > 0 else None,
+            recorded=None
+            if run.save_at is None
+            else jnp.isin(jnp.arange(run.steps + 1), jnp.asarray(run.save_at, int)),
             stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.targets)),
         )
         if isinstance(training, GradientFlow):  # one update, over the time between two rows
@@ -256,7 +259,7 @@ class Ensemble:
         return jax.tree.map(chunk, self.updates)
 
     def _fetch(self, records: Record, stop: int) -> None:
-        """Fetch the records of the rows from `self.t` to `stop`, seeds first; fields of those whose kernels are kept."""
+        """Fetch f of the rows from `self.t` to `stop`, seeds first, and fields of those whose kernels are kept."""
         if stop > self.t:
             kept = np.array([t for t in self.run.kernel_steps if self.t <= t < stop], int) - self.t
             rows = jax.tree.map(lambda leaf: np.asarray(leaf)[kept].swapaxes(0, 1), records)

@@ -40,6 +40,7 @@ class Constants(NamedTuple):
     momentum: Array | None = None
     weight_decay: Array | None = None
     stream: tuple[Array, Array] | None = None
+    recorded: Array | None = None  # (T + 1,), the rows whose kernels are kept; None for all
 
 
 class Updates(NamedTuple):
@@ -147,19 +148,31 @@ class FiniteNetwork:
         state = state._replace(f0=jnp.where(t == 0, f, state.f0))
         if constants.stream is not None:
             state = state._replace(stream_f0=self.first_outputs(constants, constants.stream[0], state, t))
+
+        def record() -> Record:
+            return self.record(constants, state, f, places, pullback)
+
+        def skip() -> Record:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(record))
+
+        kept = constants.recorded
+        row = (record() if kept is None else lax.cond(kept[t], record, skip))._replace(f=f - state.f0)
+        if self.rtol is not None:
+            return self.flow(constants, state, t, updates.eta[0]), row
+        if updates.rows is not None:
+            return self.epoch(constants, state, jnp.where(t < constants.last, len(updates.eta), 0), updates), row
+        descent, _ = pullback(constants.weights[:, None] * self.loss.signal(row.f, constants.y))
+        return self.update(constants, state, updates.eta[0], descent), row
+
+    def record(self, constants: Constants, state: State, f: Array, places: Places, pullback: Any) -> Record:
+        """Returns f minus its value at initialization, and the kernels' fields."""
         with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs == 1)
-        record = Record(
+        return Record(
             f - state.f0,
             tuple(places["in"][1:]) if self.kernels != "none" else (),
             self.gradients(pullback, f) if with_gradients else (),
             self.tangent(state.params, constants.X, constants.X) if with_gradients and not self.factorizes else None,
         )
-        if self.rtol is not None:
-            return self.flow(constants, state, t, updates.eta[0]), record
-        if updates.rows is not None:
-            return self.epoch(constants, state, jnp.where(t < constants.last, len(updates.eta), 0), updates), record
-        descent, _ = pullback(constants.weights[:, None] * self.loss.signal(record.f, constants.y))
-        return self.update(constants, state, updates.eta[0], descent), record
 
     def first_outputs(self, constants: Constants, X: Array, state: State, t: Array) -> Array:
         """Returns f of all points X of the stream at initialization, computed at row 0, a few points at once."""
