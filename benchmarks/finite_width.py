@@ -3,6 +3,7 @@
     python benchmarks/finite_width.py distributions     # 2,000 networks of N = 32 and 64, both ways
     python benchmarks/finite_width.py widths            # N = 2^8 ... 2^18, and the march
     python benchmarks/finite_width.py corrections       # variances and biases, beside ensembles of N = 64 ... 1024
+    python benchmarks/finite_width.py coverage          # of the error bars of both
 
 Two problems: tanh, L = 3, P = 5, and relu, L = 2, P = 8, on Gaussian inputs. Kernels are measured by their alignments
 with the targets, y K y / |y|^2, after training.
@@ -18,8 +19,8 @@ import numpy as np
 
 import kernelfield as kf
 
-CASES = {"tanh": (3, 5), "relu": (2, 8)}
-ENSEMBLES = {64: 8192, 128: 4096, 256: 2048, 512: 1024, 1024: 512}  # seeds by width
+CASES = {"tanh": (3, 5), "relu": (2, 8)}  # hidden layers and points
+ENSEMBLES = {64: 4096, 128: 2048, 256: 1024, 512: 512, 1024: 256}  # seeds by width
 CONDITIONED = {"tanh": range(8, 19), "relu": range(8, 17)}  # exponents of widths
 
 
@@ -82,20 +83,20 @@ def _compare(one: np.ndarray, other: np.ndarray, moment: int) -> np.ndarray:
 
 def widths(case: str, largest: int, seeds: int) -> None:
     """Print distances from infinite width of networks of growing width, and of the mean of all wide ones."""
-    march = solve(case, kf.March(particles=16384, replicates=16), steps=40)
+    march = solve(case, kf.March(particles=16384, replicates=8), steps=40)
     f = march.estimate("predictions")
     size, last = np.sqrt(np.mean(f.mean[-1] ** 2)), []
     print(f"march: its own error {np.sqrt(np.mean(f.se[-1] ** 2)) / size:.1e}")
     print("| N | rms distance of f | seconds of a network | directions | explicit seconds |\n|---|---|---|---|---|")
     for exponent in CONDITIONED[case]:
-        width, many = 2**exponent, max(4, min(seeds, 2 ** (20 - exponent)))
+        width, many = 2**exponent, max(2, min(seeds, 2 ** (17 - exponent)))
         if width > largest:
             break
         method = kf.FiniteWidth(width=width, seeds=many, algorithm="conditioned", kernels="none")
         solution = kf.solve(*describe(case, 40), method, fields_at=())
         off = solution.replicate_predictions[:, -1] - f.mean[-1]
         explicit = "-"
-        if width <= 4096:
+        if width <= 2048:
             networks = kf.FiniteWidth(width=width, seeds=4, algorithm="explicit", kernels="none")
             explicit = f"{kf.solve(*describe(case, 40), networks, fields_at=()).info['seconds_run'] / 4:.2f}"
         ranks = max(solution.info["feature_ranks"] + solution.info["gradient_ranks"])
@@ -112,8 +113,8 @@ def widths(case: str, largest: int, seeds: int) -> None:
     print(f"pooled, {weights.sum():.3g} neurons: {np.sqrt(np.mean(pooled**2)) / size:.1e}, expected {expected:.1e}")
 
 
-def corrections(case: str, repeats: int) -> None:
-    """Print coefficients of 1 / N beside those of ensembles, the coverage of their error bars, and what both cost."""
+def corrections(case: str) -> None:
+    """Print coefficients of 1 / N beside those of ensembles, and what both cost."""
     began = time.perf_counter()
     found = kf.finite_width_corrections(*describe(case))
     seconds = time.perf_counter() - began
@@ -126,7 +127,7 @@ def corrections(case: str, repeats: int) -> None:
         np.concatenate([np.reshape(getattr(each[place], part), -1) for each in every])
         for place, part in ((1, "mean"), (1, "se"), (2, "mean"), (2, "se"))
     )
-    march = measure(solve(case, kf.March(particles=16384, replicates=16)))
+    march = measure(solve(case, kf.March(particles=16384, replicates=8)))
     infinite, infinite_se = march.mean(axis=0), march.std(axis=0, ddof=1) / np.sqrt(len(march))
     print(f"corrections: {seconds:.0f} s, by {found.found_by}")
     print("| N | networks | seconds | variance of f, ratio | bias, rms z | b of f | its error |\n|" + "---|" * 7)
@@ -158,16 +159,26 @@ def corrections(case: str, repeats: int) -> None:
         )
     for name, *values in zip(names(case), bias, bias_se, variance, variance_se, strict=True):
         print("{}: b {:.3f} ({:.3f}), N Var {:.4f} ({:.4f})".format(name, *values))
+
+
+def coverage(repeats: int) -> None:
+    """Print how often 95 % intervals contain what a large computation finds, of a network of one hidden layer."""
+    network, problem, training = describe("tanh", 10)
+    network = kf.MLP(depth=1, activation="tanh", gamma0=network.gamma0)
+    found = kf.finite_width_corrections(network, problem, training, pairs=1024, networks=64)
+    every = [found.predictions, *found.kernels.values()]
+    truth = [
+        np.concatenate([np.reshape(getattr(each, part).mean, -1) for each in every]) for part in ("bias", "variance")
+    ]
     inside = []
     for repeat in range(repeats):
-        again = kf.finite_width_corrections(*describe(case), pairs=16, networks=4, seed=1000 * (repeat + 1))
+        again = kf.finite_width_corrections(network, problem, training, pairs=16, networks=4, seed=2000 * (repeat + 1))
         rows = [(again.predictions.bias, again.predictions.variance)]
         rows += [(each.bias, each.variance) for each in again.kernels.values()]
         low_high = [
             [np.concatenate([np.reshape(row[part].interval()[end], -1) for row in rows]) for end in (0, 1)]
             for part in (0, 1)
         ]
-        truth = bias, variance
         inside.append([(low <= of) & (of <= high) for (low, high), of in zip(low_high, truth, strict=True)])
     if inside:
         shares = np.mean(inside, axis=(0, 2))
@@ -180,20 +191,22 @@ def corrections(case: str, repeats: int) -> None:
 def main() -> None:
     """Parse the command line and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("distributions", "widths", "corrections"))
+    parser.add_argument("part", choices=("distributions", "widths", "corrections", "coverage"))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, default=2000, help="of distributions; and at most of a width")
     parser.add_argument("--largest", type=int, default=2**18, help="width")
-    parser.add_argument("--repeats", type=int, default=16, help="smaller computations, for the coverage")
+    parser.add_argument("--repeats", type=int, default=32, help="smaller computations, for the coverage")
     given = parser.parse_args()
     if given.part == "distributions":
         distributions(given.seeds)
-    for case in given.cases if given.part != "distributions" else []:
+    if given.part == "coverage":
+        coverage(given.repeats)
+    for case in given.cases if given.part in ("widths", "corrections") else []:
         print(f"\n{case}, L = {CASES[case][0]}, P = {CASES[case][1]}\n")
         if given.part == "widths":
             widths(case, given.largest, min(given.seeds, 64))
         else:
-            corrections(case, given.repeats)
+            corrections(case)
 
 
 if __name__ == "__main__":

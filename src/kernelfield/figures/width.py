@@ -35,12 +35,12 @@ COLOURS = {1: "#b3364a", 8: "#1f6f8b"}  # by the number of networks whose predic
 class Plan:
     """What is trained."""
 
-    points: int = 32
-    tests: int = 48
+    points: int = 24
+    tests: int = 32
     dimensions: int = 8
     rate: float = 0.2
-    steps: int = 60
-    pairs: int = 64
+    steps: int = 40
+    pairs: int = 32
     seeds: tuple[tuple[int, int], ...] = ((32, 512), (64, 256), (128, 256), (256, 128), (512, 64), (1024, 32))
 
     def problem(self) -> Problem:

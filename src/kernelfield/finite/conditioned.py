@@ -22,6 +22,7 @@ from kernelfield.describe.training import SGD, GradientDescent
 from kernelfield.engine.infinite_matrix import Images, change_images, forget
 from kernelfield.engine.series import Fields
 from kernelfield.finite.network import Kernels
+from kernelfield.layers.base import Mass
 from kernelfield.march.method import OnParticles
 from kernelfield.march.step import Constants, Step
 
@@ -32,7 +33,7 @@ ROUNDING = {"single": 1e-8, "double": 1e-24}  # part of a mean square that direc
 class ConditionedStep(Step):
     """One step of training of a network of finite width: all points must be known, and f is minus its first value."""
 
-    def mass(self, constants: Constants) -> Array:
+    def mass(self, constants: Constants) -> Mass:
         """Returns ones: points that do not train need directions too."""
         return jnp.ones_like(constants.weights)
 

@@ -109,10 +109,15 @@ class FiniteWidth(Method):
             return ensemble.solution(ensemble.train(progress))
 
     def _solve_conditioned(self, run: Run, progress: Report) -> Solution | Status:
-        precision = {"float32": "single", "float64": "double"}[self.precision]
-        shared = {name: getattr(self, name) for name in ("seed", "kernels")}
-        tol = ROUNDING[precision]
-        method = Conditioned(particles=self.width, replicates=self.seeds, precision=precision, tol=tol, **shared)
+        precision = "single" if self.precision == "float32" else "double"
+        method = Conditioned(
+            particles=self.width,
+            replicates=self.seeds,
+            seed=self.seed,
+            kernels=self.kernels,
+            precision=precision,
+            tol=ROUNDING[precision],
+        )
         fields_at = run.fields_at if run.problem.outputs == 1 else ()
         result = method.solve(replace(run, method=method, fields_at=fields_at), progress)
         if isinstance(result, Status):

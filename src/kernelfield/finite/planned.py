@@ -21,12 +21,13 @@ from kernelfield.engine.points import independent
 from kernelfield.engine.series import Fields
 from kernelfield.finite.conditioned import Conditioned, ConditionedStep
 from kernelfield.layers import Readout
+from kernelfield.layers.base import Mass
 from kernelfield.layers.kernels import Pair
 from kernelfield.layers.weights import Weights
 from kernelfield.march.layout import Layout
 from kernelfield.march.recorder import field_pairs, learned_uses, tangent_kernel
 from kernelfield.march.replicate import initial_state
-from kernelfield.march.step import Constants, Marched, Pace, Step, at_start, entry
+from kernelfield.march.step import Constants, Marched, Pace, at_start, entry
 
 
 class Ends(NamedTuple):
@@ -37,14 +38,21 @@ class Ends(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightedStep(ConditionedStep):
-    """A step whose averages over the particles of the last hidden layer have weights."""
+class PlannedStep(ConditionedStep):
+    """A step whose directions a plan chooses."""
 
-    weights: Any = None  # (S,)
+    plan: Any = None
+    weights: Any = None  # of the particles of the last hidden layer in averages (S,); None if all are one
+
+    def mass(self, constants: Constants) -> Mass:
+        """Returns the plan."""
+        return self.plan
 
     def output(self, gamma0: float, layers: tuple, phi: Fields, initial: Array) -> Fields:
         """Returns the outputs f (P, C)."""
-        return super().output(gamma0, layers, phi * self.weights, initial * self.weights)
+        if self.weights is not None:
+            phi, initial = phi * self.weights, initial * self.weights
+        return super().output(gamma0, layers, phi, initial)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +85,11 @@ class PlannedNetworks:
 
         def go(state: Marched, pace: Pace) -> tuple[Marched, list[Array]]:
             planner = Planner(tol)
-            return self.step(self.constants, state, pace, planner)[0], planner.chosen
+            return self.along(planner)(self.constants, state, pace)[0], planner.chosen
 
         end, table = lax.scan(go, self.begin(layers), self.paces)
         planner = Planner(tol)
-        measure(self.step, self.constants, end, planner)
+        measure(self.along(planner), self.constants, end)
         last = [*planner.chosen, *(jnp.full(rows.shape[1], -1) for rows in table[len(planner.chosen) :])]
         table = [jnp.concatenate([rows, row[None]]) for rows, row in zip(table, last, strict=True)]
         sizes = [side.size for W in collect(end.layers, InfiniteMatrix) for side in (W.below, W.above)]
@@ -98,6 +106,10 @@ class PlannedNetworks:
         """One step of training."""
         return cast(ConditionedStep, self.layout().step)
 
+    def along(self, plan: Plan, weights: Array | None = None) -> PlannedStep:
+        """Returns one step of training along a plan, with weights of the particles of the last hidden layer."""
+        return PlannedStep(**vars(self.step), plan=plan, weights=weights)
+
     @functools.cached_property
     def constants(self) -> Constants:
         """The constants of all points."""
@@ -108,7 +120,9 @@ class PlannedNetworks:
     def paces(self) -> Pace:
         """The paces of all steps."""
         eta = self.layout().schedule()[0]
-        return Pace(eta, np.ones(len(eta), bool), np.arange(len(eta)) == 0)
+        learns: Any = np.ones(len(eta), bool)
+        first: Any = np.arange(len(eta)) == 0
+        return Pace(cast(Any, eta), learns, first)
 
     @functools.cached_property
     def ends(self) -> dict[int, Ends]:
@@ -156,10 +170,10 @@ class PlannedNetworks:
             layers: at initialization.
             weights: (S,) of the particles of every population in averages, near one; None if all are one.
         """
-        step, ends, numbers = self.step, self.ends, itertools.count()
+        ends, numbers, last = self.ends, itertools.count(), None
         if weights is not None:
             ends = {place: Ends(*(at if at is None else weights[at] for at in both)) for place, both in ends.items()}
-            step = WeightedStep(**vars(step), weights=ends[max(ends)].below)
+            last = ends[max(ends)].below
 
         def empty(W: Any) -> Any:  # sizes are the plan's, and those of no network
             both = ends[next(numbers)]
@@ -170,14 +184,15 @@ class PlannedNetworks:
             return replace(W, below=below, above=above)
 
         def go(state: Marched, row: tuple[Pace, list[Array]]) -> tuple[Marched, None]:
-            return step(self.constants, state, row[0], Plan(row[1]))[0], None
+            return self.along(Plan(row[1]), last)(self.constants, state, row[0])[0], None
 
         layers = jax.tree.map(empty, layers, is_leaf=lambda leaf: isinstance(leaf, (InfiniteMatrix, Images)))
         first, later = ([jnp.asarray(rows) for rows in part] for part in self.plan)
         state, _ = go(self.begin(layers), (entry(self.paces, 0), entry(first, 0)))
         paces = jax.tree.map(lambda values: values[1:], self.paces)
         end, _ = lax.scan(jax.checkpoint(go), state, (paces, [rows[:-1] for rows in later]))
-        return measure(step, self.constants, end, Plan(entry(later, -1)), ends if weights is not None else {})
+        plan = Plan(entry(later, -1))
+        return measure(self.along(plan, last), self.constants, end, ends if weights is not None else {})
 
 
 def _cut(rows: np.ndarray) -> np.ndarray:
@@ -185,7 +200,7 @@ def _cut(rows: np.ndarray) -> np.ndarray:
     return rows[:, : max(1, (rows >= 0).sum(axis=1).max(initial=1))]
 
 
-def measure(step: Step, constants: Constants, state: Marched, plan: Plan, weights: Any = None) -> Array:
+def measure(step: PlannedStep, constants: Constants, state: Marched, weights: Any = None) -> Array:
     """Returns what a network is measured by: f, and the alignments y K y / |y|^2 of its kernels with the targets.
 
     They are f (P C,), the feature kernels of hidden layers 1..L (L,), and for one output the gradient kernels of these
@@ -193,10 +208,9 @@ def measure(step: Step, constants: Constants, state: Marched, plan: Plan, weight
 
     Args:
         step, constants, state: the network.
-        plan: chooses directions.
         weights: Ends of the weights of particles in averages, by the number of weights.
     """
-    weights, last = weights or {}, None
+    weights, last, plan = weights or {}, None, step.plan
     layers, passed = step.forward(state.layers, constants.data, plan)
     start = at_start(step, layers, constants.data) if step.decays else state.initial
     f = step.output(constants.gamma0, layers, passed.readout.phi, start)

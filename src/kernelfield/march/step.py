@@ -11,7 +11,6 @@ from jax import Array
 
 from kernelfield.describe.losses import LOSSES, Loss
 from kernelfield.engine.infinite_matrix import change_images, collect, damp, decay, forget, move
-from kernelfield.engine.plan import Plan
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
 from kernelfield.layers import FieldTrace, Readout, Sequential, WeightTrace
 from kernelfield.layers.base import Mass
@@ -82,9 +81,9 @@ class Step:
         """Returns what the first step starts from, given the state at initialization."""
         return state
 
-    def __call__(self, constants: Constants, state: Any, pace: Pace, plan: Plan | None = None) -> tuple[Any, Fields]:
-        """Returns the state after the step, and f before it; a plan chooses directions if there is one."""
-        mass = self.mass(constants) if plan is None else plan
+    def __call__(self, constants: Constants, state: Any, pace: Pace) -> tuple[Any, Fields]:
+        """Returns the state after the step, and f before it."""
+        mass = self.mass(constants)
         layers, passed = self.forward(state.layers, constants.data, mass)
         phi = passed.readout.phi
         if self.decays:  # W(0) is not what it was
@@ -96,8 +95,8 @@ class Step:
         layers, passed = self.backward(layers, passed, Delta, mass)
         return Marched(self.learn(constants, layers, passed, constants.weights, pace), start), f
 
-    def mass(self, constants: Constants) -> Array:
-        """Returns the weights of points in the choice of directions, those in the loss."""
+    def mass(self, constants: Constants) -> Mass:
+        """Returns what chooses directions: the weights of points, those in the loss."""
         return constants.weights
 
     def initial(self, layers: tuple) -> tuple:
