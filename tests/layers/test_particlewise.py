@@ -324,3 +324,17 @@ def test_what_is_not_linear_says_so(layer):
     assert not layer.is_linear
     assert dataclasses.is_dataclass(layer) and hash(layer) == hash(dataclasses.replace(layer))
     assert not kf.Network(layers=[Conv(1), layer, Conv(1), *POOLED]).is_linear
+
+
+@pytest.mark.thorough
+def test_queries_and_keys_learn_with_the_default_directions():
+    """What they learn is a small part of their fields: with the tolerance of other networks f was 3 % off."""
+    blocks, readout, gamma0, rate = CASES["heads of d = 4, causal"]
+    heads, problem = network(blocks, readout, gamma0), data()
+    f = []
+    for settings in ({}, {"tol": 1e-6, "directions": 400}, {"tol": 2e-3, "directions": 32}):
+        method = kf.March(particles=1024, replicates=1, kernels="none", **settings)
+        training = kf.GradientDescent(learning_rate=rate, steps=20)
+        f.append(kf.solve(heads, problem, training, method, fields_at=(), progress=False).predictions[-1])
+    usual, tight, loose = f
+    assert np.linalg.norm(usual - tight) < 0.01 * np.linalg.norm(tight) < 0.5 * np.linalg.norm(loose - tight)

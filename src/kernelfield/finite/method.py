@@ -155,6 +155,12 @@ def programs(network: FiniteNetwork) -> tuple[Any, Any, Any]:
     return jax.jit(network.start), jax.jit(network.advance, donate_argnums=1), jax.jit(fields)
 
 
+@functools.lru_cache(maxsize=32)
+def looking(network: FiniteNetwork) -> Any:
+    """Returns `look` of a batch of networks, to be compiled once for arguments of a shape."""
+    return jax.jit(jax.vmap(network.look, in_axes=(None, 0, None)))
+
+
 class Batch(NamedTuple):
     """Trained seeds: their record, and for every chosen step their parameters and the fields of all layers.
 
@@ -171,6 +177,8 @@ class Ensemble:
 
     def __init__(self, run: Run) -> None:
         self.run, self.method, self.network = run, cast(FiniteWidth, run.method), finite_network(run)
+        # where few kernels are kept, only their rows are looked at
+        self.training = self.network if run.save_at is None else replace(self.network, kernels="none")
         problem, training, stream = run.problem, run.training, run.problem.stream
         momentum, decay = (getattr(training, name, 0.0) for name in ("momentum", "weight_decay"))
         real = functools.partial(jnp.asarray, dtype=self.method.precision)
@@ -183,9 +191,6 @@ class Ensemble:
             limit=real(DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf),
             momentum=real(momentum) if momentum > 0 else None,
             weight_decay=real(decay) if decay > 0 else None,
-            recorded=None
-            if run.save_at is None
-            else jnp.isin(jnp.arange(run.steps + 1), jnp.asarray(run.save_at, int)),
             stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.targets)),
         )
         if isinstance(training, GradientFlow):  # one update, over the time between two rows
@@ -195,7 +200,7 @@ class Ensemble:
             self.updates = Updates(eta, *(values.reshape(*eta.shape, -1) for values in batches or ()))
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.batches: list[Batch] = []
-        self.t, self.records, self.kept = 0, [], {}  # of the batch that trains
+        self.t, self.records, self.looks, self.kept = 0, [], [], {}  # of the batch that trains
 
     def train(self, progress: Report) -> Status:
         """Train batch after batch; `batches` then holds what can be kept."""
@@ -217,18 +222,21 @@ class Ensemble:
         """Returns how many seeds train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
         constants, last = self.constants, self.constants.last
         network = jax.eval_shape(self.network.start, constants, jnp.zeros(1, jnp.uint32))
-        chunk = jax.eval_shape(self.network.advance, constants, network, last, last, self._next_updates()).records
+        chunk = jax.eval_shape(self.training.advance, constants, network, last, last, self._next_updates()).records
         numbers = 3 * _size(network.params) + _size(network.velocity) + _size(network.stream_f0)
         numbers += (self.run.steps + 1 + CHUNK) * _size(chunk) // CHUNK
+        if self.run.save_at:
+            numbers += len(self.run.save_at) * _size(jax.eval_shape(looking(self.network), constants, network, last))
         most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
         return -(-self.method.seeds // -(-self.method.seeds // most))
 
     def _train_batch(self, seeds: range, progress: Report) -> Status:
         """Train the networks of `seeds` to the last step, and fetch their records on the way."""
-        self.t, self.records, self.kept = 0, [], {}
+        self.t, self.records, self.looks, self.kept = 0, [], [], {}
         method, constants, last, fields_at = self.method, self.constants, self.run.steps, self.run.fields_at
         began, numbers = time.perf_counter(), jnp.asarray(seeds, jnp.uint32)
-        start, advance, read = programs(self.network)
+        look = looking(self.network)
+        start, advance, read = programs(self.training)
         start = start.lower(constants, numbers)
         advance = advance.lower(constants, start.out_info, constants.last, constants.last, self._next_updates())
         read = read.lower(constants, start.out_info, constants.last)
@@ -241,7 +249,10 @@ class Ensemble:
             began, t = time.perf_counter(), jnp.asarray(self.t)
             if self.t in fields_at:
                 self.kept[self.t] = jax.tree.map(np.array, (state.params, read(constants, state, t)))
-            stop = min(self.t + stride, last + 1, *(step for step in fields_at if step > self.t))
+            if self.run.save_at and self.t in self.run.save_at:
+                self.looks.append(jax.tree.map(np.array, look(constants, state, t)))
+            stops = (*fields_at, *(self.run.save_at or ()))
+            stop = min(self.t + stride, last + 1, *(step for step in stops if step > self.t))
             now = advance(constants, state, t, jnp.asarray(stop), self._next_updates())
             self._fetch(now.records, int(now.t) - (not now.alive))
             state, elapsed = now.state, time.perf_counter() - began
@@ -264,11 +275,10 @@ class Ensemble:
         return jax.tree.map(chunk, self.updates)
 
     def _fetch(self, records: Record, stop: int) -> None:
-        """Fetch f of the rows from `self.t` to `stop`, seeds first, and fields of those whose kernels are kept."""
-        if stop > self.t:
-            kept = np.array([t for t in self.run.kernel_steps if self.t <= t < stop], int) - self.t
-            rows = jax.tree.map(lambda leaf: np.asarray(leaf)[kept].swapaxes(0, 1), records)
-            self.records.append(rows._replace(f=np.array(np.asarray(records.f)[: stop - self.t]).swapaxes(0, 1)))
+        """Fetch the records of the rows from `self.t` to `stop`, seeds first."""
+        if count := stop - self.t:
+            rows = jax.tree.map(lambda leaf: np.array(np.asarray(leaf)[:count]).swapaxes(0, 1), records)
+            self.records.append(rows)
         self.t = stop
 
     def _finish_batch(self) -> None:
@@ -278,8 +288,9 @@ class Ensemble:
         began = time.perf_counter()
         whole = jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1), *self.records)
         left_out = LEFT_OUT[self.method.precision]
-        if not any(t < self.t for t in self.run.kernel_steps):
-            whole = whole._replace(features=(), gradients=(), tangent=None)
+        if self.looks:
+            looks = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *self.looks)
+            whole = looks._replace(f=whole.f)
         record = whole._replace(
             f=whole.f.astype(np.float64),
             features=[_factor(field, left_out) for field in whole.features],

@@ -40,7 +40,6 @@ class Constants(NamedTuple):
     momentum: Array | None = None
     weight_decay: Array | None = None
     stream: tuple[Array, Array] | None = None
-    recorded: Array | None = None  # (T + 1,), the rows whose kernels are kept; None for all
 
 
 class Updates(NamedTuple):
@@ -148,15 +147,7 @@ class FiniteNetwork:
         state = state._replace(f0=jnp.where(t == 0, f, state.f0))
         if constants.stream is not None:
             state = state._replace(stream_f0=self.first_outputs(constants, constants.stream[0], state, t))
-
-        def record() -> Record:
-            return self.record(constants, state, f, places, pullback)
-
-        def skip() -> Record:
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(record))
-
-        kept = constants.recorded
-        row = (record() if kept is None else lax.cond(kept[t], record, skip))._replace(f=f - state.f0)
+        row = self.record(constants, state, f, places, pullback)
         if self.rtol is not None:
             return self.flow(constants, state, t, updates.eta[0]), row
         if updates.rows is not None:
@@ -164,8 +155,15 @@ class FiniteNetwork:
         descent, _ = pullback(constants.weights[:, None] * self.loss.signal(row.f, constants.y))
         return self.update(constants, state, updates.eta[0], descent), row
 
+    def look(self, constants: Constants, state: State, t: Array) -> Record:
+        """Returns the record of all points at row t."""
+        output, places, pullback = self.pull_back(state.params, constants.X)
+        f = output / constants.gamma0
+        state = state._replace(f0=jnp.where(t == 0, f, state.f0))
+        return self.record(constants, state, f, places, pullback)
+
     def record(self, constants: Constants, state: State, f: Array, places: Places, pullback: Any) -> Record:
-        """Returns f minus its value at initialization, and the kernels' fields."""
+        """Returns f minus its value at initialization, and the fields of kernels."""
         with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs == 1)
         return Record(
             f - state.f0,
