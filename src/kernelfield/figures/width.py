@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernelfield import plotting
+from kernelfield.datasets import digits
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import GradientDescent
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GAMMAS = {"lazy": 0.1, "rich": 1.5}
+GAMMAS = {"lazy": 0.1, "rich": 3.0}
 COLOURS = {1: "#b3364a", 8: "#1f6f8b"}  # by the number of networks whose predictions are averaged
 
 
@@ -37,18 +38,17 @@ class Plan:
 
     points: int = 24
     tests: int = 32
-    dimensions: int = 8
-    rate: float = 0.2
+    rate: float = 0.3
     steps: int = 40
     pairs: int = 32
-    seeds: tuple[tuple[int, int], ...] = ((32, 512), (64, 256), (128, 256), (256, 128), (512, 64), (1024, 32))
+    seeds: tuple[tuple[int, int], ...] = ((32, 512), (64, 512), (128, 512), (256, 256), (512, 128), (1024, 64))
 
     def problem(self) -> Problem:
-        """Returns points on a sphere, whose targets are a product of two of their coordinates, and test points."""
-        rng = np.random.default_rng(2)
-        X = rng.standard_normal((self.points + self.tests, self.dimensions))
-        X *= np.sqrt(self.dimensions) / np.linalg.norm(X, axis=1, keepdims=True)
-        return Problem(X, X[:, 0] * X[:, 1] + 0.5 * X[:, 2], weights=np.arange(len(X)) < self.points)
+        """Returns images of handwritten threes and eights to learn, followed by those to test on."""
+        images = digits(classes=(3, 8), points=self.points + self.tests, seed=0)
+        of_class = len(images.y) // 2
+        order = np.argsort(np.arange(len(images.y)) % of_class >= self.points // 2, kind="stable")
+        return Problem(images.X[order], images.y[order], weights=np.arange(len(order)) < self.points)
 
 
 QUICK = Plan(points=8, tests=8, steps=12, pairs=8, seeds=((32, 32), (128, 16)))
@@ -101,7 +101,7 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
         axes.axhline(float(limit.mean), color=plotting.NEUTRAL, label="infinite width")
         for together, colour in COLOURS.items():
             label = "one network" if together == 1 else f"mean of {together} networks"
-            _draw_dots(axes, networks, tests, together, 0.0, colour, label)
+            _draw_dots(axes, networks, tests, together, colour, label)
             lines = [float(corrections.loss(int(width), together, tests).mean) for width in widths]
             axes.plot(widths, lines, color=colour, label="to order $1/N$" if together == 1 else None)
         axes.set(xscale="log", xlabel="width $N$", ylabel="loss at test points")
@@ -114,33 +114,36 @@ def draw_figure(plan: Plan, runs: Runs, say: Say) -> Figure:
             f"{regime}: test loss {float(limit.mean):.4g} at infinite width, {float(loss.mean):.4g} at N = {widest}, "
             f"where f is off by {100 * distance.noise:.2g} % (noise) and {100 * distance.bias:.2g} % (bias)"
         )
-    _draw_excess(panels[2], runs, tests)
-    about = f"tanh, L = 2, P = {plan.points}, {plan.tests} test points, $y = x_1 x_2 + x_3 / 2$ on a sphere"
+    _draw_distances(panels[2], runs)
+    about = f"tanh, $L$ = 2, $P$ = {plan.points}, {plan.tests} test points, handwritten digits 3 and 8"
     write_caption(figure, about)
     return figure
 
 
-def _draw_dots(
-    axes: Axes, networks: dict[int, Solution], tests: slice, together: int, limit: float, colour: str, label: str | None
-) -> None:
+def _draw_dots(axes: Axes, networks: dict[int, Solution], tests: slice, together: int, colour: str, label: str) -> None:
     losses = {N: measure_loss(solution, tests, together) for N, solution in networks.items()}
     kept = {N: loss for N, loss in losses.items() if len(loss.replicates) > 1}
     means, errors = (np.array([float(getattr(loss, part)) for loss in kept.values()]) for part in ("mean", "se"))
-    axes.errorbar(list(kept), means - limit, 2 * errors, fmt="o", color=colour, capsize=3, label=label, markersize=5)
+    axes.errorbar(list(kept), means, 2 * errors, fmt="o", color=colour, capsize=3, label=label, markersize=5)
 
 
-def _draw_excess(axes: Axes, runs: Runs, tests: slice) -> None:
-    """Draw what networks have more than infinite width, rich ones."""
+def _draw_distances(axes: Axes, runs: Runs) -> None:
+    """Draw how far predictions of rich networks are from infinite width, of one and of the mean of several."""
     corrections, networks = runs["rich"]
-    limit, widths = float(corrections.loss(rows=tests).mean), np.geomspace(min(networks), max(networks), 60)
-    for together, colour in COLOURS.items():
+    limit, widths = corrections.predictions.infinite.mean, np.geomspace(min(networks), max(networks), 60)
+    for together, colour in {**COLOURS, 64: plotting.NEUTRAL}.items():
         label = "one network" if together == 1 else f"mean of {together}"
-        _draw_dots(axes, networks, tests, together, limit, colour, label)
-        lines = [float(corrections.loss(int(width), together, tests).mean) - limit for width in widths]
-        axes.plot(widths, lines, color=colour)
-    bias = [float(corrections.loss(int(width), 10**9, tests).mean) - limit for width in widths]
-    axes.plot(widths, np.abs(bias), ":", color=plotting.NEUTRAL, label="bias alone")
-    axes.set(xscale="log", yscale="log", xlabel="width $N$", ylabel="more than at infinite width")
+        for width, solution in networks.items():
+            f = solution.replicate_predictions[:, -1]
+            groups = f[: len(f) // together * together].reshape(-1, together, f.shape[1]).mean(axis=1)
+            square = Estimate(np.mean((groups - limit) ** 2, axis=1) / np.mean(limit**2))
+            distance, error = float(np.sqrt(square.mean)), float(square.se / np.sqrt(square.mean))
+            kind = {"label": label} if width == min(networks) else {}
+            axes.errorbar(width, distance, error, fmt="o", color=colour, capsize=3, markersize=5, **kind)
+        axes.plot(widths, [corrections.distance(int(width), together).total for width in widths], color=colour)
+    bias = [corrections.distance(int(width)).bias for width in widths]
+    axes.plot(widths, bias, ":", color=plotting.NEUTRAL, label="bias")
+    axes.set(xscale="log", yscale="log", xlabel="width $N$", ylabel="distance of $f$ from infinite width")
     axes.legend(fontsize=9, frameon=False)
-    write_heading(axes, "c", "rich: variance or bias limits")
+    write_heading(axes, "c", "rich: noise averages out, bias does not")
     plotting.plain(axes)

@@ -178,7 +178,7 @@ class Ensemble:
     def __init__(self, run: Run) -> None:
         self.run, self.method, self.network = run, cast(FiniteWidth, run.method), finite_network(run)
         # where few kernels are kept, only their rows are looked at
-        self.training = self.network if run.save_at is None else replace(self.network, kernels="none")
+        self.bare = self.network if run.save_at is None else replace(self.network, kernels="none")
         problem, training, stream = run.problem, run.training, run.problem.stream
         momentum, decay = (getattr(training, name, 0.0) for name in ("momentum", "weight_decay"))
         real = functools.partial(jnp.asarray, dtype=self.method.precision)
@@ -222,7 +222,7 @@ class Ensemble:
         """Returns how many seeds train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
         constants, last = self.constants, self.constants.last
         network = jax.eval_shape(self.network.start, constants, jnp.zeros(1, jnp.uint32))
-        chunk = jax.eval_shape(self.training.advance, constants, network, last, last, self._next_updates()).records
+        chunk = jax.eval_shape(self.bare.advance, constants, network, last, last, self._next_updates()).records
         numbers = 3 * _size(network.params) + _size(network.velocity) + _size(network.stream_f0)
         numbers += (self.run.steps + 1 + CHUNK) * _size(chunk) // CHUNK
         if self.run.save_at:
@@ -236,7 +236,7 @@ class Ensemble:
         method, constants, last, fields_at = self.method, self.constants, self.run.steps, self.run.fields_at
         began, numbers = time.perf_counter(), jnp.asarray(seeds, jnp.uint32)
         look = looking(self.network)
-        start, advance, read = programs(self.training)
+        start, advance, read = programs(self.bare)
         start = start.lower(constants, numbers)
         advance = advance.lower(constants, start.out_info, constants.last, constants.last, self._next_updates())
         read = read.lower(constants, start.out_info, constants.last)
