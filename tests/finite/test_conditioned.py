@@ -99,7 +99,10 @@ def outputs(particles):
     return np.concatenate(particles.replicates[0].outputs)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("tanh", "widths") else pytest.param(name, marks=pytest.mark.thorough) for name in NETWORKS],
+)
 def test_explicit_weights_that_agree_with_what_was_drawn_train_to_the_same_outputs(name):
     particles = conditioned_run(name, kf.GradientDescent(learning_rate=0.3, steps=8), width=48)
     f, weights = outputs(particles), consistent_weights(particles)
@@ -107,11 +110,58 @@ def test_explicit_weights_that_agree_with_what_was_drawn_train_to_the_same_outpu
     np.testing.assert_allclose(f, explicit_outputs(particles, weights), atol=1e-10)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0, 0.0]])
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("rule", "weights"), [("momentum and decay", None), ("momentum and decay", [1.0, 1.0, 1.0, 0.0]), ("batches", None)]
+)
 def test_so_do_other_rules_several_outputs_and_points_that_only_ride_along(rule, weights):
-    if "batches" in rule and weights:
-        pytest.skip("batches are of all points")
     particles = conditioned_run("tanh", RULES[rule], width=64, outputs=2, weights=weights)
     f = outputs(particles)
     np.testing.assert_allclose(f, explicit_outputs(particles, consistent_weights(particles)), atol=1e-10)
+
+
+def test_networks_that_leave_out_more_are_other_networks():
+    """The control: what a looser tolerance leaves out is seen."""
+    data, training = make_problem("tanh"), kf.GradientDescent(learning_rate=0.3, steps=8)
+    method = Conditioned(particles=48, replicates=1, precision="double", tol=1e-3, kernels="none")
+    particles = ParticleRun(Run(NETWORKS["tanh"], data, training, method))
+    assert particles.march(lambda done, total: None).code == "ok"
+    apart = np.abs(outputs(particles) - explicit_outputs(particles, consistent_weights(particles))).max()
+    assert 1e-6 < apart < 0.1
+
+
+def test_it_is_chosen_where_it_is_faster():
+    def algorithm(points, training=None, **settings):
+        X = np.random.default_rng(0).standard_normal((points, 6))
+        rule = training or kf.GradientDescent(learning_rate=0.1, steps=1)
+        method = kf.FiniteWidth(seeds=2, kernels="none", **settings)
+        info = kf.solve(kf.MLP(depth=1), kf.Problem(X, X[:, 0]), rule, method, fields_at=(), progress=False).info
+        return "conditioned" if "seconds_compress" not in info else "explicit"
+
+    assert algorithm(2, width=4096) == "conditioned" and algorithm(2, width=2048) == "explicit"
+    assert algorithm(200, width=4096) == "explicit"
+    assert algorithm(2, width=4096, algorithm="explicit") == "explicit"
+    assert algorithm(2, width=32, algorithm="conditioned") == "conditioned"
+    assert algorithm(2, kf.GradientFlow(time=0.1, steps=1), width=4096) == "explicit"
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [(kf.GradientFlow(time=1.0, steps=2), "algorithm='conditioned' solves GradientDescent and SGD, not GradientFlow")],
+)
+def test_what_it_does_not_solve_is_said(training, message):
+    method = kf.FiniteWidth(width=64, seeds=2, algorithm="conditioned")
+    with pytest.raises(ValueError, match=message):
+        kf.solve(NETWORKS["tanh"], make_problem("tanh"), training, method, progress=False)
+
+
+def test_widths_must_make_whole_layers_and_new_points_are_refused():
+    rule, method = (
+        kf.GradientDescent(learning_rate=0.1, steps=1),
+        kf.FiniteWidth(width=63, seeds=2, algorithm="conditioned"),
+    )
+    with pytest.raises(ValueError, match="width=63 must give all layers whole numbers of neurons"):
+        kf.solve(NETWORKS["widths"], make_problem("widths"), rule, method, progress=False)
+    solution = kf.solve(NETWORKS["tanh"], make_problem("tanh"), rule, method, progress=False)
+    with pytest.raises(ValueError, match="FiniteWidth left no state to predict from"):
+        solution.predict(np.zeros((1, 8)))

@@ -68,6 +68,7 @@ def test_one_linear_layer_has_variances_in_closed_form():
     np.testing.assert_allclose(found.predictions.variance.mean, expected, rtol=0.25)
 
 
+@pytest.mark.thorough
 def test_ensembles_find_the_same_of_many_points_and_other_rules(tanh, monkeypatch):
     monkeypatch.setattr(corrections, "MOST_ROWS", 3)
     other = finite_width_corrections(tanh.run.network, problem(), TRAINING, pairs=32)
