@@ -145,5 +145,5 @@ def _draw_distances(axes: Axes, runs: Runs) -> None:
     axes.plot(widths, bias, ":", color=plotting.NEUTRAL, label="bias")
     axes.set(xscale="log", yscale="log", xlabel="width $N$", ylabel="distance of $f$ from infinite width")
     axes.legend(fontsize=9, frameon=False)
-    write_heading(axes, "c", "rich: noise averages out, bias does not")
+    write_heading(axes, "c", "rich: noise averages out")
     plotting.plain(axes)
