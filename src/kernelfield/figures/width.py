@@ -138,8 +138,8 @@ def _draw_distances(axes: Axes, runs: Runs) -> None:
             groups = f[: len(f) // together * together].reshape(-1, together, f.shape[1]).mean(axis=1)
             square = Estimate(np.mean((groups - limit) ** 2, axis=1) / np.mean(limit**2))
             distance, error = float(np.sqrt(square.mean)), float(square.se / np.sqrt(square.mean))
-            kind = {"label": label} if width == min(networks) else {}
-            axes.errorbar(width, distance, error, fmt="o", color=colour, capsize=3, markersize=5, **kind)
+            name = label if width == min(networks) else None
+            axes.errorbar(width, distance, error, fmt="o", color=colour, capsize=3, markersize=5, label=name)
         axes.plot(widths, [corrections.distance(int(width), together).total for width in widths], color=colour)
     bias = [corrections.distance(int(width)).bias for width in widths]
     axes.plot(widths, bias, ":", color=plotting.NEUTRAL, label="bias")

@@ -35,6 +35,8 @@ from kernelfield.describe.training import GradientDescent, Training
 from kernelfield.finite.conditioned import Conditioned
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.finite.planned import PlannedNetworks
+from kernelfield.layers.base import uses
+from kernelfield.layers.weights import Weights
 from kernelfield.march.method import March
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.method import Method
@@ -239,7 +241,7 @@ def finite_width_corrections(
     Returns:
         Corrections, each with error bars. Its `found_by` says how they were found. Coupled networks serve for gradient
         descent on up to 32 points (times sites). Of more, and by other rules, ensembles of widths 128 and 256 are
-        faster: they leave terms of the next order in the bias, about b / 100.
+        faster: terms of the next order stay in their bias.
 
     Raises:
         ValueError: for a run that March or FiniteWidth does not solve, or too few pairs or networks.
@@ -288,7 +290,9 @@ def _by_planned_networks(
     precision = "single" if cast(March, run.method).is_single(run) else "double"
     conditioned = Conditioned(particles=PLANNING_WIDTH, precision=precision, seed=seed)
     planned = PlannedNetworks.of(replace(run, method=conditioned), PLAN_TOL)
-    width = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(2 * max(1, planned.capacity))))
+    narrowest = min(layer.width for layer in uses(network.layers) if isinstance(layer, Weights))
+    needed = 2 * max(1, planned.capacity) / min(1.0, narrowest)  # halves have as many neurons as directions, and more
+    width = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(needed)))
     smooth = all(phi.smooth for phi in network.nonlinearities) and "mixing" not in run.extras
     numbers = run.problem.points * outputs + network.hidden_layers * (2 if outputs == 1 else 1)
     influences = smooth and numbers < MOST_REVERSED
