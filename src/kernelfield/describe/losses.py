@@ -40,13 +40,13 @@ class Loss:
 
         Axes before the points belong to f alone.
         """
-        return _map_points(self._of_point, f, y)
+        return _map_points(self.of_point, f, y)
 
     def signal(self, f: Fields, y: Array) -> Fields:
         """Returns the error signal Delta = -d loss / d f, shaped as f; f can be a Series for mse, y - f."""
-        return y - f if self.name == "mse" else -_map_points(jax.grad(self._of_point), f, y)
+        return y - f if self.name == "mse" else -_map_points(jax.grad(self.of_point), f, y)
 
-    def _of_point(self, f: Array, y: Array) -> Array:
+    def of_point(self, f: Array, y: Array) -> Array:
         """Returns the loss of one point, of f and y (C,), or numbers."""
         return self.function(f[0], y[0]) if self.numbers and f.ndim else self.function(f, y)
 

@@ -136,7 +136,7 @@ class Corrections:
         f, y, C = self.predictions.infinite.mean.reshape(problem.targets.shape), problem.targets, problem.outputs
         with jax.enable_x64(True):
             slopes = -problem.loss.measured_signal(f, y) * weights[:, None]
-            curve = jax.vmap(jax.hessian(problem.loss._of_point))(jnp.asarray(f), jnp.asarray(y))
+            curve = jax.vmap(jax.hessian(problem.loss.of_point))(jnp.asarray(f), jnp.asarray(y))
         infinite = problem.loss.measured(self.predictions.infinite.replicates.reshape(-1, *f.shape), y) @ weights
         first = Estimate(infinite, self.predictions.infinite.exact)
         if width is None:
@@ -367,10 +367,7 @@ def _covariance_by_influence(
     planned: PlannedNetworks, networks: int, width: int, seed: int, report: Callable[[int], None]
 ) -> np.ndarray:
     """Returns N times the covariance of results by influences, (networks, Q, Q): one estimate of every network."""
-    ends = [number for both in planned.ends.values() for number in both if number is not None]
-    sizes = _particles(planned, width)
-    assert len(sizes) == max(ends) + 1
-    ones = [jnp.ones(size, planned.layout().dtype) for size in sizes]
+    ones = [jnp.ones(each.particles, planned.layout().dtype) for each in planned.lay_out(width)[1]]
 
     @jax.jit
     def influences(layers: tuple) -> list[Array]:
@@ -385,15 +382,6 @@ def _covariance_by_influence(
         estimates.append(sum(width / each.shape[1] * (each @ each.T) / each.shape[1] for each in every))
         report(number + 1)
     return np.stack(estimates)
-
-
-def _particles(planned: PlannedNetworks, width: int) -> list[int]:
-    """Returns the numbers of particles of all populations."""
-    layout = planned.layout(width)
-    setup = layout.setup(0)
-    setup.populations.clear()
-    layout.step.layers.init(setup, layout.space)
-    return [population.particles for population in dict.fromkeys(each.root for each in setup.populations)]
 
 
 def _covariance_of(results: np.ndarray, width: int) -> np.ndarray:

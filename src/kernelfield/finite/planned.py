@@ -17,7 +17,7 @@ from jax import Array, lax
 from kernelfield.describe.run import Run
 from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, collect
 from kernelfield.engine.plan import Plan, Planner
-from kernelfield.engine.points import independent
+from kernelfield.engine.points import Population, independent
 from kernelfield.engine.series import Fields
 from kernelfield.finite.conditioned import Conditioned, ConditionedStep
 from kernelfield.layers import Readout
@@ -124,14 +124,19 @@ class PlannedNetworks:
         first: Any = np.arange(len(eta)) == 0
         return Pace(cast(Any, eta), learns, first)
 
+    def lay_out(self, width: int | None = None) -> tuple[Any, list[Population]]:
+        """Returns the layers, with lanes in place of coordinates, and the populations of a network of a width."""
+        layout = self.layout(width)
+        setup = replace(layout.setup(0), populations=[])
+        state, _ = layout.step.layers.init(setup, layout.space)
+        roots = {id(each.root): each.root for each in setup.populations}
+        return state, list(roots.values())
+
     @functools.cached_property
     def ends(self) -> dict[int, Ends]:
         """The numbers of the populations below and above, by the number of weights."""
-        layout = self.layout()
-        setup = replace(layout.setup(0), populations=[])
-        state, _ = layout.step.layers.init(setup, layout.space)
-        roots = list(dict.fromkeys(id(population.root) for population in setup.populations))
-        number = {lane: roots.index(id(each.root)) for each in setup.populations for lane in each.lanes}
+        state, populations = self.lay_out()
+        number = {lane: place for place, each in enumerate(populations) for lane in each.lanes}
         lanes: list[Any] = [
             (W.down.K, W.up.K) if isinstance(W, InfiniteMatrix) else W.K
             for W in collect(state, (InfiniteMatrix, Images))
