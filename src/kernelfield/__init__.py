@@ -22,7 +22,17 @@ from kernelfield import parameterization as parameterization
 from kernelfield.describe.architecture import Network
 from kernelfield.describe.networks import CNN, MLP, ResNet, Transformer
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.describe.rules import DirectFeedbackAlignment, FeedbackAlignment, Hebbian
+from kernelfield.describe.training import (
+    SGD,
+    Adam,
+    AdamW,
+    GradientDescent,
+    GradientFlow,
+    Langevin,
+    OnlineSGD,
+    SignDescent,
+)
 from kernelfield.files.storage import load
 from kernelfield.finite.corrections import Corrections, finite_width_corrections
 from kernelfield.finite.method import FiniteWidth
@@ -52,25 +62,32 @@ __all__ = [
     "CNN",
     "MLP",
     "SGD",
+    "Adam",
+    "AdamW",
     "AdaptedKernel",
     "AlternatingMonteCarlo",
     "Corrections",
     "Cost",
     "DeepLinear",
+    "DirectFeedbackAlignment",
     "Estimate",
+    "FeedbackAlignment",
     "FiniteWidth",
     "GradientDescent",
     "GradientFlow",
     "GradientIndependence",
+    "Hebbian",
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "Interrupted",
+    "Langevin",
     "March",
     "Network",
     "OnlineSGD",
     "Perturbation",
     "Problem",
     "ResNet",
+    "SignDescent",
     "Solution",
     "SolveError",
     "StaticNTK",

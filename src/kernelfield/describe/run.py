@@ -61,7 +61,7 @@ class Run:
     def extras(self) -> dict[str, str]:
         """The needs beyond plain gradient descent on the mean squared error of one output, in words, by their names."""
         problem, training = self.problem, self.training
-        schedule = getattr(training, "schedule", "constant")
+        schedule, rule = getattr(training, "schedule", "constant"), getattr(training, "rule", None)
         mixing = [
             type(layer).__name__ for layer in uses(self.network.layers) if isinstance(layer, (ParticleFunction, Gain))
         ]
@@ -71,6 +71,7 @@ class Run:
             ("momentum", "gradient descent with momentum", getattr(training, "momentum", 0) > 0),
             ("weight_decay", "gradient descent with weight decay", getattr(training, "weight_decay", 0) > 0),
             ("schedule", "gradient descent with a schedule of learning rates", schedule != "constant"),
+            ("rule", f"learning by {type(rule).__name__}", rule is not None),
             ("mixing", f"networks with {mixing[0] if mixing else 'no'} layers", bool(mixing)),
         ]
         return {name: words for name, words, is_needed in needs if is_needed}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from kernelfield.common.settings import Spec
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.rules import LearningRule, learning_rule
 
 Schedule = Literal["constant", "linear", "cosine"] | list[float] | Callable[[int], Any]
 
@@ -23,10 +24,9 @@ class Batches(NamedTuple):
 
 
 class Descent(Spec):
-    """The base of all rules of gradient descent in discrete time; `GradientDescent` has the formula of an update."""
+    """The base of all training rules in discrete time."""
 
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Schedule = "constant"
 
@@ -38,7 +38,7 @@ class Descent(Spec):
     @property
     def plain(self) -> bool:
         """Whether all updates are the same, along the gradient alone."""
-        return self.momentum == self.weight_decay == 0 and self.schedule == "constant"
+        return self.weight_decay == 0 and self.schedule == "constant"
 
     def updates(self, problem: Problem) -> int:
         """Returns the number of updates T."""
@@ -80,7 +80,24 @@ class Descent(Spec):
         return np.concatenate([[0.0], np.cumsum(rates)])[:: self.updates_per_step(problem)]
 
 
-class GradientDescent(Descent):
+class Momentum(Descent):
+    """The base of the rules along gradients, or what stands for them; `GradientDescent` has the formula of an update."""
+
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    rule: LearningRule | None = None
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _read_rule(cls, rule: Any) -> Any:
+        return learning_rule(rule) if isinstance(rule, dict) else rule
+
+    @property
+    def plain(self) -> bool:
+        """Whether all updates are the same, along the gradient alone."""
+        return super().plain and self.momentum == 0 and self.rule is None
+
+
+class GradientDescent(Momentum):
     """Full-batch gradient descent in discrete time.
 
     Update t has the rate eta_t = learning_rate * schedule(t): v <- momentum v + gradient of the mean loss, and
@@ -94,6 +111,8 @@ class GradientDescent(Descent):
         weight_decay: lambda, decoupled from the gradient.
         schedule: factor of the learning rate for every update: "constant", "linear" or "cosine" (both down to zero), a
             list, or a function of the number of the update, such as the schedules of optax.
+        rule: what moves the weights below the readout in place of gradients: `FeedbackAlignment`,
+            `DirectFeedbackAlignment` or `Hebbian`; None for gradients.
 
     Source: theory of arXiv:2205.09653 in discrete time.
 
@@ -111,13 +130,13 @@ class GradientDescent(Descent):
         return self.learning_rate * self.steps
 
 
-class SGD(Descent):
+class SGD(Momentum):
     """Stochastic gradient descent on mini-batches.
 
     A Solution has a row for every epoch: row t is before epoch t, of all points, those of weight zero included.
 
     Args:
-        learning_rate, momentum, weight_decay, schedule: as for GradientDescent.
+        learning_rate, momentum, weight_decay, schedule, rule: as for GradientDescent.
         batch_size: number of points of an update, drawn from those that have a weight; the loss is their weighted mean.
         epochs: number of epochs, each of as many updates as all points take.
         replacement: whether every batch is drawn from all points. Else an epoch takes each point once, in a new order,
@@ -147,38 +166,46 @@ class SGD(Descent):
         return -(-int(np.count_nonzero(problem.weights)) // self.batch_size)
 
     def batches(self, problem: Problem) -> Batches | None:
-        """Returns the points of every update, in the order of the points; a batch that is not full has weights of zero.
+        """Returns the points of every update, or None if every batch has all points that train once.
 
-        Returns None if every batch has all points that train once: this is GradientDescent. Raises ValueError if
-        `batch_size` is more than the points that have a weight.
+        Raises ValueError if `batch_size` is more than the points that have a weight.
         """
-        trained, size, rng = np.flatnonzero(problem.weights), self.batch_size, np.random.default_rng(self.seed)
-        if size > len(trained):
-            raise ValueError(f"batch_size must be at most {len(trained)}, the points that train, got {size}")
-        if size == len(trained) and not self.replacement:
-            return None
-        count = self.updates_per_step(problem)
-        if self.replacement:
-            rows = rng.choice(trained, (self.epochs * count, size))
-            shares = problem.weights[rows]
-        else:
-            rows = np.full((self.epochs, count * size), trained[0])
-            rows[:, : len(trained)] = [rng.permutation(trained) for _ in rows]
-            shares = np.where(np.arange(count * size) < len(trained), problem.weights[rows], 0)
-        rows, shares = rows.reshape(-1, size), shares.reshape(-1, size)
-        order = np.lexsort((rows, shares == 0), axis=1)
-        rows, shares = (np.take_along_axis(values, order, axis=1) for values in (rows, shares))
-        return Batches(rows, shares / shares.sum(axis=1, keepdims=True))
+        return draw_batches(problem, self.batch_size, self.epochs, self.replacement, self.seed)
 
 
-class OnlineSGD(Descent):
+def draw_batches(problem: Problem, size: int, epochs: int, replacement: bool, seed: int) -> Batches | None:
+    """Returns the points of every update, in the order of the points; a batch that is not full has weights of zero.
+
+    Returns None if every batch has all points that train once: there are no mini-batches. Raises ValueError if a batch
+    has more points than have a weight.
+    """
+    trained, rng = np.flatnonzero(problem.weights), np.random.default_rng(seed)
+    if size > len(trained):
+        raise ValueError(f"batch_size must be at most {len(trained)}, the points that train, got {size}")
+    if size == len(trained) and not replacement:
+        return None
+    count = -(-len(trained) // size)
+    if replacement:
+        rows = rng.choice(trained, (epochs * count, size))
+        shares = problem.weights[rows]
+    else:
+        rows = np.full((epochs, count * size), trained[0])
+        rows[:, : len(trained)] = [rng.permutation(trained) for _ in rows]
+        shares = np.where(np.arange(count * size) < len(trained), problem.weights[rows], 0)
+    rows, shares = rows.reshape(-1, size), shares.reshape(-1, size)
+    order = np.lexsort((rows, shares == 0), axis=1)
+    rows, shares = (np.take_along_axis(values, order, axis=1) for values in (rows, shares))
+    return Batches(rows, shares / shares.sum(axis=1, keepdims=True))
+
+
+class OnlineSGD(Momentum):
     """One pass over a stream: every update learns from fresh points, in the order in which they come.
 
     The stream is that of the Problem, whose other points are only observed: a Solution has rows of these. An update
     costs as much as its batch, however long the stream is.
 
     Args:
-        learning_rate, momentum, weight_decay, schedule: as for GradientDescent.
+        learning_rate, momentum, weight_decay, schedule, rule: as for GradientDescent.
         batch_size: number of fresh points of an update.
         steps: number of rows of a Solution after the first.
         every: number of updates between two rows.
@@ -210,6 +237,115 @@ class OnlineSGD(Descent):
             need = f"at least steps * every * batch_size = {np.prod(shape)} points"
             raise ValueError(f"the stream must have {need}, got {available}")
         return Batches(np.arange(np.prod(shape)).reshape(shape), np.full(shape, 1 / self.batch_size))
+
+
+class Adam(Descent):
+    """Adam, on all points or on mini-batches, as muP scales it: it converges as the width grows.
+
+    With G = -gamma0 N sqrt(n) dL/dW, the gradient of the mean loss in units in which its entries are of order one (n
+    numbers enter each sum: the places of a window times the channels below; 1 for readout, biases and gains),
+
+        m <- b1 m + (1 - b1) G,   v <- b2 v + (1 - b2) G^2,   Q = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+        W <- (1 - eta_t weight_decay) W + eta_t gamma0 Q / sqrt(n)
+
+    for weights that start as W ~ N(0, 1) and are used as W / sqrt(n), or w / (gamma0 N) in the readout. Adam does not
+    know the size of its gradients, so eta is not training time but how far fields move: by about eta gamma0 a step.
+    A Solution has a row for every step, or for every epoch.
+
+    Args:
+        learning_rate: eta.
+        steps: number of updates on all points; either this or `epochs`.
+        epochs, batch_size: number of epochs, of mini-batches of so many points, drawn as by `SGD`.
+        betas: b1 and b2.
+        eps: in units of G. With eps = 0 a gradient that is zero moves nothing.
+        weight_decay: lambda, decoupled from the gradient, as in AdamW.
+        schedule: as for GradientDescent.
+        seed: of the order of points.
+
+    Source: Adam: arXiv:1412.6980; its limit: Tensor Programs IVb, arXiv:2308.01814.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.Adam(learning_rate=0.05, steps=20).unit
+        'step'
+    """
+
+    steps: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, ge=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Adam:
+        if (self.epochs is None) != (self.batch_size is None):
+            raise ValueError("epochs and batch_size belong together: for updates on all points give steps")
+        if self.epochs is None and self.steps is None:
+            raise ValueError("give steps, or epochs and batch_size")
+        if self.epochs is not None and self.steps not in (None, self.epochs):
+            raise ValueError("give steps, or epochs and batch_size, not both")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")
+        object.__setattr__(self, "steps", self.epochs or self.steps)  # rows of a Solution after the first
+        return self
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """What rows of a Solution count."""
+        return "step" if self.epochs is None else "epoch"
+
+    def updates_per_step(self, problem: Problem) -> int:
+        """Returns the number of batches of an epoch, 1 without batches."""
+        return 1 if self.batch_size is None else -(-int(np.count_nonzero(problem.weights)) // self.batch_size)
+
+    def batches(self, problem: Problem) -> Batches | None:
+        """Returns the points of every update, or None if every update learns from all points."""
+        if self.batch_size is None or self.epochs is None:
+            return None
+        return draw_batches(problem, self.batch_size, self.epochs, False, self.seed)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay of 0.01, unless told otherwise; see `Adam`.
+
+    Source: arXiv:1711.05101.
+    """
+
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+
+
+class SignDescent(Adam):
+    """Descent along the signs of gradients: Adam without memory (betas and eps zero); see `Adam`."""
+
+    betas: tuple[float, float] = (0.0, 0.0)
+    eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+class Langevin(Descent):
+    """Full-batch Langevin dynamics: gradient descent with weight decay and noise on all weights.
+
+    Update t is W <- (1 - eta weight_decay) W - eta gamma0^2 N gradient of the mean loss + sqrt(2 eta temperature) xi,
+    with xi ~ N(0, 1) for every weight. For small eta it samples from the posterior exp(-weight_decay |W|^2 / (2
+    temperature) - gamma0^2 N L / temperature), whose prior is the initialization where temperature = weight_decay;
+    see `BayesianPosterior`. f is the output itself (its mean over the noise at infinite width is what moves).
+
+    Args:
+        learning_rate: eta, training time per step.
+        steps: number of updates. Solutions have a row for each, and one before the first.
+        weight_decay: lambda > 0.
+        temperature: T, of order one at any width.
+        schedule: as for GradientDescent.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> kf.Langevin(learning_rate=0.1, steps=50, weight_decay=0.5, temperature=0.5).steps
+        50
+    """
+
+    steps: int = Field(ge=1)
+    weight_decay: float = Field(gt=0, allow_inf_nan=False)  # type: ignore[assignment]
+    temperature: float = Field(ge=0, allow_inf_nan=False)
 
 
 class GradientFlow(Spec):
@@ -244,4 +380,4 @@ class GradientFlow(Spec):
         return self.learning_rate * np.arange(self.steps + 1)
 
 
-Training = GradientDescent | SGD | OnlineSGD | GradientFlow
+Training = GradientDescent | SGD | OnlineSGD | GradientFlow | Adam | Langevin
