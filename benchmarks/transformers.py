@@ -21,6 +21,7 @@ import numpy as np
 
 import kernelfield as kf
 import plain_transformers as plain
+from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.layers import (
     Activation,
     Bias,
@@ -61,7 +62,7 @@ CASES = {  # blocks, readout, gamma0, learning rate
 class WithoutResponses(kf.March):
     """The march in which W(0)^T is unrelated to W(0): the control."""
 
-    coupled: ClassVar[bool] = False
+    feedback: ClassVar[Feedback] = Feedback(alignment=0.0)
 
 
 def data(points: int = 6, positions: int = 4, vocabulary: int = 3, seed: int = 0) -> kf.Problem:

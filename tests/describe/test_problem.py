@@ -126,8 +126,8 @@ def test_steps_of_fields_outside_training_are_named():
 
 def test_what_a_solution_does_not_hold_is_named(small_solution):
     cases = (
-        (lambda: small_solution.feature_kernel(3), r"layer of a feature kernel must be in 0\.\.2, got 3"),
-        (lambda: small_solution.gradient_kernel(0), r"layer of a gradient kernel must be in 1\.\.3, got 0"),
+        (lambda: small_solution.feature_kernel(3), r"layer of feature kernels must be in 0\.\.2, got 3"),
+        (lambda: small_solution.gradient_kernel(0), r"layer of gradient kernels must be in 1\.\.3, got 0"),
         (lambda: small_solution.feature_kernel(1, 9), r"time must be a step in 0\.\.5 .*, got 9"),
         (lambda: small_solution.estimate("lose"), r"quantity must be one of predictions.*, got 'lose'"),
         (lambda: small_solution.fields(1, 2), r"fields were recorded at layers \[1, 2\] and steps \[0, 5\]"),

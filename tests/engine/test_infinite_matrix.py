@@ -10,7 +10,7 @@ import pytest
 
 from kernelfield.engine import infinite_matrix
 from kernelfield.engine.directions import make_empty_basis
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions, learn
+from kernelfield.engine.infinite_matrix import Feedback, Images, InfiniteMatrix, add_directions, learn
 from kernelfield.engine.points import padded_sobol
 from kernelfield.engine.tail import make_tail
 from suites import thorough
@@ -23,7 +23,7 @@ def nonlinear(x):
     return np.tanh(1.5 * x) + 0.3 * x
 
 
-def fresh(coupled=True, scale=1.0, tol=1e-2, capacity=8, ratio=1.0, particles=PARTICLES, seed=0):
+def fresh(feedback=Feedback(), scale=1.0, tol=1e-2, capacity=8, ratio=1.0, particles=PARTICLES, seed=0):
     """A matrix that has met nothing, and Gaussian fields on the particles below."""
 
     def images(number, sigma, gain):
@@ -35,7 +35,7 @@ def fresh(coupled=True, scale=1.0, tol=1e-2, capacity=8, ratio=1.0, particles=PA
     up, _ = images(2, scale, 1.0)
     bases = (make_empty_basis(capacity, particles, np.float64) for _ in range(2))
     tail = make_tail(1, particles, (1, 1), 64, np.random.SeedSequence(seed), np.float64)
-    return jax.tree.map(jnp.asarray, InfiniteMatrix(*bases, up, down, tail, tol, coupled, ratio)), u
+    return jax.tree.map(jnp.asarray, InfiniteMatrix(*bases, up, down, tail, tol, feedback, ratio)), u
 
 
 def send(matrix, x, upward, mass=None):
@@ -117,7 +117,7 @@ def test_it_acts_as_a_real_matrix_does(scale, ratio, tol):
 @pytest.mark.thorough
 def test_without_responses_it_does_not():
     truth, _ = wide()
-    found = np.mean([moments(infinite(coupled=False, seed=seed)[0]) for seed in range(3)], axis=0)
+    found = np.mean([moments(infinite(feedback=Feedback(0.0), seed=seed)[0]) for seed in range(3)], axis=0)
     assert distance(found, truth) > 0.1
 
 

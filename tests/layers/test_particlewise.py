@@ -29,6 +29,7 @@ from kernelfield.layers import (
     SwiGLU,
     TokenPool,
 )
+from kernelfield.layers.base import Signal
 from kernelfield.theories.static_ntk import initial_kernels
 from transformers import CASES, WithoutResponses, data, distance, infinite, network
 
@@ -114,7 +115,7 @@ def test_the_layers_are_their_definitions(layer, components, sites, x64):
     flat = jnp.asarray(h.reshape(2, *sites, -1))
     _, found, trace = layer.forward(None, flat, None)
     chi = jnp.asarray(rng.standard_normal(found.shape))
-    _, down, _ = layer.backward(None, chi, trace, None)
+    _, down, _ = layer.backward(None, chi, trace, None, Signal(None))
     step = 1e-6 * rng.standard_normal(flat.shape)
     change = layer.forward(None, flat + step, None)[1] - layer.forward(None, flat - step, None)[1]
     np.testing.assert_allclose(np.sum(down * step), np.sum(chi * change) / 2, rtol=1e-6)

@@ -71,7 +71,7 @@ def test_what_is_not_there_is_named(small_solution):
         observables.effective_rank(small_solution, "NTK", 1)
     with pytest.raises(ValueError, match="kernel 'Phi' takes a layer, got layer=None"):
         observables.kernel_alignment(small_solution, "Phi")
-    with pytest.raises(ValueError, match=r"layer of a feature kernel must be in 0\.\.2, got 3"):
+    with pytest.raises(ValueError, match=r"layer of feature kernels must be in 0\.\.2, got 3"):
         observables.kernel_movement(small_solution, "Phi", 3)
     with pytest.raises(ValueError, match=r"time must be a step in 0\.\.5"):
         observables.ntk_spectrum(small_solution, 6)

@@ -30,6 +30,7 @@ class Directions(NamedTuple):
     residual: Array  # mean square of the last field outside the basis, in units of `scale`
     threshold: Array  # the residual above which a search for new directions pays
     weights: Array | None = None  # of particles in averages (S,), for derivatives in them; None if all are one
+    memory: Array | None = None  # (capacity, capacity): sum of <F^T F> of past fields, which fades; None to keep all
 
     def average(self, x: Fields, y: Array) -> Fields:
         """Returns <x y> (..., k) of a field x (..., S) and rows y (k, S)."""
@@ -37,11 +38,15 @@ class Directions(NamedTuple):
         return x @ weighted.T * (1 / self.q.shape[1])
 
 
-def make_empty_basis(capacity: int, particles: int, dtype: Any, orders: int = 1) -> Directions:
+def make_empty_basis(capacity: int, particles: int, dtype: Any, orders: int = 1, remembers: bool = False) -> Directions:
     """Returns NumPy arrays of a basis without directions, with room for `capacity`, of fields with `orders` orders."""
     zeros: Any = np.zeros
-    scale = zeros(orders if orders > 1 else (), dtype)
-    return Directions(zeros((capacity, particles), dtype), zeros((), int), scale, zeros((), dtype), zeros((), dtype))
+    scale, memory = (
+        zeros(orders if orders > 1 else (), dtype),
+        zeros((capacity, capacity), dtype) if remembers else None,
+    )
+    q, size = zeros((capacity, particles), dtype), zeros((), int)
+    return Directions(q, size, scale, zeros((), dtype), zeros((), dtype), memory=memory)
 
 
 def project(directions: Directions, x: Fields) -> Fields:
@@ -75,6 +80,8 @@ def represent(
         weight = weight / unit
     with jax.default_matmul_precision("highest"):  # on devices that round products of float32 more by default
         directions, F = _represent_rows(directions, rows, energy, weight, tol, complete or tol <= EXACT)
+        if directions.memory is not None:
+            directions = directions._replace(memory=directions.memory + F.T @ (F * (weight * unit)[:, None]))
     if orders:
         F = F.reshape(*orders, -1, F.shape[-1]) * jnp.sqrt(scale)[:, None, None]
     F = F.reshape(*values.shape[:-1], -1)

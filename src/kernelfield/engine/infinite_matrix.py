@@ -20,12 +20,16 @@ other side. (In the terms of the theory, its image is (1 - q_o q_o) J q and its 
 first directions of a basis have Gaussian coordinates zeta of their own: K_new += (1 - q_o q_o) (zeta - J q).
 
 Learning adds c F^T (Delta g) to M_a and c (Delta G)^T phi to M_b; of what is learned, only what takes the features'
-tail to the gradients' tail is left out. A convolution is n matrices, one for each place of its kernel, between the same
+tail to the gradients' tail is left out.
+
+What sends gradients down may be another matrix than W^T, whose W(0) has the correlation a with that of W (`Feedback`).
+Its tail is a J^T + sqrt(1 - a^2) J'^T, and each side knows of the other a K in place of K. A convolution is n matrices, one for each place of its kernel, between the same
 two populations: they share the bases, and each has its own images and tail.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -48,6 +52,13 @@ State = TypeVar("State")
 Part = TypeVar("Part")
 
 
+class Feedback(NamedTuple):
+    """What sends gradients down: W^T, or a matrix of its own that begins as a W(0)^T + sqrt(1 - a^2) W'^T."""
+
+    alignment: float = 1.0  # a
+    learns: bool = True  # whether it has what W has learned; else it rests
+
+
 class Images(NamedTuple):
     """The images of k directions (or coordinates of data) under n matrices, on the particles that receive them."""
 
@@ -57,6 +68,7 @@ class Images(NamedTuple):
     decay: Array  # factor of W(0) by weight decay
     gain: Array  # factor of the learned part
     velocity: Fields = None  # (n, k, S): the direction in which M moves; None without momentum
+    feedback: Array | None = None  # (C, n, S): what sends error signals down in place of these weights, or past them
 
     @property
     def scale(self) -> Array:
@@ -83,7 +95,7 @@ class InfiniteMatrix:
     down: Images  # K_b and M_b, on the particles below
     tail: Tail | None  # None for a matrix that is known on every field (linear networks)
     tol: float = field(metadata={"static": True})  # energy of a leading direction, in units of the mean square
-    coupled: bool = field(metadata={"static": True})  # False for gradient independence: W(0)^T is unrelated to W(0)
+    feedback: Feedback = field(metadata={"static": True})
     ratio: float = field(metadata={"static": True})  # width above over width below, of W
     transposed: bool = field(default=False, metadata={"static": True})  # whether this is W.T
 
@@ -105,26 +117,54 @@ class InfiniteMatrix:
         return math.sqrt(self.below.q.shape[1] / self.above.q.shape[1])
 
     @property
-    def J(self) -> Tail | None:
-        """The tail of W(0), or of a W(0)^T that is unrelated to it."""
-        if self.tail is None or self.coupled or not self.transposed:
-            return self.tail
-        return decorrelate(self.tail)
+    def rests(self) -> bool:
+        """Whether this sends gradients down, and does not learn."""
+        return self.transposed and not self.feedback.learns
+
+    @property
+    def scale(self) -> Array:
+        """The scale s of W(0) now."""
+        return self.up.sigma if self.rests else self.up.scale
+
+    @property
+    def tails(self) -> list[tuple[float, Tail]]:
+        """The tails whose weighted sum is J."""
+        if self.tail is None:
+            return []
+        a = self.feedback.alignment if self.transposed else 1.0
+        parts = (a, self.tail), (math.sqrt(1 - a * a), decorrelate(self.tail))
+        return [(weight, tail) for weight, tail in parts if weight]
 
     def apply_tails(self, q: Array) -> Array:
         """Returns J q (n, k, S) of directions (k, S), for every place."""
-        if self.J is None:
-            return jnp.zeros_like(self.up.K[:, :1])
-        return jnp.stack([J @ q for J in map(Tail, *self.J)])
+        images = [_apply_places(tail, q, weight) for weight, tail in self.tails]
+        return functools.reduce(jnp.add, images) if images else jnp.zeros_like(self.up.K[:, :1])
+
+    @property
+    def D_a(self) -> Fields:
+        """D_a (n, k, S)."""
+        return self.scale * self.up.K if self.rests else self.up.D
 
     @property
     def D_b(self) -> Fields:
         """D_b (n, k, S), in averages over the particles below."""
-        if not self.coupled:
-            return self.down.M * self.share
-        D_b = self.down.D if self.share == 1 else self.down.D * self.share
-        excess = math.sqrt(self.share) - self.tail_share
-        return D_b if abs(excess) < EQUAL else D_b + excess * self.up.scale * self.T.apply_tails(self.above.q)
+        a, share = self.feedback.alignment, self.share
+        factor = self.down.sigma if self.rests else self.down.sigma * self.up.decay
+        D_b = self.down.K * (factor if a == 1 else factor * a)
+        if not self.rests:
+            D_b = self.down.M + D_b if a else self.down.M
+        D_b = D_b if share == 1 else D_b * share
+        excess = math.sqrt(share) - self.tail_share
+        if not a or abs(excess) < EQUAL:
+            return D_b
+        images = [_apply_places(tail.T, self.above.q, weight) for weight, tail in self.tails]
+        return D_b + excess * self.scale * functools.reduce(jnp.add, images)
+
+
+def _apply_places(tail: Tail, q: Array, weight: float) -> Array:
+    """Returns the images (n, k, S) of directions (k, S) under the tail of every place, times a weight."""
+    images = jnp.stack([J @ q for J in map(Tail, *tail)])
+    return images if weight == 1 else images * weight
 
 
 def add_directions(matrix: InfiniteMatrix, x: Fields, mass: Array | Plan | None) -> tuple[InfiniteMatrix, Fields]:
@@ -158,7 +198,7 @@ def _extend(matrix: InfiniteMatrix, below: Directions, block: int) -> Images:
 
 def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start: Array, new: Array) -> Images:
     """Returns the images with K_new and M_new of the `new` ones (rows, 1) in a block of directions from `start` on."""
-    q_o, share = matrix.above.q, matrix.share
+    q_o, share, a = matrix.above.q, matrix.share, matrix.feedback.alignment
     q = lax.dynamic_slice_in_dim(directions, start, len(new))
 
     def block(values: Array) -> Array:
@@ -175,12 +215,13 @@ def _put_images(matrix: InfiniteMatrix, images: Images, directions: Array, start
 
     def gaussian() -> Array:  # (1 - q_o q_o) (zeta - J q)
         rest = block(images.K) - matrix.apply_tails(q)
-        return rest - inside(rest) if matrix.coupled else rest
+        known = 1 - math.sqrt(1 - a * a)  # the part of W(0) q in q_o that the other side tells
+        return rest - (inside(rest) if a == 1 else known * inside(rest)) if a else rest
 
     first = (matrix.below.size == 0) | (matrix.tail is None)
     K = lax.cond(first, gaussian, lambda: jnp.zeros_like(block(images.K)))
-    if matrix.coupled:
-        K = K + math.sqrt(share) * respond(matrix.down.K)
+    if a:
+        K = K + (a * math.sqrt(share)) * respond(matrix.down.K)
         if abs(excess := math.sqrt(share) / matrix.tail_share - 1) >= EQUAL:
             K = K + excess * inside(matrix.apply_tails(q))
     K = put(images.K, K)
@@ -194,14 +235,15 @@ def send(matrix: InfiniteMatrix, x: Fields, F: Fields, table: np.ndarray) -> Fie
 
     The fields x are (P, *sites, S), with coordinates F.
     """
-    h = combine(F, matrix.up, table) + sum_places(project_rest(matrix, x, F), table) @ matrix.above.q
-    J = matrix.J
-    return h if J is None else h + apply_tail(J, x, table) * matrix.up.scale
+    h = combine(F, matrix.D_a, table) + sum_places(project_rest(matrix, x, F), table) @ matrix.above.q
+    for weight, tail in matrix.tails:
+        h = h + apply_tail(tail, x, table) * (matrix.scale if weight == 1 else matrix.scale * weight)
+    return h
 
 
-def combine(F: Fields, images: Images, table: np.ndarray) -> Fields:
-    """Returns F D (P B, S), of the coordinates F (P, *sites, k) wired by a table."""
-    return gather(F, table) @ images.D.reshape(-1, images.K.shape[-1])
+def combine(F: Fields, D: Fields, table: np.ndarray) -> Fields:
+    """Returns F D (P B, S), of the coordinates F (P, *sites, k) wired by a table, and images D (n, k, S)."""
+    return gather(F, table) @ D.reshape(-1, D.shape[-1])
 
 
 def project_rest(matrix: InfiniteMatrix, x: Fields, F: Fields) -> Fields:
@@ -254,6 +296,25 @@ def collect(tree: object, kind: type[Part] | tuple[type[Part], ...]) -> list[Par
     """Returns the parts of one kind in a tree of states or traces, in the order in which layers act."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def replace_feedback(tree: State) -> State:
+    """Returns a tree of states that sends gradients down by W^T itself, whatever else did in training."""
+
+    def change(part: object) -> object:
+        if isinstance(part, InfiniteMatrix):
+            return _transpose_itself(part)
+        return part._replace(feedback=None) if isinstance(part, Images) else part
+
+    return jax.tree.map(change, tree, is_leaf=lambda part: isinstance(part, (InfiniteMatrix, Images)))
+
+
+def _transpose_itself(matrix: InfiniteMatrix) -> InfiniteMatrix:
+    """Returns the matrix with W^T: of q_b it knows a (1 - q_a q_a) K_b, and what W makes of q_a."""
+    q_a, known = matrix.below.q, matrix.feedback.alignment * matrix.down.K
+    respond = math.sqrt(matrix.T.share) * matrix.above.average(matrix.up.K, matrix.above.q).swapaxes(-1, -2)
+    K = known + (respond - project(matrix.below, known)) @ q_a
+    return replace(matrix, down=matrix.down._replace(K=K, feedback=None), feedback=Feedback())
 
 
 def change_images(change: Callable[[Images], Images], tree: State) -> State:

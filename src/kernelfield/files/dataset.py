@@ -47,8 +47,16 @@ INPUT_DIMS = {
     3: ("sample", "position", "channel"),
     4: ("sample", "row", "column", "channel"),
 }
+RECORDED = {
+    "Phi": "feature kernel",
+    "G": "gradient kernel",
+    "NTK": "neural tangent kernel",
+    "eNTK": "effective tangent kernel of a learning rule",
+    "cosine": "cosines between gradients and what stands for them",
+}
 OUTPUT_DIMS = {1: (), 2: ("output",)}  # of targets
 _FACTOR_NAME = re.compile(r"(Phi|G)_factor_(\d+)")
+_RECORDED_NAME = re.compile(r"(Phi|G|NTK|eNTK|cosine)(?:_(\d+))?")
 _FIELD_NAME = re.compile(r"([a-z]+)_layer(\d+)_step(\d+)")
 
 
@@ -107,7 +115,8 @@ def _kernel_variables(solution: Solution) -> dict[str, Any]:
         time = "any_time" if kernel.rests else "time" if kernel.steps is None else "kernel_step"
         if isinstance(kernel, RecordedKernel):
             dims = (_replicates(solution, len(kernel.values)), time, rows, f"{rows}_prime")
-            variables[symbol] = variable(dims, kernel.values, "neural tangent kernel at equal times")
+            name = symbol if layer is None else f"{symbol}_{layer}"
+            variables[name] = variable(dims, kernel.values, f"{RECORDED[symbol]} at equal times")
             continue
         kind, factor = NAMES[symbol], kernel.factor
         name = f"factor F of the {kind} kernel of layer {layer}, {symbol}(t, s) = F(t) F(s)^T"
@@ -188,9 +197,10 @@ def _kernels(data: xarray.Dataset, outputs: int, kept: Steps | None) -> dict[Key
                 exact=layer == 0 or (symbol == "G" and f"G_factor_{layer + 1}" not in data),
                 weights=None if weights is None else weights.values,
             )
-    if "NTK" in data:
-        steps = kept if "kernel_step" in data["NTK"].dims else None
-        kernels["NTK", None] = RecordedKernel(data["NTK"].values, outputs, steps)
+        if match := _RECORDED_NAME.fullmatch(variable):
+            steps = kept if "kernel_step" in data[variable].dims else None
+            key: Any = match[1], int(match[2]) if match[2] else None
+            kernels[key] = RecordedKernel(data[variable].values, 1 if match[1] == "Phi" else outputs, steps)
     return kernels
 
 

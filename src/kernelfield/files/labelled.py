@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray
@@ -78,9 +78,13 @@ def _kernels(solution: Solution) -> dict[str, tuple]:
         times, rows = len(solution.kernel_steps(symbol)), (problem.points,) if symbol == "Phi" else of_outputs
         pair = PAIRS_OF_OUTPUTS if len(rows) > 1 else PAIRS
         if isinstance(kernel, RecordedKernel):
-            kernels = kernel.values.reshape(*kernel.values.shape[:2], *rows, *rows)
-            dims = ("replicate", *(dim for dim in pair if dim != "time_prime"))
-            values: Any = np.broadcast_to(kernels, (replicates, times, *rows, *rows))
+            of_layers = [cast(RecordedKernel, solution.kernel(symbol, layer)).values for layer in layers]
+            kernels = [np.broadcast_to(each, (replicates, *each.shape[1:])) for each in of_layers]
+            kernels = [each.reshape(replicates, times, *rows, *rows) for each in kernels]
+            dims = ("replicate", "layer", *(dim for dim in pair if dim != "time_prime"))
+            values: Any = np.stack(kernels, axis=1)
+            if symbol == "NTK":
+                values, dims = values[:, 0], ("replicate", *dims[2:])
         else:
             shape, dims = (replicates, times, *rows, times, *rows), ("replicate", *pair)
             if symbol != "NTK":

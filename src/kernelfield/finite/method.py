@@ -21,7 +21,7 @@ from kernelfield.finite.network import CHUNK, Constants, FiniteNetwork, Kernels,
 from kernelfield.finite.predictor import FinitePredictor
 from kernelfield.march.layout import Layout
 from kernelfield.solution.factors import compressed, slim, stacked
-from kernelfield.solution.kernel import network_kernels
+from kernelfield.solution.kernel import Key, network_kernels
 from kernelfield.solution.method import Method
 from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Status, diverged, interrupted
@@ -81,11 +81,15 @@ class FiniteWidth(Method):
     algorithm: Literal["auto", "explicit", "conditioned"] = "auto"
 
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule", "mixing"})
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {"losses", "outputs", "momentum", "weight_decay", "schedule", "rule", "mixing"}
+    )
 
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where weights move by less than their rounding."""
         super().supports(run)
+        if self.algorithm == "conditioned" and "rule" in run.extras:
+            raise ValueError("algorithm='conditioned' solves no learning rules but gradients: take 'explicit'")
         if self.algorithm == "conditioned" and not isinstance(run.training, Conditioned.rules):
             rules = " and ".join(rule.__name__ for rule in Conditioned.rules)
             raise ValueError(
@@ -134,7 +138,7 @@ class FiniteWidth(Method):
 
 def _is_faster_conditioned(run: Run) -> bool:
     """Returns whether conditioning is faster: products with k directions, 19 N k a row, for 6 N^2 with a matrix."""
-    if not isinstance(run.training, Conditioned.rules):
+    if not isinstance(run.training, Conditioned.rules) or "rule" in run.extras:
         return False
     width = cast(FiniteWidth, run.method).width
     return width >= max(LEAST_WIDTH, 4 * Layout(replace(run, method=Conditioned(particles=width))).directions)
@@ -145,7 +149,8 @@ def finite_network(run: Run) -> FiniteNetwork:
     method, network, problem = cast(FiniteWidth, run.method), run.network, run.problem
     inputs, rtol = network.inputs(problem).shape[1:], getattr(run.training, "rtol", None)
     settings = problem.loss, problem.outputs, network.factorizes, rtol, method.kernels
-    return FiniteNetwork(network.layers, inputs, method.width, *settings)
+    rule = getattr(run.training, "rule", None)
+    return FiniteNetwork(network.layers, inputs, method.width, *settings, rule)
 
 
 @functools.lru_cache(maxsize=32)
@@ -308,7 +313,7 @@ class Ensemble:
         steps, left_out = min(record.f.shape[1] for record in records), LEFT_OUT[method.precision]
         with_kernels = tuple(t for t in self.run.kernel_steps if t < steps)
         if not with_kernels:
-            records = [record._replace(features=[], gradients=[], tangent=None) for record in records]
+            records = [Record(record.f) for record in records]
 
         def join(*parts: np.ndarray) -> np.ndarray:
             return stacked([part[:, : len(with_kernels)] for part in parts])
@@ -328,7 +333,7 @@ class Ensemble:
                 self.run.problem,
                 features or None,
                 gradients or None,
-                record.tangent,
+                _recorded(record),
                 None if len(with_kernels) == steps else with_kernels,
             ),
             field_samples={
@@ -345,6 +350,13 @@ class Ensemble:
                 **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
             },
         )
+
+
+def _recorded(record: Record) -> dict[Key, np.ndarray]:
+    """Returns the kernels at equal times that factors do not give."""
+    found: dict[Key, Any] = {("NTK", None): record.tangent, ("eNTK", None): record.effective}
+    found |= {("cosine", layer): cosine for layer, cosine in enumerate(record.cosines, start=1)}
+    return {key: kernel for key, kernel in found.items() if kernel is not None}
 
 
 def _size(tree: Any) -> int:

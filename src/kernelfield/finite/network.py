@@ -14,6 +14,9 @@ from jax import Array, lax
 from jax.experimental.ode import odeint
 
 from kernelfield.describe.losses import Loss
+from kernelfield.describe.rules import Hebbian, LearningRule
+from kernelfield.finite.lesson import Lesson, draw_feedback
+from kernelfield.march.recorder import correlate
 
 if TYPE_CHECKING:
     from kernelfield.layers import Sequential
@@ -22,7 +25,7 @@ Kernels = Literal["all", "per_output", "features", "none"]
 Places = dict[str, list[Array]]  # values at the places of a network by their kind, see `Layer.finite_apply`
 CHUNK = 32  # rows recorded on the device between two fetches, at most
 STREAMED = 256  # points of a stream whose first outputs are computed at once
-OTHER_OUTPUTS = 2**31 - 1  # of the key of a network: its layers have 0, 1, ...
+OTHER_OUTPUTS, FEEDBACK = 2**31 - 1, 2**31 - 2  # of the key of a network: its layers have 0, 1, ...
 
 
 class Constants(NamedTuple):
@@ -63,6 +66,7 @@ class State(NamedTuple):
     f0: Array
     velocity: Any = None
     stream_f0: Array | None = None
+    feedback: Any = None  # the weights of a learning rule that rest, see `Lesson`
 
 
 class Record(NamedTuple):
@@ -75,6 +79,8 @@ class Record(NamedTuple):
     features: Any = ()
     gradients: Any = ()
     tangent: Any = None
+    cosines: Any = ()  # of learning rules, between gradients and what stands for them, (P C, P C) a hidden layer
+    effective: Any = None  # of learning rules, the effective tangent kernel (P C, P C)
 
 
 class Advance(NamedTuple):
@@ -98,6 +104,7 @@ class FiniteNetwork:
     factorizes: bool = True  # feature and gradient kernels give the tangent kernel, which else is recorded
     rtol: float | None = None  # of gradient flow, relative to the motion of weights; None in discrete time
     kernels: Kernels = "all"  # those that are recorded, see `kernelfield.FiniteWidth`
+    rule: LearningRule | None = None
 
     def init(self, seed: Array) -> Any:
         """Returns parameters at initialization; the readout has weights (C, sites N)."""
@@ -120,24 +127,56 @@ class FiniteNetwork:
         velocity = None if constants.momentum is None else jax.tree.map(jnp.zeros_like, params)
         targets = constants.y, constants.stream and constants.stream[1]
         f0, stream_f0 = jax.tree.map(lambda y: jnp.zeros((len(seeds), *y.shape), y.dtype), targets)
-        return State(params, f0, velocity, stream_f0)
+        feedback = None if self.rule is None else lax.map(self.init_feedback, seeds)
+        return State(params, f0, velocity, stream_f0, feedback)
 
-    def apply(self, params: Any, x: Array, probes: Places | None = None) -> tuple[Array, Places]:
-        """Returns gamma0 f (P, C), and the values at all places, to which probes are added."""
+    def init_feedback(self, seed: Array) -> Any:
+        """Returns the weights of the learning rule that rest."""
+        assert self.rule is not None
+        key, other = (jax.random.fold_in(jax.random.key(seed), FEEDBACK - number) for number in range(2))
+        params, others = self.init(seed), self.init(jax.random.bits(other))
+        x = jax.ShapeDtypeStruct((1, *self.inputs), jnp.float32)
+        shapes = [values.shape[1:] for values in jax.eval_shape(self.apply, params, x)[1]["in"]]
+        return draw_feedback(self.rule, self.layers, key, params, others, shapes)
+
+    def lesson(self, constants: Constants, params: Any, feedback: Any, f0: Array, X: Array, y: Array) -> Lesson | None:
+        """Returns the lesson of some points; None for gradients."""
+        if self.rule is None:
+            return None
+        Delta = None
+        if isinstance(self.rule, Hebbian):
+            Delta = lax.stop_gradient(self.loss.signal(self.apply(params, X)[0] / constants.gamma0 - f0, y))
+        return Lesson(self.rule, feedback, self.width, Delta)
+
+    def apply(
+        self, params: Any, x: Array, probes: Places | None = None, lesson: Lesson | None = None
+    ) -> tuple[Array, Places]:
+        """Returns gamma0 f (P, C), and the values at all places, to which probes are added.
+
+        A lesson changes derivatives, and no value.
+        """
         places: Places = {"in": [], "out": [], "h": [], "phi": []}
+        lesson = lesson and lesson.begin()
 
         def tape(kind: str, values: Array) -> Array:
             if probes is not None:
                 values = values + probes[kind][len(places[kind])]
             places[kind].append(values)
-            return values
+            return values if lesson is None else lesson.teach(kind, values, len(places[kind]) - 1)
 
-        return self.layers.finite_apply(params, x, tape), places
+        if lesson is None:
+            return self.layers.finite_apply(params, x, tape), places
+        f = self.layers.finite_apply(lesson.pair(params), x, tape)
+        return f + lesson.detour, places
 
-    def pull_back(self, params: Any, x: Array) -> tuple[Array, Places, Callable[[Array], tuple[Any, Places]]]:
+    def pull_back(
+        self, params: Any, x: Array, lesson: Lesson | None = None
+    ) -> tuple[Array, Places, Callable[[Array], tuple[Any, Places]]]:
         """Returns gamma0 f, the values at all places, and the pullback of gamma0 f to parameters and these values."""
         probes = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.apply, params, x)[1])
-        f, pullback, places = jax.vjp(lambda *inputs: self.apply(inputs[0], x, inputs[1]), params, probes, has_aux=True)
+        f, pullback, places = jax.vjp(
+            lambda *inputs: self.apply(inputs[0], x, inputs[1], lesson), params, probes, has_aux=True
+        )
         return f, places, pullback
 
     def step(self, constants: Constants, state: State, t: Array, updates: Updates) -> tuple[State, Record]:
@@ -152,7 +191,10 @@ class FiniteNetwork:
             return self.flow(constants, state, t, updates.eta[0]), row
         if updates.rows is not None:
             return self.epoch(constants, state, jnp.where(t < constants.last, len(updates.eta), 0), updates), row
-        descent, _ = pullback(constants.weights[:, None] * self.loss.signal(row.f, constants.y))
+        if self.rule is None:
+            descent, _ = pullback(constants.weights[:, None] * self.loss.signal(row.f, constants.y))
+        else:
+            descent = self.descent(constants, state, state.f0, constants.X, constants.y, constants.weights)
         return self.update(constants, state, updates.eta[0], descent), row
 
     def look(self, constants: Constants, state: State, t: Array) -> Record:
@@ -165,12 +207,19 @@ class FiniteNetwork:
     def record(self, constants: Constants, state: State, f: Array, places: Places, pullback: Any) -> Record:
         """Returns f minus its value at initialization, and the fields of kernels."""
         with_gradients = self.kernels == "per_output" or (self.kernels == "all" and self.outputs == 1)
-        return Record(
+        gradients = self.gradients(pullback, f) if with_gradients else ()
+        row = Record(
             f - state.f0,
             tuple(places["in"][1:]) if self.kernels != "none" else (),
-            self.gradients(pullback, f) if with_gradients else (),
+            gradients,
             self.tangent(state.params, constants.X, constants.X) if with_gradients and not self.factorizes else None,
         )
+        if self.rule is None or not with_gradients:
+            return row
+        lesson = self.lesson(constants, state.params, state.feedback, state.f0, constants.X, constants.y)
+        pseudo = self.gradients(self.pull_back(state.params, constants.X, lesson)[2], f)
+        cosines = tuple(correlate(one, other) for one, other in zip(gradients, pseudo, strict=True))
+        return row._replace(cosines=cosines, effective=self.tangent(state.params, constants.X, constants.X, lesson))
 
     def first_outputs(self, constants: Constants, X: Array, state: State, t: Array) -> Array:
         """Returns f of all points X of the stream at initialization, computed at row 0, a few points at once."""
@@ -187,7 +236,7 @@ class FiniteNetwork:
         def update(place: Array, state: State) -> State:
             eta, rows, weights = (values[place] for values in updates)
             f0 = state.f0 if state.stream_f0 is None else state.stream_f0
-            descent = self.descent(constants, state.params, f0[rows], X[rows], y[rows], weights)
+            descent = self.descent(constants, state, f0[rows], X[rows], y[rows], weights)
             return self.update(constants, state, eta, descent)
 
         return lax.fori_loop(0, count, update, state)
@@ -199,7 +248,8 @@ class FiniteNetwork:
         """
 
         def velocity(params: Any, _: Array) -> Any:
-            descent = self.descent(constants, params, state.f0, constants.X, constants.y, constants.weights)
+            now = state._replace(params=params)
+            descent = self.descent(constants, now, state.f0, constants.X, constants.y, constants.weights)
             return jax.tree.map(lambda slope: constants.gamma0 * self.width * slope, descent)
 
         times, atol = jnp.stack([jnp.zeros_like(time), time]), (self.rtol or 0.0) / math.sqrt(self.width)
@@ -207,9 +257,10 @@ class FiniteNetwork:
         params = jax.tree.map(lambda old, new: jnp.where(t < constants.last, new[1], old), state.params, ends)
         return state._replace(params=params)
 
-    def descent(self, constants: Constants, params: Any, f0: Array, X: Array, y: Array, weights: Array) -> Any:
+    def descent(self, constants: Constants, state: State, f0: Array, X: Array, y: Array, weights: Array) -> Any:
         """Returns the descent of the loss of points with weights (P,) through gamma0 f, shaped as the parameters."""
-        f, pullback = jax.vjp(lambda params: self.apply(params, X)[0], params)
+        lesson = self.lesson(constants, state.params, state.feedback, f0, X, y)
+        f, pullback = jax.vjp(lambda params: self.apply(params, X, lesson=lesson)[0], state.params)
         return pullback(weights[:, None] * self.loss.signal(f / constants.gamma0 - f0, y))[0]
 
     def update(self, constants: Constants, state: State, eta: Array, descent: Any) -> State:
@@ -232,16 +283,16 @@ class FiniteNetwork:
         units = jnp.broadcast_to(jnp.eye(self.outputs, dtype=f.dtype)[:, None], (self.outputs, *f.shape))
         return tuple(jnp.moveaxis(g, 0, 1).reshape(f.size, *g.shape[2:]) for g in jax.vmap(slopes)(units))
 
-    def tangent(self, params: Any, X: Array, others: Array) -> Array:
+    def tangent(self, params: Any, X: Array, others: Array, lesson: Lesson | None = None) -> Array:
         """Returns the tangent kernel N gamma0^2 (df_mu/dW) . (df_nu/dW) (P, P'), one column after the other.
 
-        With several outputs it is (P C, P' C), with rows and columns (sample, output).
+        With several outputs it is (P C, P' C), with rows and columns (sample, output). Columns are those of a lesson.
         """
 
-        def output(points: Array) -> Callable[[Any], Array]:
-            return lambda params: self.apply(params, points)[0].reshape(-1)
+        def output(points: Array, lesson: Lesson | None = None) -> Callable[[Any], Array]:
+            return lambda params: self.apply(params, points, lesson=lesson)[0].reshape(-1)
 
-        f, pullback = jax.vjp(output(others), params)
+        f, pullback = jax.vjp(output(others, lesson), params)
         columns = lax.map(lambda unit: jax.jvp(output(X), (params,), pullback(unit))[1], jnp.eye(len(f), dtype=f.dtype))
         return self.width * columns.T
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.directions import make_empty_basis
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, change_images, collect
+from kernelfield.engine.infinite_matrix import Feedback, Images, InfiniteMatrix, change_images, collect
 from kernelfield.engine.plan import Plan
 from kernelfield.engine.points import Lane, PointSet, Population, child_seed
 from kernelfield.engine.series import Fields, Series
@@ -29,6 +29,21 @@ State = Any
 # what chooses leading directions: weights (P,) of the points, or a plan; None leaves the state as it is
 Mass = Array | Plan | None
 Tape = Callable[[str, Array], Array]
+
+
+class Signal(NamedTuple):
+    """What a pass down starts from, which some learning rules send to every layer."""
+
+    chi: Any  # (P, C): error signals at the readout, or units for gradients of every output
+    activity: Any = None  # (P,): the factor of phi(h), which stands for the gradient at activations; None for gradients
+
+
+class Fresh(NamedTuple):
+    """Feedback scale (alignment K + sqrt(1 - alignment^2) K'), with the coordinates K' of a lane."""
+
+    lane: Lane
+    alignment: float
+    scale: float
 
 
 class WeightTrace(NamedTuple):
@@ -88,10 +103,12 @@ class Setup:
     capacity: int  #: the most leading directions of a field
     block: int | None  #: particles in a block of the tails; None for no tails
     tol: float  #: energy above which a direction is leading, in units of the mean square
-    coupled: bool  #: False for gradient independence
+    feedback: Feedback  #: what sends gradients down
     dtype: Any  #: of fields on particles
     outputs: int = 1  #: of the network
+    direct: bool = False  #: whether error signals reach every layer at once
     momentum: bool = False  #: whether the learned parts have a velocity
+    noisy: bool = False  #: whether weights move at random
     orders: int = 1  #: of power series in gamma0; 1 for numbers
     is_finite: bool = False  #: whether particles are all the neurons of a network, in layers as wide as they are
     populations: list[Population] = field(default_factory=list)  #: of the layers, in the order in which they are made
@@ -117,7 +134,10 @@ class Setup:
     def make_images(self, lane: Lane, sigma: float, gain: float = 1.0) -> Images:
         """Returns images with the Gaussian coordinates of a lane; K is the lane until `deal` puts them in its place."""
         K: Any = lane
-        numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, 1.0, gain))
+        decay = 1.0
+        if self.noisy and sigma == 0:  # they become random
+            sigma, decay = 1.0, 0.0
+        numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, decay, gain))
         return Images(K, None, *numbers)
 
     def make_matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
@@ -139,8 +159,15 @@ class Setup:
             seed = child_seed(self.seed, len(self.populations), lanes)
             tail = make_tail(matrices, self.particles, components, self.block, seed, self.dtype)
         bases = zip(room, neurons, strict=True)
-        features, gradients = (make_empty_basis(most, count, self.dtype, self.orders) for most, count in bases)
-        return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.coupled, ratio)
+        features, gradients = (
+            make_empty_basis(most, count, self.dtype, self.orders, self.noisy) for most, count in bases
+        )
+        return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.feedback, ratio)
+
+    def make_feedback(self, below: Space, alignment: float = 0.0, scale: float = 1.0) -> Any:
+        """Returns the weights of error signals that go down to a space: numbers for each of its sites and outputs."""
+        lane = below.population.add_lane(self.outputs, math.prod(below.sites), components=below.components)
+        return Fresh(lane, alignment, scale)
 
     def deal(self, state: State) -> State:
         """Returns the state with the coordinates of every lane in its place, as NumPy arrays."""
@@ -155,7 +182,12 @@ class Setup:
             if lane is data and lane.room > lane.rows:  # inputs outside the span of the data
                 K[:, lane.rows :] = self.populations[0].root.draw_more(lane, lane.room - lane.rows)
             M: Any = Series(jnp.zeros((self.orders, *K.shape), self.dtype)) if self.orders > 1 else np.zeros_like(K)
-            return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None)
+            feedback: Any = images.feedback
+            if isinstance(feedback, Fresh):
+                known, fresh = feedback.alignment, math.sqrt(1 - feedback.alignment**2)
+                other = (feedback.scale * fresh) * coordinates[feedback.lane].astype(self.dtype)
+                feedback = other + (feedback.scale * known) * K if known else other
+            return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None, feedback=feedback)
 
         return change_images(fill, state)
 
@@ -205,7 +237,7 @@ class Layer(Protocol):
         """Returns the state, the fields that go up, and a trace."""
         ...
 
-    def backward(self, state: State, chi: Fields, trace: Any, mass: Mass) -> tuple[State, Fields, Any]:
+    def backward(self, state: State, chi: Fields, trace: Any, mass: Mass, signal: Signal) -> tuple[State, Fields, Any]:
         """Returns the state, the fields that go down, given the pregradient chi, and the completed trace."""
         ...
 

@@ -13,7 +13,7 @@ from jax import Array
 from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
-from kernelfield.layers.base import Layer, Mass, Setup, Space, Stateless, Tape, uses
+from kernelfield.layers.base import Layer, Mass, Setup, Signal, Space, Stateless, Tape, uses
 from kernelfield.layers.vectors import Gain, NeuronWeights
 from kernelfield.layers.weights import Weights
 
@@ -79,11 +79,13 @@ class Sequential(Layer):
             traces.append(trace)
         return tuple(states), x, tuple(traces)
 
-    def backward(self, state: tuple, chi: Fields, trace: tuple, mass: Mass) -> tuple[tuple, Fields, tuple]:
+    def backward(
+        self, state: tuple, chi: Fields, trace: tuple, mass: Mass, signal: Signal
+    ) -> tuple[tuple, Fields, tuple]:
         """Returns the states, the fields that go down, and the completed traces; the last layer comes first."""
         states, traces = list(state), list(trace)
         for use, (place, layer) in reversed(list(enumerate(self._places))):
-            states[place], chi, traces[use] = layer.backward(states[place], chi, traces[use], mass)
+            states[place], chi, traces[use] = layer.backward(states[place], chi, traces[use], mass, signal)
         return tuple(states), chi, tuple(traces)
 
     def update(self, state: tuple, trace: tuple, rate: Fields) -> tuple:
@@ -170,9 +172,9 @@ class Residual(Layer):
         state, branch, trace = self.branch.forward(state, x, mass)
         return state, x + self.scale * branch, trace
 
-    def backward(self, state: Any, chi: Fields, trace: Any, mass: Mass) -> tuple[Any, Fields, Any]:
+    def backward(self, state: Any, chi: Fields, trace: Any, mass: Mass, signal: Signal) -> tuple[Any, Fields, Any]:
         """Returns the sum of the gradients of both ways."""
-        state, down, trace = self.branch.backward(state, self.scale * chi, trace, mass)
+        state, down, trace = self.branch.backward(state, self.scale * chi, trace, mass, signal)
         return state, chi + down, trace
 
     def update(self, state: Any, trace: Any, rate: Fields) -> Any:

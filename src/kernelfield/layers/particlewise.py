@@ -21,7 +21,7 @@ from jax import Array
 from kernelfield.engine.points import padded_sobol
 from kernelfield.engine.series import Fields
 from kernelfield.engine.wiring import Sites
-from kernelfield.layers.base import Mass, Space, Stateless, Tape
+from kernelfield.layers.base import Mass, Signal, Space, Stateless, Tape
 from kernelfield.layers.kernels import sites_of
 from kernelfield.layers.stateless import count_windows, reduce_windows
 
@@ -64,7 +64,9 @@ class ParticleFunction(Stateless):
         """Returns the function; the trace is the field below."""
         return None, self._apply_flat(x), x
 
-    def backward(self, state: None, chi: Fields, trace: Array, mass: Mass) -> tuple[None, Fields, Array]:
+    def backward(
+        self, state: None, chi: Fields, trace: Array, mass: Mass, signal: Signal
+    ) -> tuple[None, Fields, Array]:
         """Returns the vector-Jacobian product."""
         return None, jax.vjp(self._apply_flat, trace)[1](chi)[0], trace
 

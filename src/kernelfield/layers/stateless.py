@@ -15,7 +15,7 @@ from kernelfield.activations.functions import activation, elementwise_derivative
 from kernelfield.activations.gaussian_averages import kernel_map
 from kernelfield.engine.series import Fields, apply_linear, lift, lowest_order
 from kernelfield.engine.wiring import Sites
-from kernelfield.layers.base import FieldTrace, Mass, Stateless, Tape
+from kernelfield.layers.base import FieldTrace, Mass, Signal, Stateless, Tape
 from kernelfield.layers.kernels import sites_of, split_sites
 
 
@@ -42,8 +42,13 @@ class Activation(Stateless):
         phi = lift(self.nonlinearity.phi, self.nonlinearity.dphi)(x)
         return None, phi, FieldTrace(h=x, phi=phi)
 
-    def backward(self, state: None, chi: Fields, trace: FieldTrace, mass: Mass) -> tuple[None, Fields, FieldTrace]:
-        """Returns g = phi'(h) z."""
+    def backward(
+        self, state: None, chi: Fields, trace: FieldTrace, mass: Mass, signal: Signal
+    ) -> tuple[None, Fields, FieldTrace]:
+        """Returns g = phi'(h) z, or the activity that stands for it."""
+        if signal.activity is not None:
+            factor = signal.activity.astype(trace.phi.dtype)
+            return None, factor.reshape(-1, *[1] * (trace.phi.ndim - 1)) * trace.phi, trace
         dphi = self.nonlinearity.dphi
         g = lift(dphi, elementwise_derivative(dphi))(trace.h) * chi
         return None, g, trace._replace(z=chi, g=g)
@@ -89,7 +94,9 @@ class Pool(Stateless):
         """Returns the average; the trace is the field below."""
         return None, apply_linear(self._average, x), x
 
-    def backward(self, state: None, chi: Fields, trace: Fields, mass: Mass) -> tuple[None, Fields, Fields]:
+    def backward(
+        self, state: None, chi: Fields, trace: Fields, mass: Mass, signal: Signal
+    ) -> tuple[None, Fields, Fields]:
         """Returns an equal share for every site."""
         transpose = jax.linear_transpose(self._average, lowest_order(trace))
         return None, apply_linear(lambda values: transpose(values)[0], chi), trace

@@ -15,7 +15,7 @@ from kernelfield.engine.infinite_matrix import Images, learn
 from kernelfield.engine.series import Fields, lowest_order
 from kernelfield.engine.wiring import wire_all
 from kernelfield.layers import kernels
-from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
+from kernelfield.layers.base import Layer, Mass, Setup, Signal, Space, Tape, WeightTrace
 from kernelfield.layers.weights import Scaled
 
 
@@ -71,7 +71,7 @@ class Bias(NeuronWeights):
         return state, x + b, WeightTrace()
 
     def backward(
-        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
+        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass, signal: Signal
     ) -> tuple[Images, Fields, WeightTrace]:
         """Returns the gradients that came, which go down."""
         return state, chi, WeightTrace(g=chi)
@@ -112,7 +112,9 @@ class Gain(NeuronWeights):
         """Returns (1 + a) h."""
         return state, x + _at_all_sites(state, x) * x, GainTrace(x)
 
-    def backward(self, state: Images, chi: Fields, trace: GainTrace, mass: Mass) -> tuple[Images, Fields, GainTrace]:
+    def backward(
+        self, state: Images, chi: Fields, trace: GainTrace, mass: Mass, signal: Signal
+    ) -> tuple[Images, Fields, GainTrace]:
         """Returns (1 + a) times the gradients that came."""
         return state, chi + _at_all_sites(state, chi) * chi, trace._replace(weights=WeightTrace(g=chi * trace.x))
 
@@ -159,7 +161,12 @@ class Readout(Scaled):
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
         lane = below.population.add_lane(setup.outputs, math.prod(below.sites), components=below.components)
-        return setup.make_images(lane, self.scale, self.gain), Space(None)
+        images = setup.make_images(lane, self.scale, self.gain)
+        if setup.direct:
+            images = images._replace(feedback=setup.make_feedback(below))
+        elif not setup.feedback.learns:
+            images = images._replace(feedback=setup.make_feedback(below, setup.feedback.alignment, self.scale))
+        return images, Space(None)
 
     def outputs(self, state: Images, phi: Fields, initial: Array) -> Fields:
         """Returns gamma0 f = <r (phi - phi(0))> + <m phi> (P, C), of features phi and `initial` phi(0) (P, *sites, S).
@@ -178,11 +185,16 @@ class Readout(Scaled):
         return state, x, WeightTrace(phi=x)
 
     def backward(
-        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass
+        self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass, signal: Signal
     ) -> tuple[Images, Fields, WeightTrace]:
-        """Returns z = sum_c chi_c w_c; chi (P, C) is Delta for gradients that carry it, else one for one output."""
+        """Returns z = sum_c chi_c w_c, or what feedback sends; chi (P, C) is Delta for gradients that carry it, else one.
+
+        Where activities stand for gradients nothing goes down.
+        """
         G, (C, n, _) = chi.astype(state.K.dtype), state.K.shape
-        z = (G * (1 / math.sqrt(n))) @ state.D.reshape(C, -1)
+        w = state.D if state.feedback is None else state.feedback
+        z = (G * (1 / math.sqrt(n))) @ w.reshape(C, -1)
+        z = z if signal.activity is None else jnp.zeros_like(z)
         return state, z.reshape(chi.shape[0], *trace.phi.shape[1:]), trace._replace(G=G)
 
     def update(self, state: Images, trace: WeightTrace, rate: Fields) -> Images:

@@ -15,7 +15,7 @@ from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_direc
 from kernelfield.engine.series import Fields
 from kernelfield.engine.wiring import Sites, Wiring, gather, wire_all, wire_windows
 from kernelfield.layers import kernels
-from kernelfield.layers.base import Layer, Mass, Setup, Space, Tape, WeightTrace
+from kernelfield.layers.base import Layer, Mass, Setup, Signal, Space, Tape, WeightTrace
 
 State = InfiniteMatrix | Images
 Multiplies = Literal["initialization", "weight"]
@@ -103,7 +103,10 @@ class Weights(Scaled):
         above = self.space_above(below)
         above = above._replace(population=setup.add_population(above.width, above.components))
         if below.population is not None:
-            return setup.make_matrix(below, above, wiring.places, self.scale, self.gain), above
+            matrix = setup.make_matrix(below, above, wiring.places, self.scale, self.gain)
+            if setup.direct:
+                matrix = replace(matrix, down=matrix.down._replace(feedback=setup.make_feedback(below)))
+            return matrix, above
         # inputs outside the span of the data may come later
         rows = below.channels - below.outside
         lane = above.population.add_lane(wiring.places, rows, True, below.channels, self.components)
@@ -113,19 +116,29 @@ class Weights(Scaled):
         """Returns h of every site above."""
         wiring = self.wiring(x.shape[1:-1])
         if isinstance(state, Images):  # data are their own coordinates
-            F, h = x, combine(x, state, wiring.up)
+            F, h = x, combine(x, state.D, wiring.up)
         else:
             state, F = add_directions(state, x, mass)
             h = send(state, x, F, wiring.up)
         return state, h.reshape(x.shape[0], *wiring.above, -1), WeightTrace(phi=x, F=F)
 
-    def backward(self, state: State, chi: Fields, trace: WeightTrace, mass: Mass) -> tuple[State, Fields, WeightTrace]:
-        """Returns z of every site below; nothing goes down to data."""
+    def backward(
+        self, state: State, chi: Fields, trace: WeightTrace, mass: Mass, signal: Signal
+    ) -> tuple[State, Fields, WeightTrace]:
+        """Returns z of every site below; nothing goes down to data.
+
+        Direct feedback is z = sum_c chi_c v_c; where activities stand for gradients nothing goes down.
+        """
         if isinstance(state, Images):
             return state, None, trace._replace(g=chi)
         wiring = self.wiring(trace.phi.shape[1:-1])
         transpose, G = add_directions(state.T, chi, mass)
-        z = send(transpose, chi, G, wiring.down)
+        if signal.activity is not None:
+            z = jnp.zeros_like(trace.phi)
+        elif (v := state.down.feedback) is not None:
+            z = signal.chi.astype(v.dtype) @ v.reshape(len(v), -1)
+        else:
+            z = send(transpose, chi, G, wiring.down)
         return transpose.T, z.reshape(chi.shape[0], *wiring.below, -1), trace._replace(g=chi, G=G)
 
     def update(self, state: State, trace: WeightTrace, rate: Fields) -> State:

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernelfield.describe.problem import OUTSIDE
+from kernelfield.describe.rules import DirectFeedbackAlignment, FeedbackAlignment
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import Batches, GradientDescent, GradientFlow
+from kernelfield.describe.training import Batches, GradientDescent, GradientFlow, Langevin
+from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.engine.points import cubature, independent, padded_sobol
 from kernelfield.layers import Setup, Space
 from kernelfield.layers.base import uses
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
 MORE_DIRECTIONS = 4  # times as many where particles have components
-TOL, TOL_OF_COMPONENTS = 2e-3, 1e-4
+TOL, TOL_OF_COMPONENTS, TOL_OF_NOISE = 2e-3, 1e-4, 2e-3
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
 RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
 SMOOTH, KINKED = 10, 30  # directions a point and site that fields of such activations take in these bases
 FINITE_SMOOTH, FINITE_KINKED = 16, 40  # the same of networks of finite width, which know them all
+NOISY = 32  # the same where weights move at random, and bases forget
 DIVERGED = 1e3  # times the initial loss
 
 
@@ -44,12 +47,14 @@ class Layout:
         self.axes, self.data, self.outside = self.network.coordinates(self.problem)
         self.step = self.settings.step(run)
         self.finite = self.settings.is_finite
-        self.exact = self.network.is_linear and not self.finite
-        self.complete = self.exact or self.finite  # whether fields are known on all of their directions
+        self.rule = getattr(run.training, "rule", None)
+        self.noisy = isinstance(run.training, Langevin)
+        self.exact = self.network.is_linear and not self.finite and self.rule is None and not self.noisy
+        self.complete = self.exact or self.finite or self.noisy  # whether fields are known on all of their directions
         self.count = 1 if self.exact else self.settings.replicates
         rows = self.rows * self.sites
-        if self.finite:
-            usual = 16 + rows * (FINITE_SMOOTH if self.smooth else FINITE_KINKED)
+        if self.finite or self.noisy:
+            usual = 16 + rows * (NOISY if self.noisy else FINITE_SMOOTH if self.smooth else FINITE_KINKED)
         else:
             usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
             usual *= MORE_DIRECTIONS if self.has_components and not self.exact else 1
@@ -68,7 +73,7 @@ class Layout:
     @property
     def tol(self) -> float:
         """The part of a field's mean square that a leading direction must have."""
-        usual = TOL_OF_COMPONENTS if self.has_components else TOL
+        usual = TOL_OF_COMPONENTS if self.has_components else TOL_OF_NOISE if self.noisy else TOL
         return EXACT_TOL if self.exact else self.settings.tol or usual
 
     @property
@@ -78,15 +83,15 @@ class Layout:
 
     @functools.cached_property
     def rows(self) -> int:
-        """The number of points that train together; at finite width of all points, as all must be known."""
-        if self.finite:
+        """The number of points that train together; without tails that of all points, as all must be known."""
+        if self.finite or self.noisy:
             return self.problem.points
         return int(getattr(self.training, "batch_size", None) or np.count_nonzero(self.problem.weights))
 
     @property
     def batched(self) -> bool:
         """Whether updates are on batches."""
-        return not isinstance(self.training, (GradientDescent, GradientFlow))
+        return not isinstance(self.training, (GradientDescent, GradientFlow, Langevin))
 
     @property
     def kernels_at(self) -> tuple[int, ...]:
@@ -97,6 +102,13 @@ class Layout:
     def states_at(self) -> list[int]:
         """The steps whose states are kept to predict from; the last one learns nothing, and its state stays."""
         return [t for t in self.run.fields_at if t < self.run.steps] if self.settings.predicts else []
+
+    @property
+    def feedback(self) -> Feedback:
+        """What sends gradients down."""
+        if self.rule is None:
+            return self.settings.feedback
+        return Feedback(self.rule.alignment if isinstance(self.rule, FeedbackAlignment) else 0.0, learns=False)
 
     @property
     def particles(self) -> int:
@@ -143,10 +155,12 @@ class Layout:
             block=None if self.complete else min(BLOCK, particles),
             tol=self.tol,
             is_finite=self.finite,
-            coupled=self.settings.coupled,
+            feedback=self.feedback,
+            direct=isinstance(self.rule, DirectFeedbackAlignment),
             dtype=self.dtype,
             outputs=self.problem.outputs,
             momentum=self.step.momentum,
+            noisy=self.noisy,
             orders=self.step.orders,
         )
 
@@ -164,6 +178,7 @@ class Layout:
             gradients and not self.network.factorizes and self.step.orders == 1,
             most if self.kernels_at else 0,
             min(RECORD_TOL, self.tol) if self.complete else RECORD_TOL,
+            self.noisy,
         )
 
     def schedule(self) -> tuple[np.ndarray, Batches | None, int]:
@@ -186,6 +201,7 @@ class Layout:
             gamma0=jax.tree.map(jnp.asarray, self.settings.gamma0(self.network)),
             momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
             weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
+            temperature=jnp.asarray(self.training.temperature) if isinstance(self.training, Langevin) else None,
             limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
         )
         if (stream := self.problem.stream) is None:

@@ -12,11 +12,14 @@ from pydantic import Field, field_validator
 from kernelfield.common.progress import Report
 from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
+from kernelfield.describe.rules import Hebbian
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, Langevin, OnlineSGD
+from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.march.checkpoint import Checkpoint
 from kernelfield.march.cost import check_memory
 from kernelfield.march.layout import Layout
+from kernelfield.march.noisy_step import NoisyStep
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.predictor import MarchPredictor
 from kernelfield.march.step import Step
@@ -44,7 +47,7 @@ class OnParticles(Method):
     precision: Literal["auto", "single", "double"] = "auto"
 
     kind: ClassVar[type[Step]] = Step
-    coupled: ClassVar[bool] = True  # False: W(0) and its transpose are unrelated
+    feedback: ClassVar[Feedback] = Feedback()  # what sends gradients down, unless a learning rule says it
     is_finite: ClassVar[bool] = False  # whether particles are the neurons of networks of finite width
     predicts: ClassVar[bool] = False  # at new points, by a forward pass
     keeps_checkpoints: ClassVar[bool] = True
@@ -78,7 +81,11 @@ class OnParticles(Method):
         """Returns one step of training, to be compiled."""
         momentum = isinstance(run.training, GradientFlow) or "momentum" in run.extras  # flow is along velocities
         network, problem = run.network, run.problem
-        return self.kind(network.layers, problem.loss, problem.outputs, momentum, "weight_decay" in run.extras)
+        rule = getattr(run.training, "rule", None)
+        decays = "weight_decay" in run.extras
+        follows = rule is None, isinstance(rule, Hebbian)
+        kind = NoisyStep if isinstance(run.training, Langevin) else self.kind
+        return kind(network.layers, problem.loss, problem.outputs, momentum, decays, *follows)
 
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where features move by less than rounding."""
@@ -142,8 +149,10 @@ class March(OnParticles):
     kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
 
     predicts: ClassVar[bool] = True
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
-    takes: ClassVar[frozenset[str]] = frozenset({"losses", "outputs", "momentum", "weight_decay", "schedule", "mixing"})
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow, Langevin)
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {"losses", "outputs", "momentum", "weight_decay", "schedule", "rule", "mixing"}
+    )
 
     def records(self, problem: Problem) -> tuple[bool, bool]:
         """Returns whether feature kernels are recorded, and gradient kernels."""

@@ -135,7 +135,7 @@ class ParticleRun:
             f,
             kernels,
             field_samples=self._field_samples(),
-            predictor=self._predictor() if layout.settings.predicts else None,
+            predictor=self._predictor() if layout.settings.predicts and not layout.noisy else None,
             exact=layout.exact,
             status=status,
             info=self._info(),
@@ -157,7 +157,7 @@ class ParticleRun:
             self.run.problem,
             features if with_features else None,
             gradients if with_gradients else None,
-            records.tangents(replicates, recorded),
+            records.recorded_kernels(replicates, recorded),
             None if len(recorded) == rows else tuple(recorded),
         )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kernelfield.describe.training import Batches
+from kernelfield.engine.infinite_matrix import replace_feedback
 from kernelfield.engine.series import Fields
 from kernelfield.layers import FieldTrace
 from kernelfield.march.devices import Placement
@@ -91,16 +92,20 @@ class Look(NamedTuple):
     layers: tuple | None = None
 
 
-def look(step: Step, recorder: Recorder, meets: bool, layers: tuple, bases: Any, data: Array) -> Look:
-    """Returns kernels and fields of points (P, *sites, k).
+def look(step: Step, recorder: Recorder, meets: bool, layers: tuple, bases: Any, constants: Constants) -> Look:
+    """Returns kernels and fields of points.
 
     With `meets` the layers take up the directions of these fields, as they must where there are no tails; else their
     state stays as it is.
     """
-    mass = jnp.ones(len(data)) if meets else None
-    layers, passed = step.forward(layers, data, mass)
-    layers, passed = step.every_output(layers, passed, mass)
-    return Look(*recorder.record(bases, passed), step.fields(passed), layers if meets else None)
+    mass = jnp.ones(len(constants.data)) if meets else None
+    layers, up = step.forward(layers, constants.data, mass)
+    if step.by_gradients:
+        layers, passed, pseudo = *step.every_output(layers, up, mass), None
+    else:
+        passed = step.every_output(replace_feedback(layers), up)[1]
+        pseudo = step.pseudo_gradients(constants, layers, up) if recorder.gradients else None
+    return Look(*recorder.record(bases, passed, pseudo), step.fields(passed), layers if meets else None)
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kernelfield.engine.directions import Directions, make_empty_basis, represent
@@ -30,7 +31,12 @@ class RecordedRow(NamedTuple):
     features: tuple[Fields, ...] = ()  # coordinates of the features of hidden layers 1..L, (P, *sites, k) each
     gradients: tuple[Fields, ...] = ()  # coordinates of the gradients of every output, (P C, *sites, k) each
     tangent: Array | None = None  # the tangent kernel (P C, P C), where the factors do not give it
+    # where directions come and go, kernels at equal times in place of coordinates:
+    kernels: tuple[tuple[Array, ...], tuple[Array, ...]] = ((), ())  # of features (P, P), of gradients (P C, P C)
     left_out: Array | None = None  # the largest part of a field's mean square that is not recorded
+    # of learning rules, with what stands for gradients, g~ of every output:
+    cosines: tuple[Array, ...] = ()  # <g g~> over both sizes, of hidden layers 1..L, (P C, P C) each
+    effective: Array | None = None  # the effective tangent kernel (P C, P C): gradients on the left, g~ on the right
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Recorder:
     tangent: bool  # whether the tangent kernel is recorded too
     capacity: int  # the most directions of a basis
     tol: float  # part of the mean square that a direction must have
+    equal_times: bool = False  # whether kernels between different times are not recorded
 
     def bases(self, setup: Setup, state: Any) -> dict[str, dict[int, Directions]]:
         """Returns empty bases by weights: for the features that enter them, and for the gradients at their outputs.
@@ -51,6 +58,8 @@ class Recorder:
         The state of the layers tells how many neurons there are.
         """
         bases: dict[str, dict[int, Directions]] = {"features": {}, "gradients": {}}
+        if self.equal_times:
+            return bases
         weights = collect(state, (InfiniteMatrix, Images))
 
         def fresh(images: Images) -> Directions:
@@ -65,8 +74,15 @@ class Recorder:
                 bases["gradients"][place] = fresh(above)
         return bases
 
-    def record(self, bases: dict[str, dict[int, Directions]], passed: Any) -> tuple[Any, RecordedRow]:
-        """Returns the bases after they have met the fields of a pass, and the record."""
+    def record(
+        self, bases: dict[str, dict[int, Directions]], passed: Any, pseudo: Any = None
+    ) -> tuple[Any, RecordedRow]:
+        """Returns the bases after they have met the fields of a pass, and the record.
+
+        `pseudo` is a pass with what stands for gradients, if training does not follow these.
+        """
+        if self.equal_times:
+            return bases, self._record_kernels(passed)
         bases = {kind: dict(of_kind) for kind, of_kind in bases.items()}
         features, gradients, pairs, left = [], [], [], []
 
@@ -88,7 +104,36 @@ class Recorder:
             pairs.append(Pair(F, G))
         tangent = tangent_kernel(self.layers, pairs, pairs) if self.tangent else None
         left_out = jnp.max(jnp.stack(left)) if left else None
-        return bases, RecordedRow(tuple(features), tuple(gradients), tangent, left_out)
+        row = RecordedRow(tuple(features), tuple(gradients), tangent, left_out)
+        if pseudo is not None:
+            one, other = field_pairs(self.layers, passed), field_pairs(self.layers, pseudo)
+            every = zip(learned_uses(self.layers, None), one, other, strict=True)
+            cosines = [
+                correlate(ours.G, theirs.G) for (_, layer, _), ours, theirs in every if isinstance(layer, Weights)
+            ]
+            row = row._replace(cosines=tuple(cosines), effective=tangent_kernel(self.layers, one, other))
+        return bases, row
+
+    def _record_kernels(self, passed: Any) -> RecordedRow:
+        pairs = field_pairs(self.layers, passed)
+        every = list(zip(learned_uses(self.layers, None), pairs, strict=True))
+        features, gradients = [], []
+        for (place, layer, _), pair in every:
+            if self.features and place > 0 and not isinstance(layer, NeuronWeights):
+                F = pair.F[:: self.outputs].reshape(len(pair.F) // self.outputs, -1)
+                features.append(F @ F.T / np.prod(pair.F.shape[1:-1]))
+            if self.gradients and isinstance(layer, Weights):
+                G = pair.G.reshape(len(pair.G), -1)
+                gradients.append(G @ G.T)
+        tangent = tangent_kernel(self.layers, pairs, pairs) if self.gradients else None
+        return RecordedRow(tangent=tangent, kernels=(tuple(features), tuple(gradients)))
+
+
+def correlate(x: Array, y: Array) -> Array:
+    """Returns the cosines (n, m) between fields x (n, ...) and y (m, ...), zero for fields that vanish."""
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    size = jnp.linalg.norm(x, axis=1)[:, None] * jnp.linalg.norm(y, axis=1)
+    return jnp.where(size > 0, x @ y.T / jnp.where(size > 0, size, 1), 0)
 
 
 def learned_uses(layers: Sequential, passed: Any) -> list[tuple[int, Layer, Any]]:

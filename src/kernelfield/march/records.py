@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from kernelfield.engine.series import coefficients
+from kernelfield.march.recorder import RecordedRow
 from kernelfield.march.replicate import Replicate
 from kernelfield.solution.factors import slim
+from kernelfield.solution.kernel import Key, Symbol
 
 Kind = Literal["features", "gradients"]
 
@@ -19,11 +21,23 @@ def common_steps(replicates: Sequence[Replicate], kind: Literal["rows", "fields"
     return sorted(set.intersection(*(set(getattr(replicate, kind)) for replicate in replicates)))
 
 
-def tangents(replicates: Sequence[Replicate], rows: Sequence[int]) -> np.ndarray | None:
-    """Returns tangent kernels (R, rows, P, P); None where factors give them, or they were not recorded."""
-    if not rows or replicates[0].rows[rows[0]].tangent is None:
-        return None
-    return np.stack([np.stack([np.asarray(replicate.rows[row].tangent) for row in rows]) for replicate in replicates])
+def recorded_kernels(replicates: Sequence[Replicate], rows: Sequence[int]) -> dict[Key, np.ndarray]:
+    """Returns the kernels (R, rows, P C, P C) that were recorded at equal times, and that factors do not give."""
+
+    def kernels(row: RecordedRow) -> dict[Key, Any]:
+        found: dict[Key, Any] = {("NTK", None): row.tangent, ("eNTK", None): row.effective}
+        symbols: tuple[Symbol, ...] = ("cosine", "Phi", "G")
+        for symbol, kernels in zip(symbols, (row.cosines, *row.kernels), strict=True):
+            found |= {(symbol, layer): kernel for layer, kernel in enumerate(kernels, start=1)}
+        return {key: kernel for key, kernel in found.items() if kernel is not None}
+
+    if not rows:
+        return {}
+    every = [[kernels(replicate.rows[row]) for row in rows] for replicate in replicates]
+    return {
+        key: np.stack([np.stack([np.asarray(row[key]) for row in of_replicate]) for of_replicate in every])
+        for key in every[0][0]
+    }
 
 
 def factors(replicates: Sequence[Replicate], kind: Kind, rows: Sequence[int], orders: int, left_out: float) -> list:

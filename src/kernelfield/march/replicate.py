@@ -130,7 +130,11 @@ class Replicate:
         left_over = (0, CHUNK - len(eta))
         learn = np.pad(np.full(len(eta), learns), left_over)
         first = learn & (self.batches is None) & (start + np.arange(CHUNK) == 0)
-        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)))
+        noise = None
+        if self.setup.noisy:
+            key = jnp.asarray(self.setup.seed.generate_state(2), jnp.uint32)
+            noise = jax.vmap(functools.partial(jax.random.fold_in, key))(start + jnp.arange(CHUNK))
+        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)), noise)
 
     def _next_batches(self) -> Batches:
         """The batches of the next CHUNK updates."""
@@ -146,7 +150,7 @@ class Replicate:
     def _look(self) -> None:
         """Record kernels and fields of the present state."""
         settings = self.recorder, self.setup.is_complete
-        now = self._run(look, self.state.layers, self.bases, self.constants.data, settings=settings)
+        now = self._run(look, self.state.layers, self.bases, self.constants, settings=settings)
         self.bases = now.bases
         if now.layers is not None:
             self.state = self.state._replace(layers=now.layers)

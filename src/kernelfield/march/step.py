@@ -13,7 +13,7 @@ from kernelfield.describe.losses import LOSSES, Loss
 from kernelfield.engine.infinite_matrix import change_images, collect, damp, decay, forget, move
 from kernelfield.engine.series import Fields, apply_linear, lowest_order
 from kernelfield.layers import FieldTrace, Readout, Sequential, WeightTrace
-from kernelfield.layers.base import Mass
+from kernelfield.layers.base import Mass, Signal
 
 
 class Constants(NamedTuple):
@@ -26,14 +26,16 @@ class Constants(NamedTuple):
     momentum: Array
     weight_decay: Array
     limit: Array  # the loss above which a run has diverged
+    temperature: Array | None = None  # of Langevin dynamics
 
 
 class Pace(NamedTuple):
-    """How a step learns: its learning rate, whether it learns at all, and whether it is the first."""
+    """How a step learns: its learning rate, whether it learns at all, whether it is the first, and a key for noise."""
 
     eta: Array
     learns: Array
     first: Array
+    noise: Array | None = None
 
 
 class Marched(NamedTuple):
@@ -62,6 +64,8 @@ class Step:
     outputs: int = 1  # C
     momentum: bool = False  # whether there is momentum
     decays: bool = False  # whether there is weight decay
+    by_gradients: bool = True  # False: what moves weights below the readout stands for gradients
+    hebbian: bool = False  # whether these are activities
 
     orders: ClassVar[int] = 1  # of the power series that fields are
 
@@ -92,7 +96,7 @@ class Step:
             start = jnp.where(pace.first, lowest_order(phi), state.initial)
         f = self.output(constants.gamma0, layers, phi, start)
         Delta = self.loss.signal(f, constants.y)
-        layers, passed = self.backward(layers, passed, Delta, mass)
+        layers, passed = self.backward(layers, passed, Delta, mass, Delta if self.hebbian else None)
         return Marched(self.learn(constants, layers, passed, constants.weights, pace), start), f
 
     def mass(self, constants: Constants) -> Mass:
@@ -113,10 +117,16 @@ class Step:
         """Returns the outputs f (P, C)."""
         return self.readout.outputs(layers[-1], phi, initial) / gamma0
 
-    def backward(self, layers: tuple, passed: Passed, chi: Fields, mass: Mass) -> tuple[tuple, Passed]:
-        """Returns the states of all layers, and what error signals chi (P, C) leave on their way down."""
-        last, z, top = self.readout.backward(layers[-1], chi, passed.readout, mass)
-        below, _, trace = self.body.backward(layers[:-1], z, passed.body, mass)
+    def backward(
+        self, layers: tuple, passed: Passed, chi: Fields, mass: Mass, Delta: Array | None = None
+    ) -> tuple[tuple, Passed]:
+        """Returns the states of all layers, and what error signals chi (P, C) leave on their way down.
+
+        Activities stand for gradients where the error signals Delta (P, C) of training are given.
+        """
+        signal = Signal(chi, None if Delta is None else jnp.sum(chi * Delta, axis=1))
+        last, z, top = self.readout.backward(layers[-1], chi, passed.readout, mass, signal)
+        below, _, trace = self.body.backward(layers[:-1], z, passed.body, mass, signal)
         return (*below, last), Passed(trace, top)
 
     def learn(self, constants: Constants, layers: tuple, passed: Passed, rate: Fields, pace: Pace) -> tuple:
@@ -146,12 +156,26 @@ class Step:
         below = self.body.update(layers[:-1], passed.body, rate)
         return (*below, self.readout.update(layers[-1], passed.readout, rate))
 
-    def every_output(self, layers: tuple, passed: Passed, mass: Mass = None) -> tuple[tuple, Passed]:
-        """Returns the states, and what a pass with gradients of every output leaves, in rows (P C, ...)."""
+    def every_output(
+        self, layers: tuple, passed: Passed, mass: Mass = None, Delta: Array | None = None
+    ) -> tuple[tuple, Passed]:
+        """Returns the states, and what a pass with gradients of every output leaves, in rows (P C, ...).
+
+        Activities stand for gradients where the error signals Delta (P, C) of training are given.
+        """
         points = len(lowest_order(passed.readout.phi))
         if self.outputs > 1:
             passed = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.outputs, axis=0), passed)
-        return self.backward(layers, passed, jnp.tile(jnp.eye(self.outputs), (points, 1)), mass)
+            Delta = None if Delta is None else jnp.repeat(Delta, self.outputs, axis=0)
+        return self.backward(layers, passed, jnp.tile(jnp.eye(self.outputs), (points, 1)), mass, Delta)
+
+    def pseudo_gradients(self, constants: Constants, layers: tuple, passed: Passed) -> Passed:
+        """Returns what a pass leaves with what stands for the gradients of every output, given a pass up."""
+        Delta = None
+        if self.hebbian:
+            f = self.output(constants.gamma0, layers, passed.readout.phi, at_start(self, layers, constants.data))
+            Delta = self.loss.signal(f, constants.y)
+        return self.every_output(layers, passed, None, Delta)[1]
 
     def fields(self, passed: Passed) -> tuple[FieldTrace, ...]:
         """Returns the fields of points at activations, given a pass with rows (P C, ...)."""

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from kernelfield.common.progress import Report, bar
 from kernelfield.observables.comparable import check_comparable
 from kernelfield.solution.estimate import Estimate
-from kernelfield.solution.kernel import FactorKernel, Symbol
+from kernelfield.solution.kernel import FactorKernel, RecordedKernel, Symbol
 from kernelfield.solution.solution import Solution
 
 Quantity = Literal["predictions"] | Symbol
@@ -183,6 +183,9 @@ def _measure(
     if quantity == "predictions":
         f = [Estimate(side.replicate_predictions[:, steps].astype(np.float64), side.exact) for side in sides]
         blocks: Iterable[tuple[int, list[Estimate]]] = [(1, f)]
+    elif any(isinstance(side.kernel(quantity, layer), RecordedKernel) for side in sides):
+        times = _spread(steps, max(2, NTK_ENTRIES // (sides[0].problem.points * sides[0].problem.outputs)))
+        blocks = ((1, [side.kernel_estimate(quantity, layer, int(t)) for side in sides]) for t in times)
     elif quantity == "NTK":
         blocks = _ntk_blocks(sides, steps, report)
     else:
@@ -228,22 +231,22 @@ def _cores(sides: Sequence[Solution], symbol: Symbol, layer: int, steps: np.ndar
 def _ntk_blocks(sides: Sequence[Solution], steps: np.ndarray, report: Report) -> Iterator[tuple[int, list[Estimate]]]:
     """Yields the tangent kernels in blocks of steps, with the number of times each block counts.
 
-    Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too. If one side knows
-    its tangent kernel at equal times only, those are compared.
+    Kernels are symmetric: a block of times t with earlier times s stands for its mirror image too.
     """
     points = sides[0].problem.points * sides[0].problem.outputs
     replicates = sum(len(side.replicate_predictions) for side in sides)
-    most = max(2, NTK_ENTRIES // points)
-    times = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), most)).round().astype(int))]
-    if not all(side.network.factorizes for side in sides):
-        yield from ((1, [side.kernel_estimate("NTK", None, int(t)) for side in sides]) for t in times)
-        return
+    times = _spread(steps, max(2, NTK_ENTRIES // points))
     size = max(1, math.isqrt(BLOCK_NUMBERS // (replicates * points**2)))
     blocks = [times[start : start + size] for start in range(0, len(times), size)]
     pairs = [(t, s, 1 if t is s else 2) for last, t in enumerate(blocks) for s in blocks[: last + 1]]
     for done, (t, s, count) in enumerate(pairs):
         report(done, len(pairs))
         yield count, [side.kernel_estimate("NTK", None, t, s) for side in sides]
+
+
+def _spread(steps: np.ndarray, most: int) -> np.ndarray:
+    """Returns steps, or so many of them at equal distances."""
+    return steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), most)).round().astype(int))]
 
 
 def _numbers(gram: np.ndarray, counts: tuple[int, int], exact: tuple[bool, bool]) -> dict[str, float]:

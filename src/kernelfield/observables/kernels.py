@@ -80,6 +80,29 @@ def kernel_movement(
     return _measure(lambda K: _ratio(_norm(K - first), _norm(first)), kernel, layer, t, points, solution)
 
 
+def gradient_alignment(solution: Solution, layer: int, t: Times | None = None, points: Points = "train") -> Estimate:
+    """Returns the cosine between gradients and what stands for them in a learning rule, the mean over samples.
+
+    Gradients g are those of the outputs in the preactivations of a hidden layer; g~ is what feedback makes of one
+    error signal of an output, or the activity times the error signal. 1 is gradient descent.
+
+    Args:
+        solution: of a run with a learning rule.
+        layer: 1..L.
+        t: step or steps; all that were kept by default.
+        points: "train", "test" or "all".
+
+    Returns:
+        Estimate (times,), or of a number for a single step.
+
+    Raises:
+        ValueError: the run has no learning rule, or a layer, step or points are not there.
+
+    Source: arXiv:2210.02157.
+    """
+    return _measure(lambda K: np.einsum("rmm->r", K) / K.shape[-1], "cosine", layer, t, points, solution)
+
+
 def ntk_spectrum(solution: Solution, t: Times | None = None, points: Points = "train") -> Estimate:
     """Returns the eigenvalues of the tangent kernel divided by the number of points, largest first.
 

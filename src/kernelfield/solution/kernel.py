@@ -8,7 +8,7 @@ Every kernel answers `between(t, s)`, whatever it is kept as: factors (`FactorKe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,7 +17,8 @@ import numpy as np
 from kernelfield.describe.problem import Problem
 from kernelfield.solution.factors import Chosen, Factor, at_times, restricted
 
-Symbol = Literal["Phi", "G", "NTK"]
+# of learning rules also the effective tangent kernel, and the cosines between gradients and what stands for them
+Symbol = Literal["Phi", "G", "NTK", "eNTK", "cosine"]
 Key = tuple[Symbol, int | None]  # and the layer, None of the NTK
 Steps = tuple[int, ...]
 
@@ -111,7 +112,7 @@ class RecordedKernel(Kernel):
     def between(self, t: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Returns the values at one time."""
         if np.ndim(t) or np.ndim(s) or t != s:
-            raise ValueError("the NTK of a network with sites, biases or shared weights is known at one time, t = s")
+            raise ValueError("this kernel was recorded at equal times alone, t = s, as factors do not give it")
         return self.values[:, 0 if self.rests else self.places(t)]
 
     def restricted(self, samples: Chosen, replicates: Chosen) -> RecordedKernel:
@@ -155,7 +156,7 @@ def network_kernels(
     problem: Problem,
     features: Sequence[Factor | Series] | None,
     gradients: Sequence[Factor | Series] | None,
-    ntk: np.ndarray | None = None,
+    recorded: Mapping[Key, np.ndarray] | None = None,
     steps: Steps | None = None,
 ) -> dict[Key, KeptKernel]:
     """Returns the kernels of a network: those of its hidden layers, and those of input and output, which do not move.
@@ -164,11 +165,14 @@ def network_kernels(
         problem: what was learned.
         features, gradients: factors of Phi and G of the hidden layers 1..L, each (R, T, rows, rank), with weights if
             they are power series in gamma0; None if they were not kept.
-        ntk: tangent kernels (R, T, rows, rows) at equal times, where Phi and G do not give them.
+        recorded: kernels (R, T, rows, rows) at equal times, which Phi and G do not give.
         steps: that were kept; all if None.
     """
     outputs = problem.outputs
-    found: dict[Key, KeptKernel] = {}
+    found: dict[Key, KeptKernel] = {
+        key: RecordedKernel(values, 1 if key[0] == "Phi" else outputs, steps)
+        for key, values in (recorded or {}).items()
+    }
     if features is not None:
         found["Phi", 0] = _fixed(problem.input_coordinates, 1, features)
         for layer, factor in enumerate(features, start=1):
@@ -176,9 +180,8 @@ def network_kernels(
     if gradients is not None:
         for layer, factor in enumerate(gradients, start=1):
             found["G", layer] = _sampled(factor, outputs, steps)
-        found["G", len(gradients) + 1] = _fixed(np.tile(np.eye(outputs), (problem.points, 1)), outputs, gradients)
-    if ntk is not None:
-        found["NTK", None] = RecordedKernel(ntk, outputs, steps)
+        last = max([len(gradients), *(layer or 0 for symbol, layer in found if symbol == "G")])
+        found["G", last + 1] = _fixed(np.tile(np.eye(outputs), (problem.points, 1)), outputs, gradients)
     return found
 
 

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 Numbers = np.ndarray | list[int] | None
 SYMBOLS: dict[str, Symbol] = {"feature_kernel": "Phi", "gradient_kernel": "G", "ntk": "NTK"}
+ABOUT: dict[Symbol, str] = {
+    "Phi": "feature kernels",
+    "G": "gradient kernels",
+    "NTK": "tangent kernels",
+    "eNTK": "effective tangent kernels",
+    "cosine": "cosines between gradients and what stands for them",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,28 +114,29 @@ class Solution(TrainedNetwork):
         """Returns a kernel between all times and samples, as it is kept.
 
         Args:
-            symbol: "Phi", "G" or "NTK".
-            layer: 0..L of Phi, 1..L+1 of G, None for the NTK.
+            symbol: "Phi", "G" or "NTK"; of learning rules also "eNTK", the effective tangent kernel <g g~> Phi with
+                what stands for the gradients, g~, and "cosine", the cosines between g and g~.
+            layer: 0..L of Phi, 1..L+1 of G, 1..L of cosines, None for tangent kernels.
 
         Raises:
             ValueError: for a kernel that was not kept, or a layer that is not there.
         """
-        if symbol not in SYMBOLS.values():
-            raise ValueError(f"kernel must be one of {', '.join(SYMBOLS.values())}, got {symbol!r}")
-        if (symbol == "NTK") != (layer is None):
-            need = "no layer" if symbol == "NTK" else "a layer"
+        if symbol not in ABOUT:
+            raise ValueError(f"kernel must be one of {', '.join(ABOUT)}, got {symbol!r}")
+        if (symbol in ("NTK", "eNTK")) != (layer is None):
+            need = "a layer" if layer is None else "no layer"
             raise ValueError(f"kernel {symbol!r} takes {need}, got layer={layer}")
         if (symbol, layer) in self.kernels:
             return self.kernels[symbol, layer]
         if not self.keeps(symbol):
-            names = {"Phi": "feature kernels were", "G": "gradient kernels were", "NTK": "the tangent kernel was"}
-            raise ValueError(f"{names[symbol]} not tracked in this run: solve with kernels='all'")
+            advice = "" if symbol in SYMBOLS.values() else ", and by a learning rule"
+            raise ValueError(f"{ABOUT[symbol]} were not tracked in this run: solve with kernels='all'{advice}")
         if symbol == "NTK":
             factors = cast("Mapping[Key, FactorKernel]", self.kernels)
             pairs = tuple((factors["Phi", at], factors["G", at + 1]) for at in self.layers("Phi"))
             return TangentKernel(pairs, factors["G", 1].outputs, factors["G", 1].steps)
-        layers, about = self.layers(symbol), "feature" if symbol == "Phi" else "gradient"
-        raise ValueError(f"layer of a {about} kernel must be in {layers[0]}..{layers[-1]}, got {layer}")
+        layers = self.layers(symbol)
+        raise ValueError(f"layer of {ABOUT[symbol]} must be in {layers[0]}..{layers[-1]}, got {layer}")
 
     def layers(self, symbol: Symbol) -> list[int]:
         """Returns the layers whose kernel of that symbol was kept, the ends that do not move included."""

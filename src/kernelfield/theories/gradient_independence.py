@@ -14,6 +14,7 @@ from kernelfield.common.progress import Report
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
+from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.layers import FieldTrace
 from kernelfield.layers.kernels import Pair
 from kernelfield.march.checkpoint import Checkpoint
@@ -50,7 +51,7 @@ class GradientIndependence(OnParticles):
         True
     """
 
-    coupled: ClassVar[bool] = False
+    feedback: ClassVar[Feedback] = Feedback(alignment=0.0)
     takes: ClassVar[frozenset[str]] = frozenset({"losses", "schedule"})
 
     def solve(self, run: Run, progress: Report, checkpoint: Checkpoint | None = None) -> Solution | Status:

@@ -110,7 +110,7 @@ class StaticNTK(Method):
                 problem,
                 factors("Phi", slice(1, None)),
                 factors("G", slice(-1)) if has_one_output else None,
-                ntk if has_one_output and not network.factorizes else None,
+                {("NTK", None): ntk} if has_one_output and not network.factorizes else None,
             ),
             field_samples=self._sample(run, every[0].fields, f[0]),
             predictor=LazyPredictor(network, problem, alpha, seeds),
