@@ -302,6 +302,47 @@ def test_rows_have_the_values_of_the_tables():
     assert {row.learning_rate for row in pz.to_ntk(network, PROBLEM, TRAINING, width)} == {0.4 * 4 * 100}
 
 
+ADAM = kf.AdamW(learning_rate=0.4, steps=15, eps=1e-3, weight_decay=0.1)
+
+
+def test_rows_of_adam_have_the_values_of_the_tables():
+    """Against arXiv:2203.03466, tables 3, 8 and 9, columns of Adam, by their powers of the width; and those of eps."""
+    network, N, D = kf.MLP(depth=2, gamma0=2.0, bias_scale=0.5), 100, 7
+    rates = {
+        3: {"input": 1 / D, "bias": 1, "hidden": 1 / N, "output": 1 / N},
+        8: {"input": 1 / D, "bias": 1, "hidden": 1 / N, "output": 1},
+        9: {"input": (D * N) ** -0.5, "bias": N**-0.5, "hidden": 1 / N, "output": N**-0.5},
+    }
+    eps = {
+        3: {"input": 1 / N, "bias": 1 / N, "hidden": 1 / N, "output": 1},
+        8: dict.fromkeys(rates[8], 1 / N),
+        9: rates[9],
+    }
+    for table in (3, 8, 9):
+        numbers, of_sgd = (pz.to_mup(network, PROBLEM, rule, N, table=table) for rule in (ADAM, TRAINING))
+        for row, other in zip(numbers, of_sgd, strict=True):
+            assert row.learning_rate == pytest.approx(0.4 * 2.0 * rates[table][row.kind])
+            assert row.eps == pytest.approx(1e-3 / 2.0 * eps[table][row.kind])
+            assert row.learning_rate * row.weight_decay == pytest.approx(0.04)
+            assert (row.std, row.multiplier) == pytest.approx((other.std, other.multiplier))
+    for row in pz.to_mean_field(network, PROBLEM, ADAM, N):
+        root = {"input": D, "hidden": N}.get(row.kind, 1) ** 0.5
+        assert row.learning_rate == pytest.approx(0.8 / root) and row.eps == pytest.approx(1e-3 / (2 * N * root))
+    assert all(row.multiplier == 1 for row in pz.to_standard(network, PROBLEM, ADAM, N))
+
+
+def test_forms_of_adam_are_one_function():
+    """Multiplier times std, multiplier times rate, and multiplier over eps are the same in all forms."""
+    for rule in (ADAM, kf.SignDescent(learning_rate=0.4, steps=15)):
+        every = [[*to(NETWORK, PROBLEM, rule, WIDTH)] for to in FORMS.values()]
+        for rows in zip(*every, strict=True):
+            m = np.array([row.multiplier for row in rows])
+            products = np.array([m * [getattr(row, n) for row in rows] for n in ("std", "learning_rate")])
+            ratios = np.array([row.eps for row in rows]) / m
+            for values in (*products, ratios):
+                np.testing.assert_allclose(values, values[0], rtol=1e-12)
+
+
 @ALL_FORMS
 def test_rows_scale_with_width_as_the_exponents_say(form):
     exponents = {"muP 3": pz.MUP, "muP 8": pz.MUP_TABLE_8, "muP 9": pz.MUP_TABLE_9}.get(form, pz.MEAN_FIELD)
@@ -323,6 +364,15 @@ def test_a_table_names_every_tensor_and_has_weight_decay_if_there_is_any():
     decayed = TRAINING.model_copy(update={"weight_decay": 0.1, "momentum": 0.9})
     lines = str(pz.to_mup(NETWORK, PROBLEM, decayed, WIDTH)).splitlines()
     assert lines[0] == "muP (table 3), width 64, momentum 0.9" and lines[1].endswith("weight decay")
+
+
+def test_a_table_of_adam_has_eps():
+    for rule, decay in ((ADAM, True), (kf.SignDescent(learning_rate=0.4, steps=15), False)):
+        numbers = pz.to_mup(NETWORK, PROBLEM, rule, WIDTH)
+        first, names, *rows = str(numbers).splitlines()
+        assert first == "muP (table 3), width 64, Adam with betas {:g} and {:g}".format(*rule.betas)
+        assert names.endswith("weight decay  eps" if decay else "learning rate  eps")
+        assert float(rows[0].split()[-1]) == pytest.approx(numbers["W0"].eps, rel=1e-5)
 
 
 # --- other networks
@@ -503,6 +553,14 @@ def test_a_printed_table_needs_no_base_width(table):
 def test_what_cannot_be_is_said():
     with pytest.raises(ValueError, match="GradientFlow has no learning rate of single steps: give GradientDescent"):
         pz.to_mup(NETWORK, PROBLEM, kf.GradientFlow(time=1.0), 8)
+    langevin = kf.Langevin(learning_rate=0.1, steps=5, weight_decay=0.5, temperature=0.5)
+    with pytest.raises(ValueError, match="Langevin adds noise to weights, which these numbers do not have: give"):
+        pz.to_mean_field(NETWORK, PROBLEM, langevin, 8)
+    aligned = TRAINING.model_copy(update={"rule": kf.FeedbackAlignment()})
+    with pytest.raises(ValueError, match="training along gradients, not by FeedbackAlignment: give rule=None"):
+        pz.to_standard(NETWORK, PROBLEM, aligned, 8)
+    with pytest.raises(ValueError, match="from_numbers takes learning rates of SGD, got those of Adam"):
+        pz.from_numbers(pz.to_mup(NETWORK, PROBLEM, ADAM, 8))
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         pz.to_ntk(NETWORK, PROBLEM, TRAINING, 0)
     with pytest.raises(ValueError, match="table must be 3, 8 or 9, got 4"):

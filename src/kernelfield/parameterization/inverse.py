@@ -76,15 +76,17 @@ def from_numbers(numbers: Numbers) -> MeanField:
     Without hidden weights r is that of a bias, or, with an input scale of one, of the input.
 
     Args:
-        numbers: numbers of one readout, of one input and of any other tensors, in any form.
+        numbers: numbers of one readout, of one input and of any other tensors, in any form, that learn by SGD.
 
     Returns:
         MeanField with the scales of all weights and biases.
 
     Raises:
         ValueError: no gamma0 and eta give all learning rates (the message names a tensor and the rate that it needs),
-            or the readout or the input is missing.
+            or the readout or the input is missing, or the numbers are those of Adam.
     """
+    if numbers.betas is not None:
+        raise ValueError("from_numbers takes learning rates of SGD, got those of Adam")
     rows = {kind: [row for row in numbers if row.kind == kind] for kind in ("input", "hidden", "output", "bias")}
     if len(rows["input"]) != 1 or len(rows["output"]) != 1:
         raise ValueError(f"numbers must have one input and one output, got {len(rows['input'])}, {len(rows['output'])}")

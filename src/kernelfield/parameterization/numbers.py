@@ -6,6 +6,13 @@ product m W, which starts with standard deviation m std and learns at rate m^2 l
     std = (m std) / m      learning rate = (m^2 l) / m^2      weight decay = eta lambda / learning rate
 
 where m std and m^2 l are those of the mean-field form, in which l = eta gamma0^2 N for all tensors.
+
+Adam divides gradients, which are proportional to m, by their size. It depends on m std, m l and eps / m, and
+
+    std = (m std) / m      learning rate = (m l) / m          eps = m (eps / m)
+
+where l = eta gamma0 / sqrt(n) in the mean-field form, and eps there is eps / (gamma0 N sqrt(n)), with n = fan_in for
+input and hidden weights, and 1 for readout and biases.
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ import jax
 
 from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import Descent, Training
+from kernelfield.describe.training import Adam, Descent, Langevin, Training
 from kernelfield.layers.base import Layer, Stateless, uses
 from kernelfield.layers.vectors import Bias, NeuronWeights, Readout
 from kernelfield.layers.weights import Scaled, Weights
@@ -39,8 +46,9 @@ class Row:
         fan_out: number of neurons, or outputs, that the tensor makes.
         std: standard deviation at initialization.
         multiplier: multiplier in use.
-        learning_rate: learning rate of SGD on the mean loss; a schedule multiplies it.
+        learning_rate: learning rate of SGD, or of Adam, on the mean loss; a schedule multiplies it.
         weight_decay: decoupled weight decay, W <- (1 - learning_rate weight_decay) W; a schedule multiplies both.
+        eps: eps of Adam, in units of the gradient of this tensor; None for SGD.
     """
 
     name: str
@@ -51,16 +59,19 @@ class Row:
     multiplier: float
     learning_rate: float
     weight_decay: float = 0.0
+    eps: float | None = None
 
     def multiplied_by(self, multiplier: float) -> Row:
         """Returns a row of the same function with another multiplier > 0."""
         ratio = self.multiplier / multiplier
+        speed = ratio**2 if self.eps is None else ratio
         return replace(
             self,
             multiplier=multiplier,
             std=self.std * ratio,
-            learning_rate=self.learning_rate * ratio**2,
-            weight_decay=self.weight_decay / ratio**2,
+            learning_rate=self.learning_rate * speed,
+            weight_decay=self.weight_decay / speed,
+            eps=None if self.eps is None else self.eps / ratio,
         )
 
 
@@ -69,19 +80,22 @@ class Numbers:
     """A network of one width in one form; iterate over it for its rows, print it for a table.
 
     The network makes f = output - output at initialization, and learns from the mean loss of these f by
-    v <- momentum v + gradient, W <- (1 - learning_rate weight_decay) W - learning_rate v, by the row of each tensor.
+    v <- momentum v + gradient, W <- (1 - learning_rate weight_decay) W - learning_rate v, by the row of each tensor. By
+    Adam, v is mhat / (sqrt(vhat) + eps) of the gradient: a parameter group of `torch.optim.AdamW` has such a row.
 
     Args:
         form: name of the form.
         width: N, neurons of the last hidden layer.
         rows: rows of all tensors, in the order in which they act.
         momentum: momentum of SGD.
+        betas: b1 and b2 of Adam; None for SGD.
     """
 
     form: str
     width: int
     rows: tuple[Row, ...]
     momentum: float = 0.0
+    betas: tuple[float, float] | None = None
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -90,37 +104,50 @@ class Numbers:
         return {row.name: row for row in self.rows}[name]
 
     def __str__(self) -> str:
-        cells = [[*COLUMNS, "weight decay"] if any(row.weight_decay for row in self.rows) else [*COLUMNS]]
+        more = {"weight decay": any(row.weight_decay for row in self.rows), "eps": self.betas is not None}
+        cells = [[*COLUMNS, *(name for name, is_shown in more.items() if is_shown)]]
         for row in self.rows:
-            values = astuple(row)[: len(cells[0])]
-            cells.append([*map(str, values[:4]), *(f"{value:.6g}" for value in values[4:])])
+            values, shown = astuple(row), [True] * len(COLUMNS) + list(more.values())
+            numbers = [f"{value:.6g}" for value, is_shown in zip(values[4:], shown[4:], strict=True) if is_shown]
+            cells.append([*map(str, values[:4]), *numbers])
         sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, line, sizes)).rstrip() for line in cells]
-        momentum = f", momentum {self.momentum:g}" if self.momentum else ""
-        return "\n".join([f"{self.form}, width {self.width}{momentum}", *lines])
+        settings = f", momentum {self.momentum:g}" if self.momentum else ""
+        if self.betas is not None:
+            settings = ", Adam with betas {:g} and {:g}".format(*self.betas)
+        return "\n".join([f"{self.form}, width {self.width}{settings}", *lines])
 
 
 def to_mean_field(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
     """Returns the form in which this library trains networks: std sigma_w, and a learning rate of all tensors.
 
     The learning rate is eta gamma0^2 N. Multipliers are 1 / sqrt(fan_in), and 1 / (gamma0 N) for the readout; they, not
-    std, have the factor sigma_w where scales multiply weights in use.
+    std, have the factor sigma_w where scales multiply weights in use. Adam has the learning rate eta gamma0 / sqrt(n)
+    and eps / (gamma0 N sqrt(n)), with n = fan_in for input and hidden weights and 1 for readout and biases.
 
     Args:
         network: MLP, CNN, ResNet, Transformer or Network.
         problem: the problem, for the shape of its inputs and the number of its outputs.
-        training: GradientDescent or SGD.
+        training: GradientDescent, SGD, Adam, AdamW or SignDescent.
         width: N >= 1.
 
     Raises:
-        ValueError: `training` has no learning rate, `width` is below one, or a layer is not known here.
+        ValueError: `training` has no learning rate, noise, or a learning rule in place of gradients; `width` is below
+            one; or a layer is not known here.
     """
     if not isinstance(training, Descent):
         raise ValueError(f"{type(training).__name__} has no learning rate of single steps: give GradientDescent or SGD")
+    if isinstance(training, Langevin):
+        raise ValueError(
+            "Langevin adds noise to weights, which these numbers do not have: give GradientDescent or Adam"
+        )
+    if (rule := getattr(training, "rule", None)) is not None:
+        raise ValueError(
+            f"these numbers are for training along gradients, not by {type(rule).__name__}: give rule=None"
+        )
     if not width >= 1:
         raise ValueError(f"width must be at least 1, got {width}")
-    rate = training.learning_rate * network.gamma0**2 * width
-    decay = training.weight_decay * training.learning_rate / rate
+    eta, gamma0 = training.learning_rate, network.gamma0
     shape, number, rows = network.inputs(problem).shape[1:], 0, {}
     for layer in uses(network.layers):
         below, shape = shape, _shape_above(layer, shape, width)
@@ -135,8 +162,13 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
             multiplier *= layer.scale
         elif isinstance(layer, (Scaled, NeuronWeights)):
             std = layer.scale
-        rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, decay)
-    return Numbers("mean-field", width, tuple(rows.values()), training.momentum)
+        rate, eps = eta * gamma0**2 * width, None
+        if isinstance(training, Adam):
+            root = math.sqrt(fans[0]) if isinstance(layer, Weights) else 1.0
+            rate, eps = eta * gamma0 / root, training.eps / (gamma0 * width * root)
+        rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, eta * training.weight_decay / rate, eps)
+    momentum, betas = getattr(training, "momentum", 0.0), getattr(training, "betas", None)
+    return Numbers("mean-field", width, tuple(rows.values()), momentum, betas)
 
 
 def to_mup(
@@ -154,16 +186,25 @@ def to_mup(
                  sigma / sqrt(N)   1 / (gamma0 sqrt(N))   r          of table 9
 
     Scales that multiply weights in use are a factor sigma^2 of the rates of tables 3 and 8, and of table 9 a factor
-    sigma of multipliers in place of std.
+    sigma of multipliers in place of std; of Adam the rates have a factor sigma, and eps a factor 1 / sigma.
+
+    By Adam, std and multipliers are the same, and with r = eta gamma0 and e = eps / gamma0 (rate, eps) are
+
+                 table 3                 table 8                 table 9
+        input    r / D        e / N      r / D        e / N      r / sqrt(D N)   e / sqrt(D N)
+        bias     r            e / N      r            e / N      r / sqrt(N)     e / sqrt(N)
+        hidden   r / N        e / N      r / N        e / N      r / N           e / N
+        output   r / N        e          r            e / N      r / sqrt(N)     e / sqrt(N)
 
     Args:
         network, problem, training, width: see `to_mean_field`.
-        table: 3, no multipliers but 1 / gamma0; 8, the form of the package mup; 9, one learning rate for all tensors.
+        table: 3, no multipliers but 1 / gamma0; 8, the form of the package mup; 9, one learning rate of SGD for all
+            tensors.
 
     Raises:
         ValueError: see `to_mean_field`; or there is no such table.
 
-    Source: arXiv:2203.03466, tables 3, 8 and 9, columns of SGD.
+    Source: arXiv:2203.03466, tables 3, 8 and 9, columns of SGD and of Adam.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -182,7 +223,7 @@ def to_mup(
 
     def multiplier(row: Row) -> float:
         if table == 9:
-            return row.multiplier * math.sqrt(row.learning_rate / (training.learning_rate * network.gamma0**2))
+            return row.multiplier * math.sqrt(width)
         output = 1 / network.gamma0 if table == 3 else 1 / (network.gamma0 * row.fan_in)
         return output if row.kind == "output" else 1.0
 
@@ -192,9 +233,9 @@ def to_mup(
 def to_ntk(network: Architecture, problem: Problem, training: Training, width: int) -> Numbers:
     """Returns the NTK form: std sigma_w, multipliers 1 / sqrt(fan_in), the output times alpha = 1 / (gamma0 sqrt(N)).
 
-    The learning rate is eta / alpha^2 for all tensors. These are the numbers of `to_mean_field`: the two forms are one
-    at any width, and differ in the number that is held fixed as N grows, gamma0 or alpha. The NTK limit is alpha = 1,
-    which is gamma0 = 1 / sqrt(N). Arguments and errors are those of `to_mean_field`.
+    The learning rate of SGD is eta / alpha^2 for all tensors. These are the numbers of `to_mean_field`: the two forms
+    are one at any width, and differ in the number that is held fixed as N grows, gamma0 or alpha. The NTK limit is
+    alpha = 1, which is gamma0 = 1 / sqrt(N). Arguments and errors are those of `to_mean_field`.
 
     Source: arXiv:1806.07572, and arXiv:1812.07956 for alpha.
     """
