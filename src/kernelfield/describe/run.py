@@ -13,7 +13,7 @@ import numpy as np
 from kernelfield.common.settings import Spec
 from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
-from kernelfield.describe.training import Training
+from kernelfield.describe.training import Adam, Training
 from kernelfield.layers.base import uses
 from kernelfield.layers.particlewise import ParticleFunction
 from kernelfield.layers.vectors import Gain
@@ -88,7 +88,10 @@ class Run:
         """About how far preactivations move, relative to their size sqrt(K), for a choice of precision.
 
         They move by gamma0 Delta times the smaller of training time times K, and of what learning the targets takes, 1.
+        Adam moves them by gamma0 times the sum of its rates, whatever the size of its gradients.
         """
+        if isinstance(self.training, Adam):
+            return self.network.gamma0 * float(self.training.times(self.problem)[-1])
         problem, root = self.problem, np.sqrt(self.input_square) or 1.0
         start = problem.loss.measured_signal(np.zeros(problem.y.shape), problem.y)
         reach = min(float(self.training.times(problem)[-1]) * root, 1 / root)

@@ -81,7 +81,7 @@ class Descent(Spec):
 
 
 class Momentum(Descent):
-    """The base of the rules along gradients, or what stands for them; `GradientDescent` has the formula of an update."""
+    """The base of the rules along gradients or what stands for them; `GradientDescent` has the formula of an update."""
 
     momentum: float = Field(default=0.0, ge=0, lt=1)
     rule: LearningRule | None = None
@@ -250,6 +250,8 @@ class Adam(Descent):
 
     for weights that start as W ~ N(0, 1) and are used as W / sqrt(n), or w / (gamma0 N) in the readout. Adam does not
     know the size of its gradients, so eta is not training time but how far fields move: by about eta gamma0 a step.
+    A scale sigma of the initialization does not change this; where sigma multiplies the weight in use, G has the factor
+    sigma that its gradient has, and fields move sigma times as far.
     A Solution has a row for every step, or for every epoch.
 
     Args:

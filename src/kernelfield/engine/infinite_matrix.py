@@ -23,8 +23,10 @@ Learning adds c F^T (Delta g) to M_a and c (Delta G)^T phi to M_b; of what is le
 tail to the gradients' tail is left out.
 
 What sends gradients down may be another matrix than W^T, whose W(0) has the correlation a with that of W (`Feedback`).
-Its tail is a J^T + sqrt(1 - a^2) J'^T, and each side knows of the other a K in place of K. A convolution is n matrices, one for each place of its kernel, between the same
-two populations: they share the bases, and each has its own images and tail.
+Its tail is a J^T + sqrt(1 - a^2) J'^T, and each side knows of the other a K in place of K.
+
+A convolution is n matrices, one for each place of its kernel, between the same two populations: they share the bases,
+and each has its own images and tail.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Weights that move at random, W <- kept W + spread xi, and bases that forget directions which no field has any more.
 
-W is a Gaussian matrix at every time: its scale s follows from s^2 <- (kept s)^2 + spread^2, and in units of s its images
-K become c K + sqrt(1 - c^2) xi with c = kept s / s'. What it makes of a new direction follows from K now, by the same
-equations as ever. Directions would come without end, so those are dropped of which a fading memory of fields has nothing.
+W is a Gaussian matrix at every time: its scale s follows from s^2 <- (kept s)^2 + spread^2, and in units of s its
+images K become c K + sqrt(1 - c^2) xi, with c = kept s / s'. What it makes of a new direction follows from K now, by
+the same equations as ever. Directions would come without end: those of which a fading memory of fields has nothing are
+dropped.
 """
 
 from __future__ import annotations

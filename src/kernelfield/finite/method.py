@@ -15,9 +15,10 @@ from pydantic import Field
 
 from kernelfield.common.progress import Report
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, OnlineSGD
+from kernelfield.describe.training import SGD, Adam, GradientDescent, GradientFlow, Langevin, OnlineSGD
 from kernelfield.finite.conditioned import ROUNDING, Conditioned
 from kernelfield.finite.network import CHUNK, Constants, FiniteNetwork, Kernels, Record, Updates
+from kernelfield.finite.optimizers import Moments
 from kernelfield.finite.predictor import FinitePredictor
 from kernelfield.march.layout import Layout
 from kernelfield.solution.factors import compressed, slim, stacked
@@ -45,6 +46,10 @@ class FiniteWidth(Method):
     f is reported minus its value f0 at initialization, also under weight decay: at infinite width f0 is zero. Weight
     decay acts on all weights, biases and readout included. Mini-batches (`kernelfield.SGD`) are the same for all
     seeds; an update touches their points alone, and predictions and kernels of all points are recorded between epochs.
+
+    `kernelfield.Adam` has moments for every weight, and every seed has its own. `kernelfield.Langevin` draws fresh
+    noise for every weight, step and seed. There f is the output itself, which also trains the network: noise makes it
+    forget f0.
 
     With C outputs, the fields z and g are those of the error signal, sum_c Delta_c z_c and sum_c Delta_c g_c.
 
@@ -80,7 +85,7 @@ class FiniteWidth(Method):
     precision: Literal["float32", "float64"] = "float32"
     algorithm: Literal["auto", "explicit", "conditioned"] = "auto"
 
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow)
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow, Adam, Langevin)
     takes: ClassVar[frozenset[str]] = frozenset(
         {"losses", "outputs", "momentum", "weight_decay", "schedule", "rule", "mixing"}
     )
@@ -98,7 +103,7 @@ class FiniteWidth(Method):
         is_single = self.precision == "float32"
         advice = "precision='float64' reaches further" if is_single else "divide it by a number"
         run.check_scale(LARGEST_KERNEL[self.precision], advice)
-        if 0 < run.movement < LEAST_MOVEMENT[self.precision]:
+        if 0 < run.movement < LEAST_MOVEMENT[self.precision] and not isinstance(run.training, Langevin):
             advice = "take precision='float64'" if is_single else "StaticNTK() solves that limit"
             raise ValueError(
                 f"features would move by {run.movement:.0e} of their size, which is below rounding: {advice}"
@@ -149,8 +154,8 @@ def finite_network(run: Run) -> FiniteNetwork:
     method, network, problem = cast(FiniteWidth, run.method), run.network, run.problem
     inputs, rtol = network.inputs(problem).shape[1:], getattr(run.training, "rtol", None)
     settings = problem.loss, problem.outputs, network.factorizes, rtol, method.kernels
-    rule = getattr(run.training, "rule", None)
-    return FiniteNetwork(network.layers, inputs, method.width, *settings, rule)
+    rule, centered = getattr(run.training, "rule", None), not isinstance(run.training, Langevin)
+    return FiniteNetwork(network.layers, inputs, method.width, *settings, rule, centered)
 
 
 @functools.lru_cache(maxsize=32)
@@ -187,21 +192,26 @@ class Ensemble:
         problem, training, stream = run.problem, run.training, run.problem.stream
         momentum, decay = (getattr(training, name, 0.0) for name in ("momentum", "weight_decay"))
         real = functools.partial(jnp.asarray, dtype=self.method.precision)
+        initial = problem.initial_loss
+        if not self.network.centered:  # f starts at about 1 / (gamma0 sqrt(N))
+            initial += 1 / (run.network.gamma0**2 * self.method.width)
         self.constants = Constants(
             X=real(run.network.inputs(problem)),
             y=real(problem.targets),
             weights=real(problem.weights),
             gamma0=real(run.network.gamma0),
             last=jnp.asarray(run.steps),
-            limit=real(DIVERGED * problem.initial_loss if problem.initial_loss > 0 else np.inf),
+            limit=real(DIVERGED * initial if initial > 0 else np.inf),
             momentum=real(momentum) if momentum > 0 else None,
             weight_decay=real(decay) if decay > 0 else None,
             stream=None if stream is None else (real(run.network.inputs(stream)), real(stream.targets)),
+            moments=Moments(*map(real, (*training.betas, training.eps))) if isinstance(training, Adam) else None,
+            temperature=real(training.temperature) if isinstance(training, Langevin) else None,
         )
         if isinstance(training, GradientFlow):  # one update, over the time between two rows
             self.updates = Updates(np.full((training.steps, 1), training.learning_rate))
         else:
-            batches, eta = training.batches(problem), training.rates(problem).reshape(training.steps, -1)
+            batches, eta = training.batches(problem), training.rates(problem).reshape(run.steps, -1)
             self.updates = Updates(eta, *(values.reshape(*eta.shape, -1) for values in batches or ()))
         self.seconds = {"compile": 0.0, "run": 0.0, "compress": 0.0}
         self.batches: list[Batch] = []
@@ -228,7 +238,7 @@ class Ensemble:
         constants, last = self.constants, self.constants.last
         network = jax.eval_shape(self.network.start, constants, jnp.zeros(1, jnp.uint32))
         chunk = jax.eval_shape(self.bare.advance, constants, network, last, last, self._next_updates()).records
-        numbers = 3 * _size(network.params) + _size(network.velocity) + _size(network.stream_f0)
+        numbers = 3 * _size(network.params) + _size((network.velocity, network.moments, network.stream_f0))
         numbers += (self.run.steps + 1 + CHUNK) * _size(chunk) // CHUNK
         if self.run.save_at:
             numbers += len(self.run.save_at) * _size(jax.eval_shape(looking(self.network), constants, network, last))

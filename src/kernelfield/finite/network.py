@@ -16,6 +16,7 @@ from jax.experimental.ode import odeint
 from kernelfield.describe.losses import Loss
 from kernelfield.describe.rules import Hebbian, LearningRule
 from kernelfield.finite.lesson import Lesson, draw_feedback
+from kernelfield.finite.optimizers import Moments, add_noise, normalize, start_moments
 from kernelfield.march.recorder import correlate
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ Kernels = Literal["all", "per_output", "features", "none"]
 Places = dict[str, list[Array]]  # values at the places of a network by their kind, see `Layer.finite_apply`
 CHUNK = 32  # rows recorded on the device between two fetches, at most
 STREAMED = 256  # points of a stream whose first outputs are computed at once
-OTHER_OUTPUTS, FEEDBACK = 2**31 - 1, 2**31 - 2  # of the key of a network: its layers have 0, 1, ...
+OTHER_OUTPUTS, NOISE, FEEDBACK = (
+    2**31 - number for number in (1, 2, 3)
+)  # of the key of a network: its layers have 0, 1, ...
 
 
 class Constants(NamedTuple):
     """X (P, D) or (P, *sites, C), y (P, C), weights (P,), gamma0, last row T, and the highest loss.
 
     A run whose loss exceeds it has diverged. Mini-batches take their points from the stream (X, y), if there is one.
+    `moments` are the settings of Adam, and `temperature` is that of Langevin noise.
     """
 
     X: Array
@@ -43,6 +47,8 @@ class Constants(NamedTuple):
     momentum: Array | None = None
     weight_decay: Array | None = None
     stream: tuple[Array, Array] | None = None
+    moments: Moments | None = None
+    temperature: Array | None = None
 
 
 class Updates(NamedTuple):
@@ -59,7 +65,8 @@ class Updates(NamedTuple):
 class State(NamedTuple):
     """One network in training: its parameters, its output f0 at initialization, and its velocity with momentum.
 
-    `stream_f0` is the output at initialization of the points of a stream.
+    `stream_f0` is the output at initialization of the points of a stream, `moments` is the state of Adam, and `key`
+    that of Langevin noise.
     """
 
     params: Any
@@ -67,6 +74,8 @@ class State(NamedTuple):
     velocity: Any = None
     stream_f0: Array | None = None
     feedback: Any = None  # the weights of a learning rule that rest, see `Lesson`
+    moments: Any = None
+    key: Array | None = None
 
 
 class Record(NamedTuple):
@@ -105,6 +114,7 @@ class FiniteNetwork:
     rtol: float | None = None  # of gradient flow, relative to the motion of weights; None in discrete time
     kernels: Kernels = "all"  # those that are recorded, see `kernelfield.FiniteWidth`
     rule: LearningRule | None = None
+    centered: bool = True  # f is the output minus its value at initialization; with Langevin noise the output itself
 
     def init(self, seed: Array) -> Any:
         """Returns parameters at initialization; the readout has weights (C, sites N)."""
@@ -128,7 +138,18 @@ class FiniteNetwork:
         targets = constants.y, constants.stream and constants.stream[1]
         f0, stream_f0 = jax.tree.map(lambda y: jnp.zeros((len(seeds), *y.shape), y.dtype), targets)
         feedback = None if self.rule is None else lax.map(self.init_feedback, seeds)
-        return State(params, f0, velocity, stream_f0, feedback)
+        moments = None if constants.moments is None else jax.vmap(start_moments)(params)
+        key = None
+        if constants.temperature is not None:
+            key = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), NOISE))(seeds)
+        return State(params, f0, velocity, stream_f0, feedback, moments, key)
+
+    def initial_output(self, state: State, t: Array, f: Array) -> Array:
+        """Returns f0, which is subtracted from outputs: their value at initialization, or zero unless `centered`.
+
+        At row t outputs are f, before anything is subtracted.
+        """
+        return jnp.where(t == 0, f, state.f0) if self.centered else state.f0
 
     def init_feedback(self, seed: Array) -> Any:
         """Returns the weights of the learning rule that rest."""
@@ -183,7 +204,7 @@ class FiniteNetwork:
         """Returns the network after the updates that follow row t, and the record of all points at this row."""
         output, places, pullback = self.pull_back(state.params, constants.X)
         f = output / constants.gamma0
-        state = state._replace(f0=jnp.where(t == 0, f, state.f0))
+        state = state._replace(f0=self.initial_output(state, t, f))
         if constants.stream is not None:
             state = state._replace(stream_f0=self.first_outputs(constants, constants.stream[0], state, t))
         row = self.record(constants, state, f, places, pullback)
@@ -201,7 +222,7 @@ class FiniteNetwork:
         """Returns the record of all points at row t."""
         output, places, pullback = self.pull_back(state.params, constants.X)
         f = output / constants.gamma0
-        state = state._replace(f0=jnp.where(t == 0, f, state.f0))
+        state = state._replace(f0=self.initial_output(state, t, f))
         return self.record(constants, state, f, places, pullback)
 
     def record(self, constants: Constants, state: State, f: Array, places: Places, pullback: Any) -> Record:
@@ -264,15 +285,27 @@ class FiniteNetwork:
         return pullback(weights[:, None] * self.loss.signal(f / constants.gamma0 - f0, y))[0]
 
     def update(self, constants: Constants, state: State, eta: Array, descent: Any) -> State:
-        """Returns the network after an update with rate eta gamma0^2 N along v, `descent` or its sum with momentum."""
+        """Returns the network after an update with rate eta gamma0^2 N along v, and Langevin noise.
+
+        v is `descent`, its sum with momentum, or Q / (N sqrt(n)) of Adam, whose G is N sqrt(n) `descent`.
+        """
         rate, params = eta * constants.gamma0 * self.width, state.params
+        if constants.moments is not None:
+            units = jax.tree.map(lambda n: self.width * math.sqrt(n), self.layers.fan_in(params))
+            descent, moments = normalize(constants.moments, state.moments, descent, units)
+            state = state._replace(moments=moments)
         if constants.momentum is not None:
             descent = jax.tree.map(lambda v, slope: constants.momentum * v + slope, state.velocity, descent)
             state = state._replace(velocity=descent)
         if constants.weight_decay is not None:
             remainder = 1 - eta * constants.weight_decay
             params = jax.tree.map(lambda value: remainder * value, params)
-        return state._replace(params=jax.tree.map(lambda value, slope: value + rate * slope, params, descent))
+        params = jax.tree.map(lambda value, slope: value + rate * slope, params, descent)
+        if state.key is not None and constants.temperature is not None:
+            key, fresh = jax.random.split(state.key)
+            params = add_noise(fresh, params, jnp.sqrt(2 * eta * constants.temperature))
+            state = state._replace(key=key)
+        return state._replace(params=params)
 
     def gradients(self, pullback: Callable[[Array], tuple[Any, Places]], f: Array) -> tuple[Array, ...]:
         """Returns g = gamma0 N df/dh of hidden layers, (P, *sites, N), or of every output (P C, *sites, N)."""
@@ -305,7 +338,7 @@ class FiniteNetwork:
         cotangent = jnp.ones_like(output)
         if self.outputs > 1:
             f = output / constants.gamma0
-            cotangent = self.loss.signal(f - jnp.where(t == 0, f, state.f0), constants.y)
+            cotangent = self.loss.signal(f - self.initial_output(state, t, f), constants.y)
         _, slopes = pullback(cotangent)
         activations = zip(places["h"], slopes["phi"], slopes["h"], strict=True)
         fields = [{"h": h, "z": self.width * z, "g": self.width * g} for h, z, g in activations]

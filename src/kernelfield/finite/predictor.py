@@ -20,8 +20,9 @@ POINTS_AT_ONCE = 512  # new points that pass a network at once
 
 @functools.partial(jax.jit, static_argnums=0)
 def outputs(network: FiniteNetwork, gamma0: float, params: Any, seed: Array, x: Array) -> Array:
-    """Returns f (n, C) of one network, minus its value at initialization."""
-    return (network.apply(params, x)[0] - network.apply(network.init(seed), x)[0]) / gamma0
+    """Returns f (n, C) of one network, minus its value at initialization if the network is `centered`."""
+    output = network.apply(params, x)[0]
+    return (output - network.apply(network.init(seed), x)[0] if network.centered else output) / gamma0
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -66,7 +67,7 @@ class FinitePredictor:
         return replace(self, seeds=tuple(np.array(self.seeds)[chosen].tolist()), params=params)
 
     def predictions(self, inputs: np.ndarray, t: int) -> np.ndarray:
-        """Returns f (R, n, C), minus its value at initialization."""
+        """Returns f (R, n, C), minus its value at initialization if the networks are `centered`."""
         return self._map(functools.partial(outputs, self.network, self.gamma0), inputs, t)
 
     def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -263,6 +264,13 @@ class Layer(Protocol):
         Kinds are "in" and "out" of weights, and "h" and "phi" before and after an activation.
         """
         ...
+
+    def fan_in(self, params: Any) -> Any:
+        """Returns the number n of every tensor at finite width, shaped as the parameters: W / sqrt(n) acts on fields.
+
+        It is 1 for a layer that does not say so: biases, gains, and the readout.
+        """
+        return jax.tree.map(lambda _: 1, params)
 
 
 class Stateless(Layer):

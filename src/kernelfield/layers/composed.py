@@ -132,6 +132,11 @@ class Sequential(Layer):
             x = layer.finite_apply(params[place], x, tape)
         return x
 
+    def fan_in(self, params: tuple) -> tuple:
+        """Returns the numbers n of all layers."""
+        layers = dict(self._places)
+        return tuple(layers[place].fan_in(values) for place, values in enumerate(params))
+
 
 @dataclass(frozen=True)
 class Residual(Layer):
@@ -203,6 +208,10 @@ class Residual(Layer):
     def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
         """Returns x + scale branch(x)."""
         return x + self.scale * self.branch.finite_apply(params, x, tape)
+
+    def fan_in(self, params: Any) -> Any:
+        """Returns the numbers n of the branch."""
+        return self.branch.fan_in(params)
 
 
 class Below(NamedTuple):

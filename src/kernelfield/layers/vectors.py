@@ -187,7 +187,7 @@ class Readout(Scaled):
     def backward(
         self, state: Images, chi: Fields, trace: WeightTrace, mass: Mass, signal: Signal
     ) -> tuple[Images, Fields, WeightTrace]:
-        """Returns z = sum_c chi_c w_c, or what feedback sends; chi (P, C) is Delta for gradients that carry it, else one.
+        """Returns z = sum_c chi_c w_c, or of feedback; chi (P, C) is Delta for gradients that carry it, else one.
 
         Where activities stand for gradients nothing goes down.
         """

@@ -194,6 +194,10 @@ class Dense(Weights):
         x = tape("in", x).reshape(len(x), -1)
         return tape("out", self.multiply(x @ params.T / jnp.sqrt(x.shape[1])))
 
+    def fan_in(self, params: Array) -> int:
+        """Returns the number of inputs."""
+        return params.shape[1]
+
 
 @dataclass(frozen=True)
 class Conv(Weights):
@@ -240,3 +244,7 @@ class Conv(Weights):
             shifted = [lax.slice_in_dim(x, j, j + last, self.stride, axis) for j in range(self.kernel)]
             x = jnp.concatenate(shifted, axis=-1)
         return tape("out", self.multiply(x @ params / math.sqrt(len(params))))
+
+    def fan_in(self, params: Array) -> int:
+        """Returns the number of channels times places of the window."""
+        return len(params)

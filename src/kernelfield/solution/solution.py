@@ -170,7 +170,10 @@ class Solution(TrainedNetwork):
 
     @property
     def predictions(self) -> np.ndarray:
-        """f (steps + 1, P), or (steps + 1, P, C) of C outputs: row t is before update t; row 0 is zero."""
+        """f (steps + 1, P), or (steps + 1, P, C) of C outputs: row t is before update t.
+
+        Row 0 is zero, but for finite networks in Langevin dynamics, whose f is the output itself.
+        """
         return self.estimate("predictions").mean
 
     @property
