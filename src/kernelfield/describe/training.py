@@ -272,7 +272,7 @@ class Adam(Descent):
         'step'
     """
 
-    steps: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    steps: int = Field(default=0, ge=0)
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
     betas: tuple[float, float] = (0.9, 0.999)
@@ -283,9 +283,9 @@ class Adam(Descent):
     def _check_length(self) -> Adam:
         if (self.epochs is None) != (self.batch_size is None):
             raise ValueError("epochs and batch_size belong together: for updates on all points give steps")
-        if self.epochs is None and self.steps is None:
+        if not self.epochs and not self.steps:
             raise ValueError("give steps, or epochs and batch_size")
-        if self.epochs is not None and self.steps not in (None, self.epochs):
+        if self.epochs is not None and self.steps not in (0, self.epochs):
             raise ValueError("give steps, or epochs and batch_size, not both")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {self.betas}")

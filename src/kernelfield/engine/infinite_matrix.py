@@ -43,6 +43,7 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.directions import BLOCK, Directions, project, represent
+from kernelfield.engine.entries import Moments, Skeleton
 from kernelfield.engine.plan import Plan
 from kernelfield.engine.series import Fields, apply_linear
 from kernelfield.engine.tail import Tail, decorrelate
@@ -70,6 +71,7 @@ class Images(NamedTuple):
     decay: Array  # factor of W(0) by weight decay
     gain: Array  # factor of the learned part
     velocity: Fields = None  # (n, k, S): the direction in which M moves; None without momentum
+    moments: Moments | None = None  # of Adam, whose gradients come in as velocities
     feedback: Array | None = None  # (C, n, S): what sends error signals down in place of these weights, or past them
 
     @property
@@ -99,6 +101,7 @@ class InfiniteMatrix:
     tol: float = field(metadata={"static": True})  # energy of a leading direction, in units of the mean square
     feedback: Feedback = field(metadata={"static": True})
     ratio: float = field(metadata={"static": True})  # width above over width below, of W
+    learned: Skeleton | None = None  # what is learned entry by entry, and not by products of fields
     transposed: bool = field(default=False, metadata={"static": True})  # whether this is W.T
 
     @property
@@ -240,7 +243,11 @@ def send(matrix: InfiniteMatrix, x: Fields, F: Fields, table: np.ndarray) -> Fie
     h = combine(F, matrix.D_a, table) + sum_places(project_rest(matrix, x, F), table) @ matrix.above.q
     for weight, tail in matrix.tails:
         h = h + apply_tail(tail, x, table) * (matrix.scale if weight == 1 else matrix.scale * weight)
-    return h
+    if matrix.learned is None:
+        return h
+    if matrix.transposed:
+        return h + matrix.learned.send_down(x, table, matrix.ratio)
+    return h + matrix.learned.send_up(x, table)
 
 
 def combine(F: Fields, D: Fields, table: np.ndarray) -> Fields:

@@ -26,9 +26,7 @@ Kernels = Literal["all", "per_output", "features", "none"]
 Places = dict[str, list[Array]]  # values at the places of a network by their kind, see `Layer.finite_apply`
 CHUNK = 32  # rows recorded on the device between two fetches, at most
 STREAMED = 256  # points of a stream whose first outputs are computed at once
-OTHER_OUTPUTS, NOISE, FEEDBACK = (
-    2**31 - number for number in (1, 2, 3)
-)  # of the key of a network: its layers have 0, 1, ...
+OTHER_OUTPUTS, NOISE, FEEDBACK = (2**31 - number for number in (1, 2, 4))  # of keys: layers have 0, 1, ...
 
 
 class Constants(NamedTuple):

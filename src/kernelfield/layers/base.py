@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.directions import make_empty_basis
+from kernelfield.engine.entries import Moments, make_skeleton
 from kernelfield.engine.infinite_matrix import Feedback, Images, InfiniteMatrix, change_images, collect
 from kernelfield.engine.plan import Plan
 from kernelfield.engine.points import Lane, PointSet, Population, child_seed
@@ -110,6 +111,7 @@ class Setup:
     direct: bool = False  #: whether error signals reach every layer at once
     momentum: bool = False  #: whether the learned parts have a velocity
     noisy: bool = False  #: whether weights move at random
+    skeleton: tuple[int, int] | None = None  #: of learning entry by entry, the columns and rows, and the rank
     orders: int = 1  #: of power series in gamma0; 1 for numbers
     is_finite: bool = False  #: whether particles are all the neurons of a network, in layers as wide as they are
     populations: list[Population] = field(default_factory=list)  #: of the layers, in the order in which they are made
@@ -132,14 +134,21 @@ class Setup:
         self.populations.append(Population(self.points, particles, child_seed(self.seed, len(self.populations))))
         return self.populations[-1]
 
-    def make_images(self, lane: Lane, sigma: float, gain: float = 1.0) -> Images:
-        """Returns images with the Gaussian coordinates of a lane; K is the lane until `deal` puts them in its place."""
+    def make_images(self, lane: Lane, sigma: float, gain: float = 1.0, inputs: int = 1) -> Images:
+        """Returns images with the Gaussian coordinates of a lane; K is the lane until `deal` puts them in its place.
+
+        As many numbers as there are `inputs` enter each sum, where weights learn entry by entry; those of an infinite
+        matrix do not, and have none.
+        """
         K: Any = lane
         decay = 1.0
         if self.noisy and sigma == 0:  # they become random
             sigma, decay = 1.0, 0.0
         numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, decay, gain))
-        return Images(K, None, *numbers)
+        moments: Any = None
+        if self.skeleton is not None and inputs:
+            moments = Moments(None, None, np.asarray(math.sqrt(gain * inputs), self.dtype))  # type: ignore[arg-type]
+        return Images(K, None, *numbers, moments=moments)
 
     def make_matrix(self, below: Space, above: Space, matrices: int, sigma: float, gain: float) -> InfiniteMatrix:
         """Returns an infinite matrix between hidden layers."""
@@ -151,9 +160,9 @@ class Setup:
 
         components = below.components, above.components
         lane = above.population.add_lane(matrices, fresh(below, room[0]), self.is_complete, room[0], components[1])
-        up = self.make_images(lane, sigma, gain)
+        up = self.make_images(lane, sigma, gain, inputs=0)
         lane = below.population.add_lane(matrices, fresh(above, room[1]), room=room[1], components=components[0])
-        down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio)
+        down = self.make_images(lane, sigma * math.sqrt(ratio), gain * ratio, inputs=0)
         tail = None
         if self.block:
             lanes = sum(len(population.lanes) for population in self.populations)
@@ -163,7 +172,10 @@ class Setup:
         features, gradients = (
             make_empty_basis(most, count, self.dtype, self.orders, self.noisy) for most, count in bases
         )
-        return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.feedback, ratio)
+        learned = None
+        if self.skeleton is not None:
+            learned = make_skeleton(matrices, (neurons[0], neurons[1]), components, *self.skeleton, gain, self.dtype)
+        return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.feedback, ratio, learned)
 
     def make_feedback(self, below: Space, alignment: float = 0.0, scale: float = 1.0) -> Any:
         """Returns the weights of error signals that go down to a space: numbers for each of its sites and outputs."""
@@ -188,7 +200,11 @@ class Setup:
                 known, fresh = feedback.alignment, math.sqrt(1 - feedback.alignment**2)
                 other = (feedback.scale * fresh) * coordinates[feedback.lane].astype(self.dtype)
                 feedback = other + (feedback.scale * known) * K if known else other
-            return images._replace(K=K, M=M, velocity=np.zeros_like(K) if self.momentum else None, feedback=feedback)
+            moves, moments = self.momentum or images.moments is not None, images.moments
+            if moments is not None:
+                moments = moments._replace(first=np.zeros_like(K), second=np.zeros_like(K))
+            velocity = np.zeros_like(K) if moves else None
+            return images._replace(K=K, M=M, velocity=velocity, moments=moments, feedback=feedback)
 
         return change_images(fill, state)
 

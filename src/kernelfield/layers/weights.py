@@ -110,7 +110,7 @@ class Weights(Scaled):
         # inputs outside the span of the data may come later
         rows = below.channels - below.outside
         lane = above.population.add_lane(wiring.places, rows, True, below.channels, self.components)
-        return setup.make_images(lane, self.scale, self.gain), above
+        return setup.make_images(lane, self.scale, self.gain, wiring.places * below.channels), above
 
     def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, WeightTrace]:
         """Returns h of every site above."""
@@ -146,6 +146,8 @@ class Weights(Scaled):
         wiring = self.wiring(trace.F.shape[1:-1])
         if isinstance(state, Images):
             return learn(state, rate, gather(trace.F, wiring.up), trace.g)
+        if state.learned is not None:
+            return replace(state, learned=state.learned.collect(rate, trace.phi, trace.g, wiring.up))
         up = learn(state.up, rate, gather(trace.F, wiring.up), trace.g)
         down = learn(state.down, rate, gather(trace.G, wiring.down), trace.phi)
         return replace(state, up=up, down=down)

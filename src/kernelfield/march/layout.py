@@ -14,7 +14,7 @@ import numpy as np
 from kernelfield.describe.problem import OUTSIDE
 from kernelfield.describe.rules import DirectFeedbackAlignment, FeedbackAlignment
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import Batches, GradientDescent, GradientFlow, Langevin
+from kernelfield.describe.training import Adam, Batches, GradientFlow, Langevin
 from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.engine.points import cubature, independent, padded_sobol
 from kernelfield.layers import Setup, Space
@@ -44,12 +44,18 @@ class Layout:
     def __init__(self, run: Run) -> None:
         self.run, self.settings = run, cast("OnParticles", run.method)
         self.network, self.problem, self.training = run.network, run.problem, run.training
-        self.axes, self.data, self.outside = self.network.coordinates(self.problem)
+        if isinstance(run.training, Adam):  # learns by entries of the inputs
+            X = self.network.every_input(self.problem)
+            self.axes, self.outside = np.eye(X.shape[-1]), 0
+            self.data = X / np.sqrt(X.shape[-1])
+        else:
+            self.axes, self.data, self.outside = self.network.coordinates(self.problem)
         self.step = self.settings.step(run)
         self.finite = self.settings.is_finite
         self.rule = getattr(run.training, "rule", None)
         self.noisy = isinstance(run.training, Langevin)
-        self.exact = self.network.is_linear and not self.finite and self.rule is None and not self.noisy
+        follows = self.rule is None and not isinstance(run.training, (Langevin, Adam))  # gradients, without noise
+        self.exact = self.network.is_linear and not self.finite and follows
         self.complete = self.exact or self.finite or self.noisy  # whether fields are known on all of their directions
         self.count = 1 if self.exact else self.settings.replicates
         rows = self.rows * self.sites
@@ -91,7 +97,7 @@ class Layout:
     @property
     def batched(self) -> bool:
         """Whether updates are on batches."""
-        return not isinstance(self.training, (GradientDescent, GradientFlow, Langevin))
+        return self.schedule()[1] is not None
 
     @property
     def kernels_at(self) -> tuple[int, ...]:
@@ -161,6 +167,7 @@ class Layout:
             outputs=self.problem.outputs,
             momentum=self.step.momentum,
             noisy=self.noisy,
+            skeleton=self.settings.skeleton if isinstance(self.training, Adam) else None,
             orders=self.step.orders,
         )
 

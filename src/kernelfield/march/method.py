@@ -14,8 +14,9 @@ from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.rules import Hebbian
 from kernelfield.describe.run import Run
-from kernelfield.describe.training import SGD, GradientDescent, GradientFlow, Langevin, OnlineSGD
+from kernelfield.describe.training import SGD, Adam, GradientDescent, GradientFlow, Langevin, OnlineSGD
 from kernelfield.engine.infinite_matrix import Feedback
+from kernelfield.march.adam_step import AdamStep
 from kernelfield.march.checkpoint import Checkpoint
 from kernelfield.march.cost import check_memory
 from kernelfield.march.layout import Layout
@@ -45,6 +46,7 @@ class OnParticles(Method):
     tol: float | None = Field(default=None, gt=0, lt=1)
     directions: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "single", "double"] = "auto"
+    skeleton: tuple[int, int] = (128, 40)
 
     kind: ClassVar[type[Step]] = Step
     feedback: ClassVar[Feedback] = Feedback()  # what sends gradients down, unless a learning rule says it
@@ -84,8 +86,10 @@ class OnParticles(Method):
         rule = getattr(run.training, "rule", None)
         decays = "weight_decay" in run.extras
         follows = rule is None, isinstance(rule, Hebbian)
-        kind = NoisyStep if isinstance(run.training, Langevin) else self.kind
-        return kind(network.layers, problem.loss, problem.outputs, momentum, decays, *follows)
+        settings = network.layers, problem.loss, problem.outputs, momentum, decays, *follows
+        if isinstance(run.training, Adam):
+            return AdamStep(*settings, run.training.betas, run.training.eps)
+        return NoisyStep(*settings) if isinstance(run.training, Langevin) else self.kind(*settings)
 
     def supports(self, run: Run) -> None:
         """Raises ValueError for a run that it cannot solve: also where features move by less than rounding."""
@@ -141,6 +145,8 @@ class March(OnParticles):
         precision: of fields, "single" or "double"; "auto" is single where features move by 1e-4 of their size or more,
             which is gamma0 times the size of the error signal for inputs of size 1: rounding of their change is the
             error (0.03 % there).
+        skeleton: of Adam, how many columns and rows of learned matrices are known entry by entry, and the rank of the
+            matrix that they stand for.
         kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
             "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
             cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.
@@ -149,7 +155,7 @@ class March(OnParticles):
     kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
 
     predicts: ClassVar[bool] = True
-    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow, Langevin)
+    rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow, Adam, Langevin)
     takes: ClassVar[frozenset[str]] = frozenset(
         {"losses", "outputs", "momentum", "weight_decay", "schedule", "rule", "mixing"}
     )

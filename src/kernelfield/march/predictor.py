@@ -23,7 +23,7 @@ from kernelfield.layers import Setup, Space, WeightTrace
 from kernelfield.layers.kernels import Pair
 from kernelfield.march.programs import predict
 from kernelfield.march.recorder import field_pairs, tangent_kernel
-from kernelfield.march.replicate import blocks, initial_state
+from kernelfield.march.replicate import blocks, initial_state, without_motion
 from kernelfield.march.step import Step
 
 predictions, tangent = (jax.jit(function, static_argnums=0) for function in (predict, tangent_kernel))
@@ -174,7 +174,7 @@ class MarchPredictor:
         """Returns the predictor with `arrays`, whose tree is that of a small initial state."""
         small = replace(setups[0], particles=16, block=setups[0].block and 16, momentum=False)
         with jax.enable_x64(True):
-            leaves, tree = jax.tree.flatten(initial_state(step.layers, small, space))
+            leaves, tree = jax.tree.flatten(without_motion(initial_state(step.layers, small, space)))
 
         def state(t: int, replicate: int) -> Any:
             names = (f"step{t}_replicate{replicate}_{place}" for place in range(len(leaves)))

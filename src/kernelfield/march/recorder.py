@@ -31,12 +31,12 @@ class RecordedRow(NamedTuple):
     features: tuple[Fields, ...] = ()  # coordinates of the features of hidden layers 1..L, (P, *sites, k) each
     gradients: tuple[Fields, ...] = ()  # coordinates of the gradients of every output, (P C, *sites, k) each
     tangent: Array | None = None  # the tangent kernel (P C, P C), where the factors do not give it
-    # where directions come and go, kernels at equal times in place of coordinates:
-    kernels: tuple[tuple[Array, ...], tuple[Array, ...]] = ((), ())  # of features (P, P), of gradients (P C, P C)
     left_out: Array | None = None  # the largest part of a field's mean square that is not recorded
     # of learning rules, with what stands for gradients, g~ of every output:
     cosines: tuple[Array, ...] = ()  # <g g~> over both sizes, of hidden layers 1..L, (P C, P C) each
     effective: Array | None = None  # the effective tangent kernel (P C, P C): gradients on the left, g~ on the right
+    # where directions come and go, kernels at equal times in place of coordinates:
+    kernels: tuple[tuple[Array, ...], tuple[Array, ...]] = ((), ())  # of features (P, P), of gradients (P C, P C)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 from jax import Array
 
 from kernelfield.describe.training import Batches
-from kernelfield.engine.infinite_matrix import change_images
+from kernelfield.engine.entries import Skeleton
+from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import FieldTrace, Sequential, Setup, Space
 from kernelfield.march.devices import ONE_DEVICE, Placement, gathered
 from kernelfield.march.layout import Layout
@@ -67,8 +69,7 @@ class Replicate:
 
     def known(self) -> tuple:
         """Returns copies of the layers' states, without velocities: what a forward pass needs."""
-        layers = change_images(lambda images: images._replace(velocity=None), self.state.layers)
-        return jax.tree.map(np.array, gathered(layers))
+        return jax.tree.map(np.array, gathered(without_motion(self.state.layers)))
 
     @property
     def _at_row(self) -> bool:
@@ -134,7 +135,7 @@ class Replicate:
         if self.setup.noisy:
             key = jnp.asarray(self.setup.seed.generate_state(2), jnp.uint32)
             noise = jax.vmap(functools.partial(jax.random.fold_in, key))(start + jnp.arange(CHUNK))
-        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)), noise)
+        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)), noise, start + 1 + jnp.arange(CHUNK))
 
     def _next_batches(self) -> Batches:
         """The batches of the next CHUNK updates."""
@@ -176,6 +177,17 @@ class Replicate:
             shape = jax.eval_shape(functools.partial(at_start, self.step), layers, self.constants.data)
             start = np.zeros(shape.shape, shape.dtype)
         return self.step.begin(self.constants, Marched(layers, start))
+
+
+def without_motion(layers: tuple) -> tuple:
+    """Returns the states of layers without what only learning needs: velocities and moments."""
+
+    def change(part: object) -> object:
+        if isinstance(part, Skeleton):
+            return replace(part, columns=None, rows=None)
+        return part._replace(velocity=None, moments=None) if isinstance(part, Images) else part
+
+    return jax.tree.map(change, layers, is_leaf=lambda part: isinstance(part, (Skeleton, Images)))
 
 
 def initial_state(layers: Sequential, setup: Setup, space: Space) -> tuple:

@@ -30,12 +30,13 @@ class Constants(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How a step learns: its learning rate, whether it learns at all, whether it is the first, and a key for noise."""
+    """How a step learns: its rate, whether it learns at all, whether it is the first; a key, its number from 1 on."""
 
     eta: Array
     learns: Array
     first: Array
-    noise: Array | None = None
+    noise: Array | None = None  # a key
+    count: Any = None
 
 
 class Marched(NamedTuple):
