@@ -44,6 +44,7 @@ from kernelfield.solution.solution import Solution
 from kernelfield.solution.status import Interrupted, SolveError, Status
 from kernelfield.solve import solve
 from kernelfield.theories.alternating import AlternatingMonteCarlo
+from kernelfield.theories.bayesian_posterior import BayesianPosterior
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
@@ -66,6 +67,7 @@ __all__ = [
     "AdamW",
     "AdaptedKernel",
     "AlternatingMonteCarlo",
+    "BayesianPosterior",
     "Corrections",
     "Cost",
     "DeepLinear",

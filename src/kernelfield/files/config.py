@@ -8,7 +8,7 @@
     [finite]      arguments of FiniteWidth (`kernelfield train`)
 
 and, all optional, a section for every other method: [static_ntk], [gradient_independence], [perturbation],
-[deep_linear] and [alternating] (`kernelfield solve --method`, `kernelfield sweep-gamma`).
+[deep_linear], [alternating] and [bayesian_posterior] (`kernelfield solve --method`, `kernelfield sweep-gamma`).
 
 examples/digits.toml is a commented example.
 """
@@ -34,6 +34,7 @@ from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.method import March, OnParticles
 from kernelfield.solution.method import Method
 from kernelfield.theories.alternating import AlternatingMonteCarlo
+from kernelfield.theories.bayesian_posterior import BayesianPosterior
 from kernelfield.theories.deep_linear import DeepLinear
 from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "perturbation": Perturbation,
     "deep_linear": DeepLinear,
     "alternating": AlternatingMonteCarlo,
+    "bayesian_posterior": BayesianPosterior,
 }
 _REQUIRED = ("data", "network", "training")
 _SHARED = {"particles", "replicates", "seed"}  # settings of [march] that other theories on particles take over

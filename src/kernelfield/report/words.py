@@ -175,6 +175,7 @@ def _describe_method(result: Result) -> str:
         "Perturbation": "infinite width to leading order in gamma0",
         "DeepLinear": "the full theory of linear networks of infinite width, exactly",
         "AlternatingMonteCarlo": "the full theory of infinite width by alternating Monte Carlo",
+        "BayesianPosterior": "the Bayesian posterior at infinite width, where Langevin dynamics comes to rest",
     }
     return texts.get(name, f"the method {name}")
 

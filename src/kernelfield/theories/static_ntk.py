@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -242,11 +242,7 @@ class LazyPredictor:
 
     def gradients(self, inputs: np.ndarray, t: int) -> np.ndarray:
         """Returns the gradients of outputs in the inputs (R, n, C, *inputs.shape[1:]), by central differences."""
-        scale, columns = DIFFERENCE * (np.sqrt(np.mean(inputs**2)) or 1.0), []
-        for shift in scale * np.eye(inputs[0].size).reshape(-1, *inputs.shape[1:]):
-            change = self.predictions(inputs + shift, t) - self.predictions(inputs - shift, t)
-            columns.append(change / (2 * scale))
-        return np.stack(columns, axis=-1).reshape(*columns[0].shape, *inputs.shape[1:])
+        return difference_gradients(lambda moved: self.predictions(moved, t), inputs)
 
     def kernel(self, a: np.ndarray, b: np.ndarray, t: int, layer: int | None) -> np.ndarray:
         """Returns the kernel (R, n, m), the same for all outputs."""
@@ -262,6 +258,14 @@ class LazyPredictor:
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns alpha and the seeds."""
         return {"alpha": self.alpha, "seeds": np.array(self.seeds)}
+
+
+def difference_gradients(predictions: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """Returns the gradients (R, n, C, *inputs.shape[1:]) of predictions (R, n, C) of inputs, by central differences."""
+    scale, columns = DIFFERENCE * (np.sqrt(np.mean(inputs**2)) or 1.0), []
+    for shift in scale * np.eye(inputs[0].size).reshape(-1, *inputs.shape[1:]):
+        columns.append((predictions(inputs + shift) - predictions(inputs - shift)) / (2 * scale))
+    return np.stack(columns, axis=-1).reshape(*columns[0].shape, *inputs.shape[1:])
 
 
 def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarray:
