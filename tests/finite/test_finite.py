@@ -245,7 +245,7 @@ def test_the_tangent_kernel_of_every_output_is_that_of_all_weights():
     ("kernels", "quantity", "message"),
     [
         ("none", "feature_kernel", "feature kernels were not tracked in this run"),
-        ("none", "ntk", "the tangent kernel was not tracked in this run"),
+        ("none", "ntk", "tangent kernels were not tracked in this run"),
         ("none", "gradient_kernel", "gradient kernels were not tracked in this run"),
         ("features", "gradient_kernel", "gradient kernels were not tracked in this run"),
     ],

@@ -141,7 +141,7 @@ def test_recorded_tangent_kernels_are_kept(tmp_path):
     np.testing.assert_array_equal(solution.restricted([0, 2]).ntk(), solution.ntk()[np.ix_([0, 2], [0, 2])])
     np.testing.assert_allclose(solution.to_xarray().NTK.mean("replicate")[-1], solution.ntk())
     assert kf.compare(solution, again).row("NTK").error == 0
-    with pytest.raises(ValueError, match="known at one time"):
+    with pytest.raises(ValueError, match="recorded at equal times"):
         solution.ntk(1, 2)
 
 

@@ -65,7 +65,7 @@ def test_what_is_not_there_is_named(small_solution):
         observables.accuracy(small_solution, "validation")
     with pytest.raises(ValueError, match="accuracy needs targets that are not zero"):
         observables.accuracy(holding(y=np.array([1.0, 0.0])))
-    with pytest.raises(ValueError, match="kernel must be one of Phi, G, NTK, got 'K'"):
+    with pytest.raises(ValueError, match="kernel must be one of Phi, G, NTK, eNTK, cosine, got 'K'"):
         observables.effective_rank(small_solution, "K", 1)
     with pytest.raises(ValueError, match="kernel 'NTK' takes no layer, got layer=1"):
         observables.effective_rank(small_solution, "NTK", 1)

@@ -17,6 +17,7 @@ class FeedbackAlignment(Spec):
 
     Args:
         alignment: correlation of the matrices with the initial weights, 0 to 1.
+        kind: the name of the rule in files.
 
     Source: Lillicrap et al., Nat. Commun. 7 (2016) 13276; at infinite width arXiv:2210.02157.
     """
@@ -30,6 +31,9 @@ class DirectFeedbackAlignment(Spec):
 
     What goes down there is sum_c Delta_c v_c in place of W^T g, with one v ~ N(0, 1) for each neuron, site and output.
 
+    Args:
+        kind: the name of the rule in files.
+
     Source: Nokland, arXiv:1609.01596; at infinite width arXiv:2210.02157.
     """
 
@@ -40,6 +44,9 @@ class Hebbian(Spec):
     """Error-modulated Hebbian learning: |Delta|^2 phi(h) stands for the gradients at every activation.
 
     Weights learn by what they feed, up to the next weights: sum_mu |Delta_mu|^2 phi(h_mu) phi_mu^T of both sides.
+
+    Args:
+        kind: the name of the rule in files.
 
     Source: arXiv:2210.02157.
     """

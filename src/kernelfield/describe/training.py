@@ -309,7 +309,10 @@ class Adam(Descent):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay of 0.01, unless told otherwise; see `Adam`.
+    """Adam with decoupled weight decay of 0.01, unless told otherwise.
+
+    Args:
+        learning_rate, steps, epochs, batch_size, betas, eps, weight_decay, schedule, seed: as for Adam.
 
     Source: arXiv:1711.05101.
     """
@@ -318,7 +321,11 @@ class AdamW(Adam):
 
 
 class SignDescent(Adam):
-    """Descent along the signs of gradients: Adam without memory (betas and eps zero); see `Adam`."""
+    """Descent along the signs of gradients: Adam without memory, whose betas and eps are zero.
+
+    Args:
+        learning_rate, steps, epochs, batch_size, betas, eps, weight_decay, schedule, seed: as for Adam.
+    """
 
     betas: tuple[float, float] = (0.0, 0.0)
     eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)

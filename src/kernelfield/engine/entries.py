@@ -1,8 +1,8 @@
 """Weights that are learned entry by entry, by Adam: what is learned is no sum of few products of fields.
 
 Where one side of the weights is data, an output, or a single weight, all entries are known. Between two populations a
-learned matrix M has an entry for every pair of neurons, of which a skeleton is known: all entries of some columns, and of
-some rows. M acts as U V, where U has the leading directions of the known columns, and V fits the known rows. Both
+learned matrix M has an entry for every pair of neurons, of which a skeleton is known: all entries of some columns, and
+of some rows. M acts as U V, where U has the leading directions of the known columns, and V fits the known rows. Both
 directions are of this one operator:
 
     h += <(U V) phi> over neurons below,        z += <(U V)^T g> over neurons above.
@@ -46,7 +46,7 @@ class Adam(NamedTuple):
     b1: Array
     b2: Array
     eps: Array
-    count: Array
+    number: Array
     rate: Array  # eta gamma0
     kept: Array  # by weight decay
     learns: Array  # whether anything changes
@@ -60,8 +60,8 @@ def descend(entries: Entries, gain: Array, adam: Adam) -> Entries:
     first, second = (
         jnp.where(adam.learns, b * old + (1 - b) * new, old) for b, old, new in ((b1, first, G), (b2, second, G * G))
     )
-    root = jnp.sqrt(second / (1 - b2**adam.count)) + eps
-    Q = jnp.where(root > 0, first / (1 - b1**adam.count) / jnp.where(root > 0, root, 1), 0)
+    root = jnp.sqrt(second / (1 - b2**adam.number)) + eps
+    Q = jnp.where(root > 0, first / (1 - b1**adam.number) / jnp.where(root > 0, root, 1), 0)
     moved = kept * M + (rate * gain / unit) * Q
     return Entries(jnp.where(adam.learns, moved, M), jnp.zeros_like(gradient), Moments(first, second, unit))
 
@@ -143,9 +143,8 @@ def make_skeleton(
     unit: Any = np.asarray(math.sqrt(gain * matrices), dtype)
 
     def entries(*shape: int) -> Entries:
-        return Entries(
-            *(zeros(shape, dtype) for _ in range(2)), Moments(zeros(shape, dtype), zeros(shape, dtype), unit)
-        )
+        M, gradient, first, second = (zeros(shape, dtype) for _ in range(4))
+        return Entries(M, gradient, Moments(first, second, unit))
 
     columns, rows = entries(neurons[1], matrices * len(below)), entries(matrices, len(above), neurons[0])
     U, V = zeros((neurons[1], rank), dtype), zeros((matrices, rank, neurons[0]), dtype)

@@ -160,7 +160,7 @@ class InfiniteMatrix:
             D_b = self.down.M + D_b if a else self.down.M
         D_b = D_b if share == 1 else D_b * share
         excess = math.sqrt(share) - self.tail_share
-        if not a or abs(excess) < EQUAL:
+        if not a or not self.tails or abs(excess) < EQUAL:
             return D_b
         images = [_apply_places(tail.T, self.above.q, weight) for weight, tail in self.tails]
         return D_b + excess * self.scale * functools.reduce(jnp.add, images)

@@ -71,14 +71,15 @@ def fade(tree: State, kept: Array, key: Array) -> State:
 
 
 def _fade(matrix: InfiniteMatrix, kept: Array, key: Array) -> InfiniteMatrix:
-    sides = []
-    for side, (basis, images) in enumerate(((matrix.below, matrix.up), (matrix.above, matrix.down))):
+    def side(basis: Directions, images: Images, noise: Array) -> tuple[Directions, Images]:
         assert basis.memory is not None
         basis = basis._replace(memory=(kept**2 * basis.memory).astype(basis.memory.dtype))
-        drop = basis.size > FULL * len(basis.q)
-        noise = jax.random.fold_in(key, side)
-        sides.append(lax.cond(drop, lambda x, noise=noise: _drop(*x, matrix.tol, noise), lambda x: x, (basis, images)))
-    (below, up), (above, down) = sides
+        full = basis.size > FULL * len(basis.q)
+        return lax.cond(full, lambda: _drop(basis, images, matrix.tol, noise), lambda: (basis, images))
+
+    noises = jax.random.split(key)
+    below, up = side(matrix.below, matrix.up, noises[0])
+    above, down = side(matrix.above, matrix.down, noises[1])
     return replace(matrix, below=below, up=up, above=above, down=down)
 
 

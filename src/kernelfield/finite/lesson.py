@@ -77,7 +77,7 @@ class Lesson:
             return stop_gradient(x)
         if kind == "h":
             self.h = x
-        if kind == "phi" and isinstance(self.rule, Hebbian):
+        if kind == "phi" and self.Delta is not None:
             activity = jnp.sum((self.h - stop_gradient(self.h)) * stop_gradient(x), axis=range(1, x.ndim))
             self.detour = self.detour + activity[:, None] * self.Delta / self.width
             return stop_gradient(x)

@@ -24,18 +24,17 @@ class AdamStep(Step):
     def initial(self, layers: tuple) -> tuple:
         """Returns the states as if nothing had been learned."""
 
-        def rest(matrix: InfiniteMatrix) -> InfiniteMatrix:
-            return replace(matrix, learned=None)
+        def rest(part: object) -> object:
+            return replace(part, learned=None) if isinstance(part, InfiniteMatrix) else part
 
-        return super().initial(_change_matrices(rest, layers))
+        return super().initial(jax.tree.map(rest, layers, is_leaf=lambda part: isinstance(part, InfiniteMatrix)))
 
     def learn(self, constants: Constants, layers: tuple, passed: Passed, rate: Array, pace: Pace) -> tuple:
         """Returns the states after one update."""
         layers = self.update(layers, passed, rate.astype(constants.data.dtype))
-        eta = pace.eta * constants.gamma0
-        kept, count = 1 - pace.eta * constants.weight_decay, pace.count
-        settings = (jnp.asarray(value) for value in (*self.betas, self.eps))
-        adam = Adam(*settings, count, jnp.asarray(eta), jnp.asarray(kept), pace.learns)
+        b1, b2, eps = (jnp.asarray(value) for value in (*self.betas, self.eps))
+        rate, kept = pace.eta * constants.gamma0, 1 - pace.eta * constants.weight_decay
+        adam = Adam(b1, b2, eps, pace.number, jnp.asarray(rate), jnp.asarray(kept), pace.learns)
 
         def change(part: object) -> object:
             if isinstance(part, InfiniteMatrix):
@@ -43,6 +42,7 @@ class AdamStep(Step):
                 up, down = (_decay(images, adam) for images in (part.up, part.down))
                 return replace(part, up=up, down=down, learned=part.learned.descend(adam))
             if isinstance(part, Images):
+                assert part.moments is not None
                 entries = descend(Entries(part.M, part.velocity, part.moments), part.gain, adam)
                 return _decay(part, adam)._replace(M=entries.M, velocity=entries.gradient, moments=entries.moments)
             return part
@@ -53,11 +53,3 @@ class AdamStep(Step):
 def _decay(images: Images, adam: Adam) -> Images:
     kept = jnp.where(adam.learns, adam.kept, 1).astype(images.decay.dtype)
     return images._replace(decay=images.decay * kept)
-
-
-def _change_matrices(change: object, tree: tuple) -> tuple:
-    return jax.tree.map(
-        lambda part: change(part) if isinstance(part, InfiniteMatrix) else part,  # type: ignore[operator]
-        tree,
-        is_leaf=lambda part: isinstance(part, InfiniteMatrix),
-    )

@@ -26,12 +26,11 @@ import numpy as np
 
 from kernelfield.common.atomic_files import reason
 from kernelfield.describe.run import differences
-from kernelfield.engine.infinite_matrix import change_images
 from kernelfield.engine.series import Series
 from kernelfield.march.array_folders import ArrayFolders
 from kernelfield.march.devices import gathered
 from kernelfield.march.programs import look
-from kernelfield.march.replicate import Replicate
+from kernelfield.march.replicate import Replicate, without_motion
 
 FORMAT = 2
 EVERY = 300.0  # seconds between two parts
@@ -216,14 +215,14 @@ def _rows(replicate: Replicate, written: dict[str, int]) -> dict[str, Any]:
 
 def _trees(replicate: Replicate) -> dict[str, Any]:
     """The trees whose leaves the arrays are: the same in all replicates."""
-    layers, data = replicate.state.layers, replicate.constants.data
+    layers, constants = replicate.state.layers, replicate.constants
     looked = functools.partial(look, replicate.step, replicate.recorder, False)
-    row = jax.eval_shape(looked, layers, replicate.bases, data)
+    row = jax.eval_shape(looked, layers, replicate.bases, constants)
     trees = {
-        "outputs": 0 if replicate.step.orders == 1 else Series(data),
+        "outputs": 0 if replicate.step.orders == 1 else Series(constants.data),
         "rows": row.row,
         "fields": row.fields,
-        "states": change_images(lambda images: images._replace(velocity=None), layers),
+        "states": without_motion(layers),
         "starts": 0,
         "state": (replicate.state, replicate.bases),
     }

@@ -167,7 +167,7 @@ class Layout:
             outputs=self.problem.outputs,
             momentum=self.step.momentum,
             noisy=self.noisy,
-            skeleton=self.settings.skeleton if isinstance(self.training, Adam) else None,
+            skeleton=getattr(self.settings, "skeleton", None) if isinstance(self.training, Adam) else None,
             orders=self.step.orders,
         )
 

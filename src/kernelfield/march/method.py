@@ -46,7 +46,6 @@ class OnParticles(Method):
     tol: float | None = Field(default=None, gt=0, lt=1)
     directions: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "single", "double"] = "auto"
-    skeleton: tuple[int, int] = (128, 40)
 
     kind: ClassVar[type[Step]] = Step
     feedback: ClassVar[Feedback] = Feedback()  # what sends gradients down, unless a learning rule says it
@@ -153,6 +152,7 @@ class March(OnParticles):
     """
 
     kernels: Literal["auto", "all", "features", "none", "per_output"] = "auto"
+    skeleton: tuple[int, int] = (128, 40)
 
     predicts: ClassVar[bool] = True
     rules: ClassVar[tuple[type, ...]] = (GradientDescent, SGD, OnlineSGD, GradientFlow, Adam, Langevin)

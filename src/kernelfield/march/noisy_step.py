@@ -27,6 +27,7 @@ class NoisyStep(Step):
 
     def learn(self, constants: Constants, layers: tuple, passed: Passed, rate: Array, pace: Pace) -> tuple:
         """Returns the states after decay, noise, and the step along the gradient."""
+        assert pace.noise is not None and constants.temperature is not None
         stirring, fading = jax.random.split(pace.noise)
         kept = jnp.where(pace.learns, 1 - pace.eta * constants.weight_decay, 1.0)
         spread = jnp.where(pace.learns, jnp.sqrt(2 * pace.eta * constants.temperature), 0.0)

@@ -135,7 +135,8 @@ class Replicate:
         if self.setup.noisy:
             key = jnp.asarray(self.setup.seed.generate_state(2), jnp.uint32)
             noise = jax.vmap(functools.partial(jax.random.fold_in, key))(start + jnp.arange(CHUNK))
-        return Pace(*map(jnp.asarray, (np.pad(eta, left_over), learn, first)), noise, start + 1 + jnp.arange(CHUNK))
+        eta = jnp.asarray(np.pad(eta, left_over))
+        return Pace(eta, jnp.asarray(learn), jnp.asarray(first), noise, start + 1 + jnp.arange(CHUNK))
 
     def _next_batches(self) -> Batches:
         """The batches of the next CHUNK updates."""

@@ -36,7 +36,7 @@ class Pace(NamedTuple):
     learns: Array
     first: Array
     noise: Array | None = None  # a key
-    count: Any = None
+    number: Any = None
 
 
 class Marched(NamedTuple):

@@ -10,7 +10,16 @@ import numpy as np
 from kernelfield import observables
 from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.networks import MLP
-from kernelfield.describe.training import SGD, Descent, GradientDescent, GradientFlow, Training
+from kernelfield.describe.training import (
+    SGD,
+    Adam,
+    Descent,
+    GradientDescent,
+    GradientFlow,
+    Langevin,
+    Momentum,
+    Training,
+)
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.observables import Points, compare
 from kernelfield.observables.compare import Comparison, Row
@@ -143,6 +152,12 @@ def _describe_training(training: Training) -> str:
     options = _list_options(training)
     if isinstance(training, GradientDescent):
         return f"in {_count(training.steps, 'step')} of gradient descent with {join(options)}"
+    if isinstance(training, Langevin):
+        return f"in {_count(training.steps, 'step')} of Langevin dynamics with {join(options)}"
+    if isinstance(training, Adam):
+        length = f"in {_count(training.steps, training.unit)} of {type(training).__name__}"
+        batches = f"batches of {training.batch_size}, " if training.batch_size else ""
+        return f"{length}, {batches}{', '.join(options)}"
     if isinstance(training, SGD):
         order = " drawn with replacement" if training.replacement else ""
         batches = f"batches of {training.batch_size}{order}, {_count(training.epochs, 'epoch')}"
@@ -152,10 +167,16 @@ def _describe_training(training: Training) -> str:
 
 
 def _list_options(training: Descent) -> list[str]:
-    """Returns the learning rate in words, and momentum, weight decay and schedule if there are any."""
+    """Returns the learning rate in words, and everything else that differs from plain descent."""
     options = [f"learning rate {training.learning_rate:g}"]
-    options += [f"momentum {training.momentum:g}"] * (training.momentum > 0)
+    if isinstance(training, Momentum):
+        options += [f"momentum {training.momentum:g}"] * (training.momentum > 0)
+        options += [] if training.rule is None else [training.rule.kind.replace("_", " ") + " in place of gradients"]
     options += [f"weight decay {training.weight_decay:g}"] * (training.weight_decay > 0)
+    if isinstance(training, Langevin):
+        options.append(f"temperature {training.temperature:g}")
+    if isinstance(training, Adam):
+        options.append("betas {:g} and {:g}".format(*training.betas))
     if training.schedule != "constant":
         name = training.schedule if isinstance(training.schedule, str) else "custom"
         options.append(f"a {name} schedule")

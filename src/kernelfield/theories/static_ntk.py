@@ -205,9 +205,10 @@ def predictions(ntk: np.ndarray, problem: Problem, training: Training) -> tuple[
         signal = problem.loss.measured_signal(f[:-1], problem.targets)
         added = np.einsum("t,m,tmc->tmc", training.rates(problem), problem.weights, signal)
         return f, np.concatenate([np.zeros_like(f[:1]), np.cumsum(added, axis=0)])
+    momentum = getattr(training, "momentum", 0.0)
     v, alpha, f = 0.0, [np.zeros(problem.targets.shape)], [np.zeros(problem.targets.shape)]
     for rate in training.rates(problem):
-        v = training.momentum * v + problem.weights[:, None] * problem.loss.measured_signal(f[-1], problem.targets)
+        v = momentum * v + problem.weights[:, None] * problem.loss.measured_signal(f[-1], problem.targets)
         alpha.append(alpha[-1] + rate * v)
         f.append(np.tensordot(ntk, alpha[-1], axes=1))
     return np.stack(f), np.stack(alpha)
