@@ -56,11 +56,11 @@ def names(case: str) -> list[str]:
     return [*(f"f {point}" for point in range(points)), *kernels, "NTK"]
 
 
-def distributions(seeds: int) -> None:
+def distributions(cases: list[str], seeds: int, sizes: list[int]) -> None:
     """Print how far means, variances and covariances of both kinds of networks are apart, in standard errors."""
     print("| network | N | means | variances | covariances | largest of how many |\n|---|---|---|---|---|---|")
-    for case in CASES:
-        for width in (32, 64):
+    for case in cases:
+        for width in sizes:
             found = [
                 measure(solve(case, kf.FiniteWidth(width=width, seeds=seeds, algorithm=algorithm, precision="float64")))
                 for algorithm in ("explicit", "conditioned")
@@ -81,15 +81,15 @@ def _compare(one: np.ndarray, other: np.ndarray, moment: int) -> np.ndarray:
     return (parts[0].mean(axis=0) - parts[1].mean(axis=0)) / np.sqrt(errors)
 
 
-def widths(case: str, largest: int, seeds: int) -> None:
+def widths(case: str, largest: int, seeds: int, neurons: int) -> None:
     """Print distances from infinite width of networks of growing width, and of the mean of all wide ones."""
-    march = solve(case, kf.March(particles=16384, replicates=8), steps=40)
+    march = solve(case, kf.March(particles=16384, replicates=16), steps=40)
     f = march.estimate("predictions")
     size, last = np.sqrt(np.mean(f.mean[-1] ** 2)), []
     print(f"march: its own error {np.sqrt(np.mean(f.se[-1] ** 2)) / size:.1e}")
     print("| N | rms distance of f | seconds of a network | directions | explicit seconds |\n|---|---|---|---|---|")
     for exponent in CONDITIONED[case]:
-        width, many = 2**exponent, max(2, min(seeds, 2 ** (16 - exponent)))
+        width, many = 2**exponent, max(2, min(seeds, neurons // width))
         if width > largest:
             break
         method = kf.FiniteWidth(width=width, seeds=many, algorithm="conditioned", kernels="none")
@@ -195,16 +195,18 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, default=2000, help="of distributions; and at most of a width")
     parser.add_argument("--largest", type=int, default=2**18, help="width")
+    parser.add_argument("--widths", nargs="+", type=int, default=[32, 64], help="of distributions")
+    parser.add_argument("--neurons", type=int, default=2**16, help="of all networks of a width, about")
     parser.add_argument("--repeats", type=int, default=32, help="smaller computations, for the coverage")
     given = parser.parse_args()
     if given.part == "distributions":
-        distributions(given.seeds)
+        distributions(given.cases, given.seeds, given.widths)
     if given.part == "coverage":
         coverage(given.repeats)
     for case in given.cases if given.part in ("widths", "corrections") else []:
         print(f"\n{case}, L = {CASES[case][0]}, P = {CASES[case][1]}\n")
         if given.part == "widths":
-            widths(case, given.largest, min(given.seeds, 64))
+            widths(case, given.largest, min(given.seeds, 64), given.neurons)
         else:
             corrections(case)
 
