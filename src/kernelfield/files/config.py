@@ -2,7 +2,7 @@
 
     [data]        source = "digits", "cifar", "mnist", "table" (a .csv or .npz file) or "gaussian", and its arguments
     [network]     kind = "MLP", and its arguments
-    [training]    kind = "GradientDescent", "SGD", "OnlineSGD" or "GradientFlow", and its arguments
+    [training]    kind = "GradientDescent", "SGD", "OnlineSGD", "GradientFlow", "Adam" or "Langevin", and its arguments
     [stream]      fresh points for OnlineSGD, as [data]; optional
     [march]       arguments of March       (`kernelfield solve`)
     [finite]      arguments of FiniteWidth (`kernelfield train`)
@@ -100,8 +100,15 @@ class Config:
         for name, spec in {**{name: getattr(self, name) for name in _REQUIRED}, **streams, **self.methods}.items():
             kind = {"kind": type(spec).__name__} if name in ("network", "training") else {}
             values = {**kind, **spec.model_dump(mode="json", exclude_none=True)}
-            text += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+            text += [f"[{name}]", *(f"{key} = {_write_value(value)}" for key, value in values.items()), ""]
         return "\n".join(text)
+
+
+def _write_value(value: Any) -> str:
+    """Returns a value as TOML; a mapping is an inline table."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{key} = {_write_value(part)}" for key, part in value.items()) + " }"
 
 
 def read(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Config:

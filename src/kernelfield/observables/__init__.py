@@ -9,6 +9,7 @@ times make the first axis of the result. Points are "train" (those with a weight
 (those of weight zero, see `kernelfield.Problem`) or "all".
 """
 
+from kernelfield.observables.averages import time_average
 from kernelfield.observables.distributions import Density, Field, activation_density, excess_kurtosis, field_samples
 from kernelfield.observables.groups import Points
 from kernelfield.observables.inputs import gradient_outer_product, input_shares
@@ -46,5 +47,6 @@ __all__ = [
     "loss",
     "ntk_spectrum",
     "silent_alignment",
+    "time_average",
     "two_time_kernel",
 ]

@@ -19,7 +19,14 @@ from kernelfield.solution.solution import Solution
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUIET = ("scales_multiply", "momentum", "weight_decay", "schedule", "replacement")  # left out at their defaults
+QUIET = (
+    "scales_multiply",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "replacement",
+    "skeleton",
+)  # left out at their defaults
 PARTS = ("network", "training", "method")
 
 
