@@ -89,7 +89,8 @@ def widths(case: str, largest: int, seeds: int, neurons: int) -> None:
     print(f"march: its own error {np.sqrt(np.mean(f.se[-1] ** 2)) / size:.1e}")
     print("| N | rms distance of f | seconds of a network | directions | explicit seconds |\n|---|---|---|---|---|")
     for exponent in CONDITIONED[case]:
-        width, many = 2**exponent, max(2, min(seeds, neurons // width))
+        width = 2**exponent
+        many = max(2, min(seeds, neurons // width))
         if width > largest:
             break
         method = kf.FiniteWidth(width=width, seeds=many, algorithm="conditioned", kernels="none")

@@ -45,6 +45,7 @@ class Case:
     network: Any
     problem: kf.Problem
     settings: dict[str, Any]
+    widest: int = 1024
 
 
 CASES = {
@@ -53,7 +54,7 @@ CASES = {
     "batches": Case(kf.MLP(depth=2, **TANH), kf.Problem(X, Y), {"batch_size": 3, "epochs": STEPS // 2}),
     "weight decay": Case(kf.MLP(depth=2, **TANH), kf.Problem(X, Y), {"weight_decay": 0.3}),
     "two outputs": Case(kf.MLP(depth=2, **TANH), kf.Problem(X, OUTPUTS), {}),
-    "CNN": Case(kf.CNN(depth=2, **TANH), kf.Problem(IMAGES, Y), {}),
+    "CNN": Case(kf.CNN(depth=2, **TANH), kf.Problem(IMAGES, Y), {}, 256),
     "residual": Case(kf.ResNet(depth=2, **TANH), kf.Problem(X, Y), {}),
 }
 
@@ -127,7 +128,10 @@ def main() -> None:
             march = solve(training, kf.March(**settings))
             cells = []
             for width in given.widths:
-                seeds = given.seeds * min(8, max(given.widths) // width)
+                if width > case.widest:
+                    cells.append(["-", "-"])
+                    continue
+                seeds = given.seeds * min(8, max(1, min(max(given.widths), 1024) // width))
                 method = kf.FiniteWidth(width=width, seeds=seeds, kernels="features")
                 cells.append(distances(solve(training, method), march))
             kind = kf.March if wrong else WithoutResponses
