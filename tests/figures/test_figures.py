@@ -1,5 +1,6 @@
 """Figures of the paper, from smaller runs than --quick: what is on them, and that theory and networks agree."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import kernelfield as kf
-from kernelfield import observables
+from kernelfield import observables, parameterization
 from kernelfield.cli import app, main
 from kernelfield.datasets import digits
 from kernelfield.figures import (
@@ -19,6 +20,8 @@ from kernelfield.figures import (
     figure1,
     figure2,
     figure4,
+    rules,
+    transfer,
     transformer,
     two_layer_relu,
 )
@@ -303,3 +306,78 @@ def test_transformers_come_closer_to_infinite_width_and_rich_ones_move_more():
     )
     noise = np.hypot(rich.asked.se[-1], lazy.asked.se[-1])
     assert rich.asked.mean[-1] > lazy.asked.mean[-1] + 2 * noise and rich.epochs.tolist() == [1, 2, 3, 4, 5]
+
+
+# --- Learning rules
+
+
+def test_signals_of_feedback_turn_into_gradients_when_rich_and_networks_agree():
+    plan = rules.Plan(gammas=(0.3, 3.0), points=8, steps=20, particles=512, width=256, seeds=6)
+    lines = []
+    runs = rules.run(plan, lines.append)
+    figure, said = rules.draw_figure(plan, runs, lines.append), "\n".join(lines)
+    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abcd")
+    assert "N = 256" in texts(figure) and all(name in texts(figure) for name in rules.RULES)
+    assert said.count("final loss") == 4 and said.count("cosine with the gradients") == 6
+    for name in ("feedback alignment", "direct feedback alignment"):
+        lazy, rich = (rules.cosine(runs[name][gamma0].theory) for gamma0 in plan.gammas)
+        assert abs(rich.mean[0]) < 5 * rich.se[0] + 1e-6
+        assert rich.mean[-1] > lazy.mean[-1] + 5 * np.hypot(rich.se[-1], lazy.se[-1])
+    for name, gamma0 in itertools.product(rules.RULES, plan.gammas):
+        pair = runs[name][gamma0]
+        for measure in (rules.tangent_alignment, rules.feature_alignment):
+            one, other = measure(pair.theory), measure(pair.networks)
+            assert abs(one.mean - other.mean) < 5 * np.hypot(one.se, other.se) + 0.01  # and a bias of 1 / N
+
+
+def test_hebb_sees_images_without_their_mean():
+    problem = rules.Plan().problem()
+    np.testing.assert_allclose(problem.X.mean(axis=0), 0, atol=1e-12)
+    assert np.mean(problem.X**2) == pytest.approx(1) and problem.y.sum() == 0
+
+
+# --- Transfer of learning rates
+
+
+def test_plain_layers_of_one_rate_are_what_standard_says():
+    """Oracle: the standard form of what is trained: std 1 / sqrt(fan_in), and one learning rate."""
+    rng, N, rate = np.random.default_rng(0), 16, 0.02
+    problem = kf.Problem(rng.standard_normal((4, 6)), rng.standard_normal(4))
+    mine, images, training = transfer.standard(kf.MLP(depth=2, activation="tanh"), problem, rate, N, steps=5)
+    numbers = parameterization.to_standard(mine, images, training, N)
+    assert [row.std for row in numbers][1:] == pytest.approx([N**-0.5, N**-0.5])
+    assert [row.learning_rate for row in numbers][1:] == pytest.approx([rate, rate])
+    # of the first layer the product W x counts: its spread, and how far a step moves it
+    first, size = numbers["W0"], images.X[0, 0] / problem.X[0, 0]
+    assert first.std * size == pytest.approx(6**-0.5) and first.learning_rate * size**2 == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("panel", transfer.PANELS)
+def test_losses_at_the_best_rate_are_least(panel):
+    rates, problem = [0.5, 1.0, 2.0], transfer.QUICK.problem()
+    finals = {
+        rate: transfer.Final(Estimate(np.array([loss, loss])), diverged)
+        for rate, loss, diverged in zip(rates, (0.2, 0.1, 0.05), (False, False, True), strict=True)
+    }
+    assert transfer.best_rate(finals) == 1.0 and np.isnan(transfer.rate_to_reach(finals, 0.05))
+    assert transfer.rate_to_reach(finals, 0.2 * 2**-0.5) == pytest.approx(2**-0.5)
+    network, images, training = transfer.describe(panel, 1e-3, 16, 3, problem)
+    final = transfer.train(network, images, training, kf.FiniteWidth(width=16, seeds=2, kernels="none"))
+    assert not final.diverged and final.loss.mean < 0.5
+
+
+def test_losses_at_equal_rates_agree_with_infinite_width_in_mup():
+    rates = {"SGD": [0.5, 1.0, 50.0], "Adam": [0.05, 0.1], "standard": [1e-3, 2e-3]}
+    plan = replace(transfer.QUICK, rates=rates, seeds={16: 16, 256: 16})
+    lines = []
+    curves = transfer.run(plan, lines.append)
+    figure, said = transfer.draw_figure(plan, curves, lines.append), "\n".join(lines)
+    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abc")
+    assert said.count("best learning rate") == 3 and "50: diverged" in said and "diverged" in texts(figure)
+    for panel in ("SGD", "Adam"):
+        for rate, final in curves[panel][np.inf].items():
+            loss = curves[panel][256][rate].loss
+            assert final.diverged or abs(final.loss.mean - loss.mean) < 5 * np.hypot(final.loss.se, loss.se)
+    plain = curves["standard"]
+    for rate in rates["standard"]:  # the same rate goes further in wider networks
+        assert plain[256][rate].loss.mean < plain[16][rate].loss.mean - 5 * plain[16][rate].loss.se

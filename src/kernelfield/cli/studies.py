@@ -110,7 +110,10 @@ def report(
 def figures(
     names: Annotated[
         list[str] | None,
-        Argument(metavar="[NAME]...", help="1, 2, 3, 4, relu, whitened, depth, transformer, width; all by default."),
+        Argument(
+            metavar="[NAME]...",
+            help="1, 2, 3, 4, relu, whitened, depth, transformer, width, rules, transfer; all by default.",
+        ),
     ] = None,
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = FIGURES,
     quick: Quick = False,

@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kernelfield.figures import depth, figure1, figure2, figure3, figure4, transformer, two_layer_relu, whitened, width
+from kernelfield.figures import (
+    depth,
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    rules,
+    transfer,
+    transformer,
+    two_layer_relu,
+    whitened,
+    width,
+)
 from kernelfield.figures.common import Say, Settings
 
 if TYPE_CHECKING:
@@ -24,5 +36,7 @@ FIGURES: dict[str, Callable[[Settings, Say], Iterator[tuple[str, Figure]]]] = {
     "depth": depth.draw,
     "transformer": transformer.draw,
     "width": width.draw,
+    "rules": rules.draw,
+    "transfer": transfer.draw,
 }
 OF_IMAGES = ("1", "4")  # those that take images

@@ -76,10 +76,11 @@ def solve_and_say(
     training: Training,
     method: Method,
     fields_at: Sequence[int] = (0, -1),
+    save_at: Sequence[int] | None = None,
 ) -> Solution:
     """Returns the Solution of `kernelfield.solve`, and says in a line, which begins with a name, how long it took."""
     start = time.perf_counter()
-    solution = solve(network, problem, training, method, fields_at=fields_at)
+    solution = solve(network, problem, training, method, fields_at=fields_at, save_at=save_at)
     say(f"{name}: {time.perf_counter() - start:.1f} s")
     return solution
 
