@@ -289,7 +289,7 @@ def test_the_answer_is_the_value_of_the_key_in_question():
 
 def test_transformers_come_closer_to_infinite_width_and_rich_ones_move_more():
     plan = transformer.Plan(
-        points=16, tests=8, rate=0.1, batch=4, epochs=5, particles=256, replicates=4, seeds={8: 8, 128: 8}
+        points=16, tests=8, rate=0.1, batch=4, epochs=5, particles=256, replicates=2, seeds={8: 4, 128: 4}
     )
     lines = []
     runs = transformer.run(plan, lines.append)

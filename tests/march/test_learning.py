@@ -54,7 +54,7 @@ def taught(name):
 # --- learning rules
 
 
-@pytest.mark.parametrize("name", keep_fast(RULES, "partial feedback"))
+@pytest.mark.parametrize("name", keep_fast(["partial feedback", "Hebb"], "partial feedback"))
 def test_observed_gradients_are_those_of_the_network(name):
     """<z, phi> = <g, W phi> for z = W^T g, to rounding, whatever sends gradients down in training."""
     predictor = taught(name).predictor
@@ -72,7 +72,7 @@ def test_observed_gradients_are_those_of_the_network(name):
     assert gap(replace_feedback(layers)) < 1e-4 < 1e-2 < gap(layers)
 
 
-@pytest.mark.parametrize("name", keep_fast(RULES, "Hebb"))
+@pytest.mark.parametrize("name", keep_fast(["Hebb", "direct"], "Hebb"))
 def test_the_effective_tangent_kernel_moves_predictions(name):
     """f after one small step is eta K Delta / P with the effective tangent kernel, of every replicate."""
     solution = solved(descent(RULES[name], steps=1, rate=1e-3), particles=1024, precision="double")
@@ -169,10 +169,8 @@ def test_a_skeleton_stands_for_all_pairs():
 
 
 ADAM = {
-    "MLP": kf.Adam(learning_rate=0.05, steps=8),
     "biased, of several widths": kf.AdamW(learning_rate=0.05, epochs=3, batch_size=2, eps=0.01, weight_decay=0.5),
     "CNN": kf.Adam(learning_rate=0.05, steps=6),
-    "two outputs": kf.SignDescent(learning_rate=0.03, steps=6),
     "attention": kf.Adam(learning_rate=0.02, steps=6),
 }
 
@@ -250,7 +248,7 @@ def test_averages_over_time_count_replicates():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["MLP", "biased, of several widths", "CNN"])
+@pytest.mark.parametrize("name", ["MLP", "biased, of several widths"])
 def test_langevin_against_finite_networks(name):
     network, problem = NETWORKS[name]
 
@@ -266,17 +264,24 @@ def test_langevin_against_finite_networks(name):
 
 @pytest.mark.thorough
 def test_langevin_samples_the_posterior():
-    """Long averages at T = lambda, corrected for the step, are those of the posterior."""
-    rate, decay = 0.2, 1.0
-    training = kf.Langevin(learning_rate=rate, steps=80, weight_decay=decay, temperature=decay * (1 - rate * decay / 2))
-    network = kf.MLP(depth=1, activation="tanh", gamma0=3.0)
-    march = kf.solve(network, PROBLEM, training, kf.March(particles=2048, replicates=4, kernels="none"), progress=False)
-    found = observables.time_average(march, "predictions", 20)
-    rule = kf.Langevin(learning_rate=rate, steps=1, weight_decay=decay, temperature=decay)
+    """Long averages at T = lambda come to those of the posterior as the learning rate falls, in proportion to it."""
+    decay, network, found = 1.0, kf.MLP(depth=1, activation="tanh", gamma0=3.0), []
+    for rate, steps in ((0.2, 80), (0.1, 160)):
+        cold = decay * (1 - rate * decay / 2)
+        training = kf.Langevin(learning_rate=rate, steps=steps, weight_decay=decay, temperature=cold)
+        method = kf.March(particles=1024, replicates=4, kernels="none")
+        march = kf.solve(network, PROBLEM, training, method, progress=False)
+        found.append(observables.time_average(march, "predictions", steps // 4))
+    rule = kf.Langevin(learning_rate=0.1, steps=1, weight_decay=decay, temperature=decay)
     posterior = kf.solve(network, PROBLEM, rule, kf.BayesianPosterior(), progress=False).predictions[-1]
     lazy = kf.solve(
         kf.MLP(depth=1, activation="tanh", gamma0=1e-2), PROBLEM, rule, kf.BayesianPosterior(), progress=False
     ).predictions[-1]
-    apart, noise = np.linalg.norm(found.mean - posterior), np.linalg.norm(found.se)
-    assert apart < 2 * noise + 0.03 * np.linalg.norm(posterior)
-    assert np.linalg.norm(lazy - posterior) > 3 * apart
+    size = np.linalg.norm(posterior)
+    coarse, fine, limit = (
+        np.linalg.norm(mean - posterior) / size
+        for mean in (found[0].mean, found[1].mean, 2 * found[1].mean - found[0].mean)
+    )
+    noise = np.linalg.norm(np.hypot(2 * found[1].se, found[0].se)) / size
+    assert limit < 2 * noise + 0.01 and fine < 0.7 * coarse
+    assert np.linalg.norm(lazy - posterior) > 0.3 * size

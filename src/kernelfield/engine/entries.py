@@ -1,9 +1,9 @@
 """Weights that are learned entry by entry, by Adam: what is learned is no sum of few products of fields.
 
 Where one side of the weights is data, an output, or a single weight, all entries are known. Between two populations a
-learned matrix M has an entry for every pair of neurons, of which a skeleton is known: all entries of some columns, and
-of some rows. M acts as U V, where U has the leading directions of the known columns, and V fits the known rows. Both
-directions are of this one operator:
+learned matrix M has an entry for every pair of neurons. Either all are known (`Pairs`), or a skeleton is: all entries
+of some columns, and of some rows. M then acts as U V, where U has the leading directions of the known columns, and V
+fits the known rows. Both directions are of this one operator:
 
     h += <(U V) phi> over neurons below,        z += <(U V)^T g> over neurons above.
 """
@@ -11,7 +11,7 @@ directions are of this one operator:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +68,34 @@ def descend(entries: Entries, gain: Array, adam: Adam) -> Entries:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Pairs:
+    """What is learned of n matrices between two populations, by the entries of all pairs of neurons (S', n S)."""
+
+    entries: Entries
+    gain: Array
+    places: int = field(metadata={"static": True})  # n
+
+    def send_up(self, x: Any, table: np.ndarray) -> Array:
+        """Returns <M x> (P B, S') of fields x (P, *sites, S), wired by a table."""
+        return gather(x, table) @ self.entries.M.T / x.shape[-1]
+
+    def send_down(self, x: Any, table: np.ndarray, ratio: float) -> Array:
+        """Returns ratio <M^T x> (P A, S) of fields x (P, *sites, S'), wired by a table."""
+        by_place = jnp.moveaxis(self.entries.M.reshape(x.shape[-1], self.places, -1), 1, 0)
+        return (ratio / x.shape[-1]) * (gather(x, table) @ by_place.reshape(-1, by_place.shape[-1]))
+
+    def collect(self, rate: Array, phi: Any, g: Any, table: np.ndarray) -> Pairs:
+        """Returns all pairs with the gradients sum_i rate_i g_i phi_i^T of fields (P, *sites, S), wired upward."""
+        new = _weigh(rate, g).T @ gather(phi, table)
+        return replace(self, entries=self.entries._replace(gradient=self.entries.gradient + new))
+
+    def descend(self, adam: Adam) -> Pairs:
+        """Returns all pairs after one update."""
+        return replace(self, entries=descend(self.entries, self.gain, adam))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Skeleton:
     """What is learned of n matrices between two populations, by some columns (S', n m) and rows (n, m', S)."""
 
@@ -78,11 +106,6 @@ class Skeleton:
     gain: Array
     below: np.ndarray  # the neurons below of the known columns (m,)
     above: np.ndarray  # the neurons above of the known rows (m',)
-
-    @property
-    def places(self) -> int:
-        """The number n of matrices."""
-        return len(self.V)
 
     def send_up(self, x: Any, table: np.ndarray) -> Array:
         """Returns <U V x> (P B, S') of fields x (P, *sites, S), wired by a table."""
@@ -96,9 +119,9 @@ class Skeleton:
 
     def collect(self, rate: Array, phi: Any, g: Any, table: np.ndarray) -> Skeleton:
         """Returns the skeleton with the gradients sum_i rate_i g_i phi_i^T of fields (P, *sites, S), wired upward."""
-        g = (rate.reshape(-1, *[1] * (g.ndim - 1)) * g).reshape(-1, g.shape[-1])
+        g = _weigh(rate, g)
         columns = g.T @ gather(phi[..., self.below], table)
-        wired = gather(phi, table).reshape(len(g), self.places, -1)
+        wired = gather(phi, table).reshape(len(g), len(self.V), -1)
         rows = jnp.einsum("pi,pnj->nij", g[:, self.above], wired)
         return replace(
             self,
@@ -109,50 +132,48 @@ class Skeleton:
     def descend(self, adam: Adam) -> Skeleton:
         """Returns the skeleton after one update."""
         columns, rows = (descend(entries, self.gain, adam) for entries in (self.columns, self.rows))
-        C = columns.M
+        C, rank = columns.M, self.U.shape[1]
         energy, axes = jnp.linalg.eigh((C.T @ C).astype(jnp.float64))
-        most = self.U.shape[1]
-        energy, axes = energy[::-1][:most], axes[:, ::-1][:, :most]
+        energy, axes = energy[::-1][:rank], axes[:, ::-1][:, :rank]
         leads = energy > SMALLEST**2 * energy[0]
         scale = jnp.where(leads, 1 / jnp.sqrt(jnp.where(leads, energy, 1)), 0) * math.sqrt(len(C))
         U = C @ (axes * scale).astype(C.dtype)
         known = jnp.moveaxis(rows.M, 1, 0).reshape(len(self.above), -1)
         V = jnp.linalg.lstsq(U[self.above].astype(jnp.float64), known.astype(jnp.float64))[0]
-        V = jnp.moveaxis(V.reshape(most, self.places, -1), 1, 0).astype(C.dtype)
+        V = jnp.moveaxis(V.reshape(rank, len(self.V), -1), 1, 0).astype(C.dtype)
         return replace(self, columns=columns, rows=rows, U=U, V=V)
 
 
-def make_skeleton(
-    matrices: int, neurons: tuple[int, int], components: tuple[int, int], known: int, rank: int, gain: float, dtype: Any
-) -> Skeleton:
-    """Returns a skeleton of nothing learned, in NumPy, between so many neurons below and above.
+def _weigh(rate: Array, g: Any) -> Array:
+    """Returns rate_i g_i in rows (P B, S), of rates (P,) and fields (P, *sites, S)."""
+    return (rate.reshape(-1, *[1] * (g.ndim - 1)) * g).reshape(-1, g.shape[-1])
+
+
+def learn_nothing(
+    matrices: int, neurons: tuple[int, int], skeleton: tuple[int, int] | None, gain: float, dtype: Any
+) -> Pairs | Skeleton:
+    """Returns what n `matrices` have learned at first, in NumPy, between so many neurons below and above.
 
     Args:
         matrices: n.
-        neurons, components: of the populations below and above.
-        known: columns (of all matrices together) and rows that are known.
-        rank: k of U V.
+        neurons: below and above.
+        skeleton: how many columns (of all matrices together) and rows are known, and the rank k of U V; None for all.
         gain: of what is learned.
         dtype: of all arrays.
     """
     zeros: Any = np.zeros
-    below, above = (
-        _spread(count, of, most)
-        for count, of, most in zip(neurons, components, (max(8, known // matrices), known), strict=True)
-    )
     unit: Any = np.asarray(math.sqrt(gain * matrices), dtype)
+    factor: Any = np.asarray(gain, dtype)
 
     def entries(*shape: int) -> Entries:
         M, gradient, first, second = (zeros(shape, dtype) for _ in range(4))
         return Entries(M, gradient, Moments(first, second, unit))
 
+    if skeleton is None:
+        return Pairs(entries(neurons[1], matrices * neurons[0]), factor, matrices)
+    known, rank = skeleton
+    below: Any = np.arange(min(neurons[0], max(8, known // matrices)))
+    above: Any = np.arange(min(neurons[1], known))
     columns, rows = entries(neurons[1], matrices * len(below)), entries(matrices, len(above), neurons[0])
     U, V = zeros((neurons[1], rank), dtype), zeros((matrices, rank, neurons[0]), dtype)
-    return Skeleton(columns, rows, U, V, np.asarray(gain, dtype), below, above)  # type: ignore[arg-type]
-
-
-def _spread(neurons: int, components: int, most: int) -> np.ndarray:
-    """Returns neurons of the first particles, all components of each, about as many as there may be."""
-    particles = neurons // components
-    first = np.arange(min(particles, max(1, most // components)))
-    return np.concatenate([component * particles + first for component in range(components)])
+    return Skeleton(columns, rows, U, V, factor, below, above)

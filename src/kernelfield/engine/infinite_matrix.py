@@ -43,7 +43,7 @@ import numpy as np
 from jax import Array, lax
 
 from kernelfield.engine.directions import BLOCK, Directions, project, represent
-from kernelfield.engine.entries import Moments, Skeleton
+from kernelfield.engine.entries import Moments, Pairs, Skeleton
 from kernelfield.engine.plan import Plan
 from kernelfield.engine.series import Fields, apply_linear
 from kernelfield.engine.tail import Tail, decorrelate
@@ -101,7 +101,7 @@ class InfiniteMatrix:
     tol: float = field(metadata={"static": True})  # energy of a leading direction, in units of the mean square
     feedback: Feedback = field(metadata={"static": True})
     ratio: float = field(metadata={"static": True})  # width above over width below, of W
-    learned: Skeleton | None = None  # what is learned entry by entry, and not by products of fields
+    learned: Pairs | Skeleton | None = None  # what is learned entry by entry, and not by products of fields
     transposed: bool = field(default=False, metadata={"static": True})  # whether this is W.T
 
     @property

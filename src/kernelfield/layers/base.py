@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.engine.directions import make_empty_basis
-from kernelfield.engine.entries import Moments, make_skeleton
+from kernelfield.engine.entries import Moments, learn_nothing
 from kernelfield.engine.infinite_matrix import Feedback, Images, InfiniteMatrix, change_images, collect
 from kernelfield.engine.plan import Plan
 from kernelfield.engine.points import Lane, PointSet, Population, child_seed
@@ -111,7 +111,8 @@ class Setup:
     direct: bool = False  #: whether error signals reach every layer at once
     momentum: bool = False  #: whether the learned parts have a velocity
     noisy: bool = False  #: whether weights move at random
-    skeleton: tuple[int, int] | None = None  #: of learning entry by entry, the columns and rows, and the rank
+    by_entries: bool = False  #: whether weights learn entry by entry
+    skeleton: tuple[int, int] | None = None  #: then, how many columns and rows are known, and the rank; None for all
     orders: int = 1  #: of power series in gamma0; 1 for numbers
     is_finite: bool = False  #: whether particles are all the neurons of a network, in layers as wide as they are
     populations: list[Population] = field(default_factory=list)  #: of the layers, in the order in which they are made
@@ -146,7 +147,7 @@ class Setup:
             sigma, decay = 1.0, 0.0
         numbers: Any = (np.asarray(number, self.dtype) for number in (sigma, decay, gain))
         moments: Any = None
-        if self.skeleton is not None and inputs:
+        if self.by_entries and inputs:
             moments = Moments(None, None, np.asarray(math.sqrt(gain * inputs), self.dtype))  # type: ignore[arg-type]
         return Images(K, None, *numbers, moments=moments)
 
@@ -173,8 +174,8 @@ class Setup:
             make_empty_basis(most, count, self.dtype, self.orders, self.noisy) for most, count in bases
         )
         learned = None
-        if self.skeleton is not None:
-            learned = make_skeleton(matrices, (neurons[0], neurons[1]), components, *self.skeleton, gain, self.dtype)
+        if self.by_entries:
+            learned = learn_nothing(matrices, (neurons[0], neurons[1]), self.skeleton, gain, self.dtype)
         return InfiniteMatrix(features, gradients, up, down, tail, self.tol, self.feedback, ratio, learned)
 
     def make_feedback(self, below: Space, alignment: float = 0.0, scale: float = 1.0) -> Any:

@@ -18,6 +18,7 @@ from kernelfield.march.replicate import KEPT, PASS_ROWS
 
 GIB = 2**30
 FEWEST = 256  # particles that are proposed
+ENTRY, RANDOM = 16, 32  # multiplications that take as long as one update of an entry by Adam, and one random number
 WORKING = 6  # fields of a layer that a step has at once: h, phi, z, g, and what products make
 
 
@@ -35,8 +36,10 @@ class Work:
 def count(layout: Layout) -> Work:
     """Returns what a step of a run does, from the widths of all its products."""
     work, space = Work(), layout.space
-    rows, k, block, C = layout.rows, layout.directions, layout.setup(0).block or 0, layout.problem.outputs
-    copies = 3 if layout.step.momentum else 2
+    setup = layout.setup(0)
+    rows, k, block, C = layout.rows, layout.directions, setup.block or 0, layout.problem.outputs
+    by_entries, skeleton = setup.by_entries, setup.skeleton
+    copies = 5 if by_entries else 3 if layout.step.momentum else 2
     recorded = 2 * rows * layout.recorder.capacity if layout.kernels_at else 0
     for layer in uses(layout.step.layers):
         below, last = math.prod(space.sites) * space.components, space
@@ -52,7 +55,20 @@ def count(layout: Layout) -> Work:
                 forward = k * (1 + n) * (below + above) + block * n * above * of
                 backward = k * (1 + n) * (below + above) + block * n * below * to
                 work.products += rows * (forward + backward + k * n * (above + below))
-                work.state += (k * (1 + copies * n) + n) * (of + to)
+                work.state += (k * (1 + (2 if by_entries else copies) * n) + n) * (of + to)
+                if by_entries and not skeleton:
+                    pairs = layout.particles * n * of * to
+                    work.state += 4 * pairs
+                    work.products += (3 * rows + ENTRY) * pairs
+                if (
+                    by_entries and skeleton
+                ):  # entries of columns and rows with their moments, and products of two factors
+                    known, rank = skeleton
+                    work.state += 4 * known * (to + n * of) + rank * (to + n * of)
+                    work.products += (rows * known + ENTRY * known + known * rank) * (to + n * of) + known**2 * to
+                    work.products += 2 * rows * rank * (above + below)
+                if setup.noisy:
+                    work.products += RANDOM * n * k * (of + to)
                 work.recorded += recorded * below
             work.passed += 2 * rows * forward
             work.recorded += recorded * above

@@ -31,6 +31,7 @@ MORE_DIRECTIONS = 4  # times as many where particles have components
 TOL, TOL_OF_COMPONENTS, TOL_OF_NOISE = 2e-3, 1e-4, 2e-3
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
+SKELETON, ALL_PAIRS = (256, 80), 1024  # columns and rows, and rank; particles up to which all pairs are known
 RECORD_TOL, RECORD_DIRECTIONS = 1e-5, 512  # of the bases for kernels
 SMOOTH, KINKED = 10, 30  # directions a point and site that fields of such activations take in these bases
 FINITE_SMOOTH, FINITE_KINKED = 16, 40  # the same of networks of finite width, which know them all
@@ -110,6 +111,14 @@ class Layout:
         return [t for t in self.run.fields_at if t < self.run.steps] if self.settings.predicts else []
 
     @property
+    def skeleton(self) -> tuple[int, int] | None:
+        """The columns and rows that are known of matrices that learn by entries, and the rank; None for all."""
+        chosen = getattr(self.settings, "skeleton", None)
+        if chosen == "all" or (chosen is None and (self.has_components or self.particles <= ALL_PAIRS)):
+            return None
+        return chosen or SKELETON
+
+    @property
     def feedback(self) -> Feedback:
         """What sends gradients down."""
         if self.rule is None:
@@ -167,7 +176,8 @@ class Layout:
             outputs=self.problem.outputs,
             momentum=self.step.momentum,
             noisy=self.noisy,
-            skeleton=getattr(self.settings, "skeleton", None) if isinstance(self.training, Adam) else None,
+            by_entries=isinstance(self.training, Adam),
+            skeleton=self.skeleton,
             orders=self.step.orders,
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from kernelfield.describe.training import Batches
-from kernelfield.engine.entries import Skeleton
+from kernelfield.engine.entries import Pairs, Skeleton
 from kernelfield.engine.infinite_matrix import Images
 from kernelfield.layers import FieldTrace, Sequential, Setup, Space
 from kernelfield.march.devices import ONE_DEVICE, Placement, gathered
@@ -186,9 +186,11 @@ def without_motion(layers: tuple) -> tuple:
     def change(part: object) -> object:
         if isinstance(part, Skeleton):
             return replace(part, columns=None, rows=None)
+        if isinstance(part, Pairs):
+            return replace(part, entries=part.entries._replace(gradient=None, moments=None))
         return part._replace(velocity=None, moments=None) if isinstance(part, Images) else part
 
-    return jax.tree.map(change, layers, is_leaf=lambda part: isinstance(part, (Skeleton, Images)))
+    return jax.tree.map(change, layers, is_leaf=lambda part: isinstance(part, (Pairs, Skeleton, Images)))
 
 
 def initial_state(layers: Sequential, setup: Setup, space: Space) -> tuple:

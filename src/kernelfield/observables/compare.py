@@ -140,7 +140,7 @@ def compare(solution: Solution, reference: Solution) -> Comparison:
         >>> problem, training = kf.Problem(np.eye(2), [1.0, -1.0]), kf.GradientDescent(learning_rate=0.5, steps=4)
         >>> network = kf.MLP(depth=2, activation="linear")
         >>> infinite = kf.solve(network, problem, training, progress=False)
-        >>> finite = kf.solve(network, problem, training, kf.FiniteWidth(width=2048, seeds=4), progress=False)
+        >>> finite = kf.solve(network, problem, training, kf.FiniteWidth(width=512, seeds=4), progress=False)
         >>> row = compare(finite, infinite).row("Phi", layer=2, times="final")
         >>> row.error < 0.1, row.error_se > 0, row.alignment > 0.99
         (True, True, True)
