@@ -16,13 +16,22 @@ from kernelfield.engine.series import Fields, lowest_order
 from kernelfield.engine.wiring import wire_all
 from kernelfield.layers import kernels
 from kernelfield.layers.base import Layer, Mass, Setup, Signal, Space, Tape, WeightTrace
-from kernelfield.layers.weights import Scaled
+from kernelfield.layers.weights import Scaled, check_rate
 
 
 class NeuronWeights(Layer):
     """One weight for each neuron, the same at all sites, trained like every weight."""
 
     scale: float = 0.0  #: of the weights at initialization
+    relative_rate: float = 1.0  #: learning rate, relative to that of training
+
+    def __post_init__(self) -> None:
+        check_rate(self.relative_rate)
+
+    @property
+    def multiplier(self) -> float:
+        """The multiplier of weights of finite width in use, which all learn at the rate of training."""
+        return math.sqrt(self.relative_rate)
 
     @property
     def keeps_gaussian(self) -> bool:
@@ -31,7 +40,8 @@ class NeuronWeights(Layer):
 
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
         """Returns one Gaussian coordinate."""
-        return setup.make_images(below.population.add_lane(1, 1, components=below.components), self.scale), below
+        lane = below.population.add_lane(1, 1, components=below.components)
+        return setup.make_images(lane, self.scale, self.relative_rate), below
 
     def update(self, state: Images, trace: Any, rate: Fields) -> Images:
         """Returns the weights plus sum_mu rate_mu g_mu, summed over sites."""
@@ -43,7 +53,7 @@ class NeuronWeights(Layer):
         G, G2 = (pair.G.reshape(-1, pair.G.shape[-1]) for pair in (one, other))
         samples = len(one.G)
         sites = len(G) // samples
-        return (G @ G2.T).reshape(samples, sites, -1, sites).sum((1, 3))
+        return self.relative_rate * (G @ G2.T).reshape(samples, sites, -1, sites).sum((1, 3))
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,12 @@ class Bias(NeuronWeights):
     Args:
         scale: sigma_b.
         skips_padding: whether sites at which all of h is zero, the padding of sequences, stay zero.
+        relative_rate: learning rate of these biases, relative to that of training; see `Scaled`.
     """
 
     scale: float = 0.0
     skips_padding: bool = False
+    relative_rate: float = 1.0
 
     @property
     def is_linear(self) -> bool:
@@ -86,15 +98,16 @@ class Bias(NeuronWeights):
 
     def lazy_backward(self, kernel: np.ndarray, trace: None, seed: int) -> tuple[np.ndarray, np.ndarray, None]:
         """Returns the kernel that came, which goes down; the tangent kernel sums it over sites."""
-        return kernel, kernels.sum_sites(kernel), None
+        return kernel, self.relative_rate * kernels.sum_sites(kernel), None
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
         """Returns b (channels,) from N(0, scale^2)."""
-        return self.scale * jax.random.normal(key, shape[-1:]), shape
+        return self.scale / self.multiplier * jax.random.normal(key, shape[-1:]), shape
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns x + b."""
-        return x + params * jnp.any(x != 0, axis=-1, keepdims=True) if self.skips_padding else x + params
+        b = params if self.multiplier == 1 else self.multiplier * params
+        return x + b * jnp.any(x != 0, axis=-1, keepdims=True) if self.skips_padding else x + b
 
 
 class GainTrace(NamedTuple):
@@ -106,7 +119,13 @@ class GainTrace(NamedTuple):
 
 @dataclass(frozen=True)
 class Gain(NeuronWeights):
-    """(1 + a) h, with a that starts at zero: the gain of `LayerNorm` and `RMSNorm`."""
+    """(1 + a) h, with a that starts at zero: the gain of `LayerNorm` and `RMSNorm`.
+
+    Args:
+        relative_rate: learning rate of these gains, relative to that of training; see `Scaled`.
+    """
+
+    relative_rate: float = 1.0
 
     def forward(self, state: Images, x: Fields, mass: Mass) -> tuple[Images, Fields, GainTrace]:
         """Returns (1 + a) h."""
@@ -130,7 +149,7 @@ class Gain(NeuronWeights):
         self, kernel: np.ndarray, trace: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the kernel that came; the tangent kernel sums <g g> <h h> over sites."""
-        return kernel, kernels.sum_sites(kernel * trace), trace
+        return kernel, self.relative_rate * kernels.sum_sites(kernel * trace), trace
 
     def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Array, tuple[int, ...]]:
         """Returns a = 0 (channels,)."""
@@ -138,7 +157,7 @@ class Gain(NeuronWeights):
 
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns (1 + a) x."""
-        return x * (1 + params)
+        return x * (1 + (params if self.multiplier == 1 else self.multiplier * params))
 
 
 def _at_all_sites(state: Images, x: Fields) -> Fields:
@@ -153,7 +172,7 @@ class Readout(Scaled):
     A network of several outputs has a w for each.
 
     Args:
-        scale, multiplies: see `Scaled`.
+        scale, multiplies, relative_rate: see `Scaled`.
     """
 
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:

@@ -24,16 +24,19 @@ Padding = Literal["zero", "circular"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled(Layer):
-    """Weights with a scale.
+    """Weights with a scale, and a learning rate of their own.
 
     Args:
         scale: sigma_w, by default of the initialization N(0, sigma_w^2).
         multiplies: what `scale` multiplies: the "initialization", or the "weight" in use, which starts as N(0, 1); what
             is learned then moves fields sigma_w^2 times as far.
+        relative_rate: learning rate of these weights by gradient descent, relative to that of training. Adam moves
+            them by its square root.
     """
 
     scale: float = 1.0
     multiplies: Multiplies = "initialization"
+    relative_rate: float = 1.0
 
     @property
     def is_linear(self) -> bool:
@@ -45,20 +48,32 @@ class Scaled(Layer):
             raise ValueError(f"scale must be above 0, got {self.scale}")
         if self.multiplies not in ("initialization", "weight"):
             raise ValueError(f"multiplies must be 'initialization' or 'weight', got {self.multiplies!r}")
+        check_rate(self.relative_rate)
 
     @property
     def gain(self) -> float:
         """The factor of the learned part."""
-        return self.scale**2 if self.multiplies == "weight" else 1.0
+        return self.relative_rate * (self.scale**2 if self.multiplies == "weight" else 1.0)
+
+    @property
+    def multiplier(self) -> float:
+        """The multiplier of weights of finite width in use, which all learn at the rate of training."""
+        return math.sqrt(self.relative_rate) * (self.scale if self.multiplies == "weight" else 1.0)
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Returns weights of finite width at initialization."""
-        weights = jax.random.normal(key, shape)
-        return weights if self.multiplies == "weight" else self.scale * weights
+        weights, std = jax.random.normal(key, shape), self.scale / self.multiplier
+        return weights if std == 1 else std * weights
 
     def multiply(self, h: Array) -> Array:
-        """Returns the product h of weights of finite width, times the scale if it multiplies them in use."""
-        return self.scale * h if self.multiplies == "weight" else h
+        """Returns the product h of weights of finite width, times their multiplier."""
+        return h if self.multiplier == 1 else self.multiplier * h
+
+
+def check_rate(relative_rate: float) -> None:
+    """Raises ValueError unless a relative rate is a number above 0."""
+    if not 0 < relative_rate < math.inf:
+        raise ValueError(f"relative_rate must be above 0, got {relative_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +81,7 @@ class Weights(Scaled):
     """h_a = n^{-1/2} sum_j W_j phi_{a + j} / sqrt(N): n infinite matrices, wired between sites.
 
     Args:
-        scale, multiplies: see `Scaled`.
+        scale, multiplies, relative_rate: see `Scaled`.
         width: of the layer that the weights make, all its neurons, relative to that of the last hidden layer.
         components: of every particle above, which a `Particlewise` layer mixes: 3 d for the query, key and value of a
             head of attention of dimension d.
@@ -179,7 +194,7 @@ class Dense(Weights):
     """Fully connected: h = W phi / sqrt(N), and with sites n^{-1/2} sum_a W_a phi_a / sqrt(N), without sites above.
 
     Args:
-        scale, multiplies, width, components: see `Weights`.
+        scale, multiplies, relative_rate, width, components: see `Weights`.
     """
 
     def wiring(self, sites: Sites) -> Wiring:
@@ -209,7 +224,7 @@ class Conv(Weights):
         kernel: sites of its window along each axis; a window of even size reaches further up.
         stride: between outputs, of which there are ceil(sites / stride) along each axis.
         padding: "zero": what is outside adds nothing; "circular": the other end follows.
-        scale, multiplies, width, components: see `Weights`.
+        scale, multiplies, relative_rate, width, components: see `Weights`.
     """
 
     kernel: int = 3

@@ -158,10 +158,8 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
         if isinstance(layer, Readout):
             fans, multiplier = (fans[0], problem.outputs), multiplier / network.gamma0
         std = 1.0
-        if isinstance(layer, Scaled) and layer.multiplies == "weight":
-            multiplier *= layer.scale
-        elif isinstance(layer, (Scaled, NeuronWeights)):
-            std = layer.scale
+        if isinstance(layer, (Scaled, NeuronWeights)):
+            multiplier, std = multiplier * layer.multiplier, layer.scale / layer.multiplier
         rate, eps = eta * gamma0**2 * width, None
         if isinstance(training, Adam):
             root = math.sqrt(fans[0]) if isinstance(layer, Weights) else 1.0
