@@ -502,6 +502,69 @@ def test_numbers_go_back_to_the_network_they_came_from(form):
     assert (shallow.gamma0, shallow.learning_rate, *shallow.weight_scales) == pytest.approx((0.3, 0.4, 1, 1))
 
 
+@ALL_FORMS
+def test_numbers_of_adam_go_back_too(form):
+    network = NETWORK.model_copy(update={"widths": [2.0, 0.5, 1.0]})
+    found = pz.from_numbers(FORMS[form](network, PROBLEM, ADAM, 128))
+    assert (found.gamma0, found.learning_rate, found.weight_decay) == pytest.approx((1.5, 0.4, 0.1))
+    assert found.weight_scales == pytest.approx(SCALES) and found.bias_scales == pytest.approx([BIAS] * DEPTH)
+    assert (found.input_scale, found.eps) == pytest.approx((1.0, 1e-3))
+
+
+@ALL_FORMS
+@pytest.mark.parametrize("training", [TRAINING, ADAM], ids=["SGD", "Adam"])
+def test_tensors_may_have_rates_of_their_own(form, training):
+    layers = [
+        Dense(scale=0.7, relative_rate=2.0),
+        Bias(0.3, relative_rate=0.5),
+        TANH,
+        Dense(),
+        TANH,
+        Dense(relative_rate=0.3, scale=1.3),
+        Bias(0.1, relative_rate=0.1),
+        TANH,
+        Readout(scale=1.2),
+    ]
+    found = pz.from_numbers(FORMS[form](kf.Network(layers=layers, gamma0=1.5), PROBLEM, training, 64), own_rates=True)
+    assert (found.gamma0, found.learning_rate, found.input_scale) == pytest.approx((1.5, 0.4, 1.0))
+    assert list(found.relative_rates.values()) == pytest.approx([2, 0.5, 1, 0.3, 0.1, 1])
+    assert list(found.scales.values()) == pytest.approx([0.7, 0.3, 1, 1.3, 0.1, 1.2])
+
+
+# --- how it grows
+
+
+@pytest.mark.parametrize("training", [TRAINING, ADAM], ids=["SGD", "Adam"])
+def test_forms_of_one_limit_do_not_drift(training):
+    for write in FORMS.values():
+        found = pz.drift([write(NETWORK, PROBLEM, training, width) for width in (32, 128, 512)])
+        assert found.departing == [] and found.widths == (32, 128, 512)
+        assert "learns features" in found.sentence
+
+
+def test_a_forgotten_multiplier_is_named_with_its_power():
+    def without(width):
+        rows = [replace(row, multiplier=1.0) for row in pz.to_mup(NETWORK, PROBLEM, TRAINING, width, table=8)]
+        return pz.Numbers("mine", width, tuple(rows))
+
+    found = pz.drift([without(width) for width in (32, 128)])
+    assert found.sentence == "as the width N grows, w starts N too large and learns N^2 too fast"
+    assert "w       output  1" in str(found)
+
+
+@pytest.mark.parametrize(
+    "training, expected",
+    [
+        (TRAINING, "w starts N^0.5 too large and learns N too fast, W0 learns N^-1 too slowly, b1 learns"),
+        (ADAM, "w starts N^0.5 too large and learns N too fast, W1 learns N too fast, W2 learns N too fast"),
+    ],
+    ids=["SGD", "Adam"],
+)
+def test_standard_parameterization_departs_with_known_powers(training, expected):
+    found = pz.drift(pz.to_standard(NETWORK, PROBLEM, training, 64))
+    assert found.sentence.startswith(f"as the width N grows, {expected}")
+
+
 def package_mup(width, base, rate, multiplier, std, dimensions, biases=False):
     """What the package mup makes of a network with two hidden layers: MuReadout, and rates of MuSGD."""
     grown = width / base
@@ -559,8 +622,6 @@ def test_what_cannot_be_is_said():
     aligned = TRAINING.model_copy(update={"rule": kf.FeedbackAlignment()})
     with pytest.raises(ValueError, match="training along gradients, not by FeedbackAlignment: give rule=None"):
         pz.to_standard(NETWORK, PROBLEM, aligned, 8)
-    with pytest.raises(ValueError, match="from_numbers takes learning rates of SGD, got those of Adam"):
-        pz.from_numbers(pz.to_mup(NETWORK, PROBLEM, ADAM, 8))
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         pz.to_ntk(NETWORK, PROBLEM, TRAINING, 0)
     with pytest.raises(ValueError, match="table must be 3, 8 or 9, got 4"):
@@ -571,6 +632,12 @@ def test_what_cannot_be_is_said():
     with pytest.raises(ValueError, match=r"the learning rate of b1 must be 6.4, as that of W1 has it, got 0.4"):
         pz.from_numbers(package_mup(64, 16, 0.1, 2.0, (1, 1, 1), 7, biases=True))
     rows = pz.to_mup(NETWORK, PROBLEM, TRAINING, 8).rows
+    with pytest.raises(ValueError, match="numbers must be of two different widths or more, got"):
+        pz.drift([pz.to_mup(NETWORK, PROBLEM, TRAINING, 8)] * 2)
+    with pytest.raises(ValueError, match="numbers must be of the same tensors at all widths"):
+        pz.drift([pz.to_mup(NETWORK, PROBLEM, TRAINING, 8), package_mup(64, 16, 0.1, 2.0, (1, 1, 1), 7)])
+    with pytest.raises(ValueError, match="relative_rate must be above 0, got 0"):
+        Dense(relative_rate=0)
     with pytest.raises(ValueError, match="one input and one output, got 0, 1"):
         pz.from_numbers(pz.Numbers("mine", 8, rows[1:]))
     with pytest.raises(ValueError, match="learning rate times weight decay must be the same for all tensors"):

@@ -5,9 +5,10 @@
     from_mup(learning_rate=0.1, base_width=256)                  # "what is my network's gamma0?"
 
 `exponents` compares how parameterizations scale with width, `numbers` writes one network at one width in each of
-them, and `inverse` reads gamma0 and eta from such numbers.
+them, `inverse` reads gamma0 and eta from such numbers, and `scaling` says which of them depart from muP as N grows.
 """
 
+from kernelfield.parameterization.scaling import Drift, TensorDrift, drift
 from kernelfield.parameterization.exponents import (
     MEAN_FIELD,
     MUP,
@@ -32,11 +33,14 @@ __all__ = [
     "MUP_TABLE_9",
     "NTK",
     "STANDARD",
+    "Drift",
     "Exponents",
     "MeanField",
     "Numbers",
     "Parameterization",
     "Row",
+    "TensorDrift",
+    "drift",
     "equivalent",
     "from_mup",
     "from_numbers",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kernelfield.parameterization.numbers import Numbers, Row
 
@@ -21,6 +22,10 @@ class MeanField:
         bias_scales: sigma_b of all biases, bottom to top.
         weight_decay: lambda.
         input_scale: factor of X of the Problem.
+        eps: of Adam, in units of its gradients here; None for SGD.
+        scales: sigma of every tensor, by its name.
+        relative_rates: learning rate of every tensor relative to that of training, by its name: one for all, but where
+            tensors have rates of their own.
     """
 
     gamma0: float
@@ -29,6 +34,9 @@ class MeanField:
     bias_scales: tuple[float, ...] = ()
     weight_decay: float = 0.0
     input_scale: float = 1.0
+    eps: float | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
+    relative_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 def from_mup(learning_rate: float, base_width: float = 1.0, output_multiplier: float = 1.0) -> MeanField:
@@ -63,42 +71,47 @@ def from_mup(learning_rate: float, base_width: float = 1.0, output_multiplier: f
     return MeanField(gamma0=1 / math.sqrt(strength), learning_rate=strength * learning_rate)
 
 
-def from_numbers(numbers: Numbers) -> MeanField:
+def from_numbers(numbers: Numbers, own_rates: bool = False) -> MeanField:
     """Returns the network of this library that has these numbers, at their width and so at all widths.
 
-    With S = multiplier std and R = multiplier^2 rate of each tensor and r = eta gamma0^2,
+    With S = multiplier std and R = multiplier^2 rate of each tensor and r = eta gamma0^2, by SGD
 
         output   eta = R fan_in                sigma = S gamma0 sqrt(N fan_in)
         hidden   r = R fan_in / N              sigma = S sqrt(fan_in)
         bias     r = R / N                     sigma = S
         input    input_scale^2 = R D / (N r)   sigma = S sqrt(D) / input_scale
 
+    and by Adam, with R = multiplier rate and r = eta gamma0, eta = R sqrt(N fan_in) of the output, r = R fan_in of
+    hidden weights, r = R of biases, and input_scale = R D / r.
+
     Without hidden weights r is that of a bias, or, with an input scale of one, of the input.
 
     Args:
-        numbers: numbers of one readout, of one input and of any other tensors, in any form, that learn by SGD.
+        numbers: numbers of one readout, of one input and of any other tensors, in any form.
+        own_rates: whether every tensor may have a learning rate of its own, the `relative_rate` of its layer. Then r is
+            that of the first hidden weights, or else of the input, whose data are not scaled.
 
     Returns:
         MeanField with the scales of all weights and biases.
 
     Raises:
         ValueError: no gamma0 and eta give all learning rates (the message names a tensor and the rate that it needs),
-            or the readout or the input is missing, or the numbers are those of Adam.
+            or the readout or the input is missing.
     """
-    if numbers.betas is not None:
-        raise ValueError("from_numbers takes learning rates of SGD, got those of Adam")
     rows = {kind: [row for row in numbers if row.kind == kind] for kind in ("input", "hidden", "output", "bias")}
     if len(rows["input"]) != 1 or len(rows["output"]) != 1:
         raise ValueError(f"numbers must have one input and one output, got {len(rows['input'])}, {len(rows['output'])}")
     (first,), (last,) = rows["input"], rows["output"]
-    eta = last.multiplier**2 * last.learning_rate * last.fan_in
+    width, by_adam = numbers.width, numbers.betas is not None
+    eta = _speed(last) * (math.sqrt(width * last.fan_in) if by_adam else last.fan_in)
     moving = rows["hidden"] + rows["bias"]
-    r = _strength(moving[0] if moving else first, numbers.width)
-    for row in moving:
-        need = row.learning_rate * r / _strength(row, numbers.width)
+    reference = rows["hidden"][0] if rows["hidden"] else first if own_rates or not moving else moving[0]
+    r = _strength(reference, width)
+    for row in moving if not own_rates else ():
+        need = row.learning_rate * r / _strength(row, width)
         if not math.isclose(row.learning_rate, need, rel_tol=AGREE):
             raise ValueError(
-                f"the learning rate of {row.name} must be {need:.6g}, as that of {moving[0].name} has it, "
+                f"the learning rate of {row.name} must be {need:.6g}, as that of {reference.name} has it, "
                 f"got {row.learning_rate:.6g}: no gamma0 gives both"
             )
     decay = last.learning_rate * last.weight_decay
@@ -106,22 +119,37 @@ def from_numbers(numbers: Numbers) -> MeanField:
         if not math.isclose(product := row.learning_rate * row.weight_decay, decay, rel_tol=AGREE):
             pair = f"{decay:.6g} for {last.name} and {product:.6g} for {row.name}"
             raise ValueError(f"learning rate times weight decay must be the same for all tensors, got {pair}")
-    gamma0 = math.sqrt(r / eta)
-    input_scale = math.sqrt(_strength(first, numbers.width) / r)
+    power = 1.0 if by_adam else 0.5
+    gamma0 = (r / eta) ** power
+    input_scale = 1.0 if own_rates else (_strength(first, width) / r) ** power
+    root = {row.name: 1.0 if row.kind == "bias" else math.sqrt(row.fan_in) for row in numbers}
+    root[first.name] /= input_scale
+    root[last.name] *= gamma0 * math.sqrt(width)
+    scales = {row.name: row.multiplier * row.std * root[row.name] for row in numbers}
+    rates = {row.name: 1.0 if row is last else (_strength(row, width) / r) ** (2 * power) for row in numbers}
     return MeanField(
         gamma0=gamma0,
         learning_rate=eta,
-        weight_scales=(
-            first.multiplier * first.std * math.sqrt(first.fan_in) / input_scale,
-            *(row.multiplier * row.std * math.sqrt(row.fan_in) for row in rows["hidden"]),
-            last.multiplier * last.std * gamma0 * math.sqrt(numbers.width * last.fan_in),
-        ),
-        bias_scales=tuple(row.multiplier * row.std for row in rows["bias"]),
+        weight_scales=tuple(scales[row.name] for row in (first, *rows["hidden"], last)),
+        bias_scales=tuple(scales[row.name] for row in rows["bias"]),
         weight_decay=decay / eta,
         input_scale=input_scale,
+        eps=_eps(reference, width, gamma0) if by_adam else None,
+        scales=scales,
+        relative_rates=rates if own_rates else dict.fromkeys(rates, 1.0),
     )
 
 
+def _speed(row: Row) -> float:
+    """Returns the rate R at which the product of multiplier and weight learns."""
+    return row.learning_rate * row.multiplier ** (2 if row.eps is None else 1)
+
+
 def _strength(row: Row, width: int) -> float:
-    """Returns eta gamma0^2 of a network whose hidden neurons have such a tensor."""
-    return row.multiplier**2 * row.learning_rate * row.fan_in / width
+    """Returns eta gamma0^2, by Adam eta gamma0, of a network whose hidden neurons have such a tensor."""
+    return _speed(row) * row.fan_in / (width if row.eps is None else 1)
+
+
+def _eps(row: Row, width: int, gamma0: float) -> float:
+    """Returns the eps of Adam in units of G, of a tensor below the readout."""
+    return (row.eps or 0.0) / row.multiplier * gamma0 * width
