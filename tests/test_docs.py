@@ -146,7 +146,9 @@ WRONG = {
     "shared far apart": lambda folder: kf.Network(layers=[Dense(), Residual(BRANCH), WEIGHTS, Readout()]),
     "lazy shared": lambda folder: solved(kf.StaticNTK(), layers=TIED),
     "two times": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).ntk(t=0, s=1),
-    "custom layers": lambda folder: solved(kf.FiniteWidth(width=2, seeds=1), layers=TIED).save(folder / "run.nc"),
+    "custom layers": lambda folder: solved(
+        kf.FiniteWidth(width=2, seeds=1), layers=[Dense(), Activation(jnp.sin), Readout()]
+    ).save(folder / "run.nc"),
     "no batches": lambda folder: solved(kf.StaticNTK(), training=batches(1)),
     "large batch": lambda folder: solved(training=batches(3)),
     "unused stream": lambda folder: solved(stream=FRESH),

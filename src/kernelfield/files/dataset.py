@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernelfield.common.settings import Spec, spec_class
+from kernelfield.describe.architecture import Network
 from kernelfield.describe.losses import LOSSES
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import GradientDescent
+from kernelfield.files.layers import layers_json, restore_layers
 from kernelfield.layers import Sequential
 from kernelfield.solution.factors import TimeModes
 from kernelfield.solution.kernel import FactorKernel, KeptKernel, Key, RecordedKernel, Steps, Symbol
@@ -236,10 +238,7 @@ def settings_json(spec: Spec) -> dict[str, Any]:
     """
     for name, value in spec:
         if isinstance(value, Sequential):
-            raise ValueError(
-                "a Network of custom layers cannot be stored: save the arrays you need, or use MLP, CNN, ResNet or "
-                "Transformer"
-            )
+            return {"class": type(spec).__name__, **dict(spec), name: layers_json(value)}
         if callable(value):
             known = "list its values" if name == "schedule" else "use an activation known by name"
             raise ValueError(_not_stored(name, known))
@@ -250,6 +249,8 @@ def restore_settings(settings: dict[str, Any]) -> Any:
     """Returns the network, training rule or method that `settings_json` described."""
     values = dict(settings)
     cls: type[Spec] = spec_class(values.pop("class"))
+    if cls is Network:
+        values["layers"] = restore_layers(values["layers"])
     if cls is GradientDescent and values.pop("batch", None) is not None:  # of schemas 1 to 4
         raise ValueError("it was trained by GradientDescent(batch=...), which is SGD now: solve it again")
     retired = (*RETIRED, "seed") if cls is GradientDescent else RETIRED

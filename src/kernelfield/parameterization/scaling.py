@@ -11,6 +11,7 @@ import numpy as np
 from kernelfield.parameterization.numbers import Numbers, Row
 
 TOLERANCE = 0.1  # of a power of N that is measured; standard deviations of weights are known to a few percent
+NOISE = 3.0  # standard errors of a measured power that do not count
 # powers of N of size (multiplier std) and speed (multiplier^2 rate by SGD, multiplier rate by Adam) of each kind
 MUP_SGD = {"input": (0.0, 1.0), "hidden": (-0.5, 0.0), "output": (-1.0, -1.0), "bias": (0.0, 1.0)}
 MUP_ADAM = {"input": (0.0, 0.0), "hidden": (-0.5, -1.0), "output": (-1.0, -1.0), "bias": (0.0, 0.0)}
@@ -122,6 +123,10 @@ def drift(numbers: Numbers | Sequence[Numbers]) -> Drift:
         sizes = [row.multiplier * row.std for row in rows]
         speeds = [row.learning_rate * row.multiplier ** (2 if row.eps is None else 1) for row in rows]
         size = _slope(widths, sizes) if min(sizes) > 0 else math.nan
+        expected = _mup(numbers[0])[rows[0].kind][0]
+        entries = min(row.fan_out * (1 if row.kind == "bias" else row.fan_in) for row in rows)
+        noise = math.sqrt(1 / entries) / math.log(max(widths) / min(widths))  # of two measured standard deviations
+        size = expected if abs(size - expected) < max(TOLERANCE, NOISE * noise) else size
         tensors.append(_tensor(rows[0], (size, _slope(widths, speeds)), _mup(numbers[0])))
     return Drift(tuple(tensors), widths)
 
