@@ -26,6 +26,8 @@ ORDER = (  # a room imports from the rooms before it alone
     "march",
     "theories",
     "finite",
+    "recording",
+    "torch",
     "solve",
     "observables",
     "files",

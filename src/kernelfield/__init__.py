@@ -50,14 +50,15 @@ from kernelfield.theories.gradient_independence import GradientIndependence
 from kernelfield.theories.perturbation import Perturbation
 from kernelfield.theories.static_ntk import StaticNTK
 
-_MODULES = {  # of the names that are imported on first use, because scikit-learn and pandas are slow to import
+_MODULES = {  # of the names that are imported on first use, because scikit-learn, pandas and bokeh are slow to import
     "AdaptedKernel": "estimators.adapted_kernel",
     "InfiniteWidthClassifier": "estimators.estimators",
     "InfiniteWidthRegressor": "estimators.estimators",
     "sweep_gamma": "sweeps.gammas",
     "sweep_grid": "sweeps.driver",
+    "width_report": "report.width",
 }
-_ROOMS = ("datasets", "estimators", "sweeps")
+_ROOMS = ("datasets", "estimators", "recording", "sweeps", "torch")
 
 __all__ = [
     "CNN",
@@ -102,11 +103,13 @@ __all__ = [
     "solve",
     "sweep_gamma",
     "sweep_grid",
+    "width_report",
 ]
 
 if TYPE_CHECKING:
     from kernelfield.estimators.adapted_kernel import AdaptedKernel
     from kernelfield.estimators.estimators import InfiniteWidthClassifier, InfiniteWidthRegressor
+    from kernelfield.report.width import width_report
     from kernelfield.sweeps.driver import sweep_grid
     from kernelfield.sweeps.gammas import sweep_gamma
 else:

@@ -107,6 +107,35 @@ def report(
 
 
 @app.command()
+def width_report(
+    own: Annotated[Path, Argument(metavar="RUN.nc", help="Networks of finite width: recorded, or trained by train.")],
+    output: Annotated[Path, Option("--output", "-o", metavar="PAGE.html", help="Page to write.")],
+    infinite: Annotated[
+        Path | None, Option(metavar="RESULT.nc", help="The same run at infinite width; solved if it is not given.")
+    ] = None,
+    corrections: Annotated[
+        bool | None, Option(help="Find noise and bias to order 1/N; by default where it takes about a minute.")
+    ] = None,
+    title: Annotated[str | None, Option(help="Title of the page.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far networks that trained are from infinite width, which layer departs, and what more width would buy.
+
+    The page holds everything that it shows, and loads nothing.
+    """
+    from kernelfield import report as pages
+    from kernelfield.report.width import width_report as measure
+
+    out = Output(quiet, as_json)
+    pages.check_path(output)
+    result = measure(load(own), None if infinite is None else load(infinite), corrections, progress=not quiet)
+    result.write(output, title)
+    out.say(*result.sentences, f"wrote {output}")
+    out.print_json({"wrote": str(output), **result.numbers})
+
+
+@app.command()
 def figures(
     names: Annotated[
         list[str] | None,

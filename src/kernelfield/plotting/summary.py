@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.table import Column, Table
 
 from kernelfield import observables, plotting
 from kernelfield.common.settings import Spec
+from kernelfield.layers import Activation, Residual, Sequential
 from kernelfield.observables.compare import format_with_error
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
@@ -87,8 +89,24 @@ def format_settings(spec: Spec) -> str:
     """Returns "Name(argument=value, ...)" of a network, training or method, without most of its defaults."""
     fields = type(spec).model_fields
     known = {name: value for name, value in spec if not (name in QUIET and value == fields[name].default)}
-    values = ", ".join(f"{name}={value!r}" for name, value in known.items() if value is not None)
+    texts = {name: _format_layer(value) if isinstance(value, Sequential) else repr(value)
+             for name, value in known.items() if value is not None}  # fmt: skip
+    values = ", ".join(f"{name}={text}" for name, text in texts.items())
     return f"{type(spec).__name__}({values})"
+
+
+def _format_layer(layer: Any) -> str:
+    """Returns a layer as code makes it, without most of its defaults."""
+    if isinstance(layer, Sequential):
+        return f"[{', '.join(map(_format_layer, layer.layers))}]"
+    if isinstance(layer, Activation):
+        return layer.nonlinearity.name
+    if isinstance(layer, Residual):
+        return f"Residual({_format_layer(layer.branch)}, {layer.scale:g})"
+    fields = [field for field in dataclasses.fields(layer) if field.init] if dataclasses.is_dataclass(layer) else []
+    values = [(field.name, getattr(layer, field.name)) for field in fields if getattr(layer, field.name) != field.default]
+    texts = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in values)
+    return f"{type(layer).__name__}({', '.join(texts)})"
 
 
 def _measure_kernels(solution: Solution) -> Iterator[tuple[int, Estimate, Estimate]]:

@@ -39,6 +39,7 @@ def write(
     title: str | None = None,
     versions: Mapping[str, Mapping[str, str]] | None = None,
     files: Mapping[str, str] | None = None,
+    width: Any = None,
 ) -> None:
     """Writes a page: the whole file or nothing.
 
@@ -48,6 +49,7 @@ def write(
         title: of the page; made from the settings by default.
         versions: of the libraries that made each solution, by name; those of a file are in its attributes.
         files: the file of each solution, by name, for the commands that make it again.
+        width: a `WidthReport`, whose sentences and charts come first on the page; None for none.
 
     Raises:
         ValueError: the name ends in something else, there is no solution, or they cannot be compared.
@@ -65,7 +67,7 @@ def write(
         True
     """
     check_path(Path(path))
-    text = page(solutions, title, versions, files)
+    text = page(solutions, title, versions, files, width)
     with whole_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
@@ -75,11 +77,12 @@ def page(
     title: str | None = None,
     versions: Mapping[str, Mapping[str, str]] | None = None,
     files: Mapping[str, str] | None = None,
+    width: Any = None,
 ) -> str:
     """Returns the page as HTML text with everything in it; arguments and errors are those of `write`."""
     if not solutions:
         raise ValueError("a report needs at least one solution")
-    content = _collect_content(number_results(solutions), title, versions or {}, files or {})
+    content = _collect_content(number_results(solutions), title, versions or {}, files or {}, width)
     loader = PackageLoader("kernelfield.report", "template")
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=loader, autoescape=True, **options)
@@ -95,7 +98,11 @@ def check_path(path: Path) -> None:
 
 
 def _collect_content(
-    results: Sequence[Result], title: str | None, versions: Mapping[str, Mapping[str, str]], files: Mapping[str, str]
+    results: Sequence[Result],
+    title: str | None,
+    versions: Mapping[str, Mapping[str, str]],
+    files: Mapping[str, str],
+    width: Any,
 ) -> dict[str, Any]:
     """Returns everything that the template of the page fills in, by name; other arguments as `write`."""
     main, *others = results
@@ -107,6 +114,7 @@ def _collect_content(
             raise ValueError(f"{other.name} and {main.name} cannot be in one report: {error}") from None
     density_charts, densities = charts.chart_densities(results)
     shown = {
+        "width": [] if width is None else width.charts(),
         "learning": [charts.chart_loss(results), *charts.chart_alignments(results)],
         "activations": density_charts,
         "movement": [*charts.chart_movements(results), *charts.chart_spectrum(results)],
@@ -120,6 +128,7 @@ def _collect_content(
         "made": datetime.now(UTC).strftime("%d %B %Y"),
         "results": results,
         "problem": main.solution.problem,
+        "width": width,
         "charts": elements,
         "comparisons": comparisons,
         "words": words,

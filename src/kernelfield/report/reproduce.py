@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 from kernelfield.datasets.built_in import load_digits
 from kernelfield.datasets.images import pool_pixels
 from kernelfield.datasets.specs import Data, DigitsData, GaussianData, TableData
+from kernelfield.describe.architecture import Network
 from kernelfield.describe.losses import LOSSES
 from kernelfield.describe.problem import Problem
 from kernelfield.files.config import METHODS, Config
@@ -82,6 +83,8 @@ def write_recipes(results: Sequence[Result], source: Source, files: Mapping[str,
     """Returns configuration files for all results: one, unless their networks, training or methods' settings differ."""
     configs: list[tuple[Config, list[tuple[Result, str]]]] = []
     for result in results:
+        if result.solution.info.get("recorded"):  # elsewhere, by another library
+            continue
         solution, kind = result.solution, type(result.solution.method)
         section = SECTIONS.get(kind, kind.__name__)
         for config, members in configs:
@@ -118,6 +121,8 @@ def file_versions(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _write_recipe(name: str, config: Config, members: Sequence[tuple[Result, str]], files: Mapping[str, str]) -> Recipe:
+    if isinstance(config.network, Network):
+        return Recipe(name, None, [], ["The network is made of layers, which no configuration file can hold."])
     if any(callable(value) for _, value in config.network):
         return Recipe(name, None, [], ["The activation is a custom function, which no configuration file can hold."])
     if callable(getattr(config.training, "schedule", None)):

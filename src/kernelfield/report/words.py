@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from kernelfield import observables
-from kernelfield.describe.architecture import Architecture
+from kernelfield.describe.architecture import Architecture, Network
 from kernelfield.describe.networks import MLP
 from kernelfield.describe.training import (
     SGD,
@@ -21,6 +21,7 @@ from kernelfield.describe.training import (
     Training,
 )
 from kernelfield.finite.method import FiniteWidth
+from kernelfield.layers import Activation
 from kernelfield.observables import Points, compare
 from kernelfield.observables.compare import Comparison, Row
 from kernelfield.plotting.summary import describe_run, format_settings
@@ -139,6 +140,10 @@ def is_resolved(row: Row) -> bool:
 
 
 def _describe_network(network: Architecture) -> str:
+    if isinstance(network, Network):
+        names = [layer.nonlinearity.name if isinstance(layer, Activation) else type(layer).__name__
+                 for layer in network.layers.layers]  # fmt: skip
+        return f"The network {', '.join(names)}"
     if not isinstance(network, MLP):
         return f"The network {format_settings(network)}"
     phi = network.activation if isinstance(network.activation, str) else network.nonlinearity.name
@@ -162,6 +167,10 @@ def _describe_training(training: Training) -> str:
         order = " drawn with replacement" if training.replacement else ""
         batches = f"batches of {training.batch_size}{order}, {_count(training.epochs, 'epoch')}"
         return f"by stochastic gradient descent, {batches}, {', '.join(options)}"
+    if isinstance(training, Adam):
+        length = _count(training.steps, training.unit)
+        batches = "" if training.batch_size is None else f" on batches of {training.batch_size}"
+        return f"in {length} of Adam{batches} with {join(options)}"
     fresh = f"{training.batch_size} fresh points in each of {training.every * training.steps} updates"
     return f"by online stochastic gradient descent, {fresh}, {', '.join(options)}"
 
@@ -187,7 +196,9 @@ def _describe_method(result: Result) -> str:
     method, exact = result.solution.method, result.solution.exact
     name = type(method).__name__
     if isinstance(method, FiniteWidth):
-        return f"{_count(method.seeds, 'network')} of width {method.width}"
+        recorded = ", recorded while it trained" if result.solution.info.get("recorded") else ""
+        recorded = recorded.replace("it", "they") if method.seeds > 1 else recorded
+        return f"{_count(method.seeds, 'network')} of width {method.width}{recorded}"
     neurons = f"{result.replicates} × {getattr(method, 'particles', '')}"
     texts = {
         "March": "the full theory of infinite width, " + ("exactly" if exact else f"on {neurons} sampled neurons"),

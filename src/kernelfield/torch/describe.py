@@ -284,8 +284,11 @@ def sums_of(weight: Tensor | None) -> tuple[int, ...]:
     """Returns the numbers n of which 1 / sqrt(n) may be a standard deviation: fan_in, and that of the base shape."""
     if weight is None:
         return ()
-    base = getattr(getattr(weight.parameter, "infshape", None), "base_shape", lambda: None)()
-    return (weight.slots, weight.slots**2, 1) if base is None else (math.prod(base[1:]), weight.slots, 1)
+    infshape = getattr(weight.parameter, "infshape", None)  # of the package mup
+    if infshape is None:
+        return weight.slots, weight.slots**2, 1
+    sizes = zip(infshape.base_shape(), weight.parameter.shape, strict=True)
+    return math.prod([here if base is None else base for base, here in sizes][1:]), weight.slots, 1
 
 
 def recognize(std: float, count: int, sums: Sequence[int]) -> float:
