@@ -61,7 +61,7 @@ html_theme_options = {
 sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"/(?!torch_|flax_)\w+\.py$",  # these need libraries that the documentation does not
     "ignore_pattern": r"__init__\.py",
     "within_subsection_order": "reference.gallery_order",
     "image_scrapers": ("matplotlib",),

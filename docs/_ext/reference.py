@@ -25,7 +25,7 @@ from kernelfield.common.settings import Spec
 from kernelfield.solution.method import Method
 
 PUBLIC = {  # rooms, or modules of a room
-    "Networks from layers": ("layers", "parameterization"),
+    "Networks from layers": ("layers", "parameterization", "torch", "recording"),
     "Measure, compare, draw": ("observables", "estimators", "sweeps", "plotting", "report"),
     "Data and files": ("datasets", "describe.losses", "activations.functions", "files"),
     "Figures of the paper": ("figures",),
@@ -49,6 +49,10 @@ GALLERY = (
     "convolutional_network",
     "recurrent_network",
     "transformer",
+    "torch_mlp",
+    "torch_cnn",
+    "torch_transformer",
+    "flax_mlp",
     "save_and_load",
 )
 _log = logging.getLogger(__name__)

@@ -275,6 +275,7 @@ class WidthReport:
             keys.append(Key("expected after training, to order 1/N", style.MUTED, "dotted"))
         zero = Estimate(np.zeros((1, 1)), exact=True)
         fit_range(plot, [zero, *(distance for _, distance in curves.values())])
+        plot.y_range.start = 0
         return Chart(title, plot, keys)
 
     def write(self, path: str | os.PathLike[str], title: str | None = None, **options: Any) -> None:

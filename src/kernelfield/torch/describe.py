@@ -247,7 +247,7 @@ class Rows:
         assert piece.weight is not None
         weight, positions = piece.weight, piece.bias
         n = token_channels(piece)
-        yield Use(replace(weight, multiplier=weight.multiplier / math.sqrt(n)), "input", n, piece.neurons)
+        yield Use(replace(weight, multiplier=weight.multiplier / math.sqrt(n)), "input", n, piece.neurons, sums=(1,))
         if positions is None:
             return
         one, other = self._numbers_of(weight), self._numbers_of(positions)
