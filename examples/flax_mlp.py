@@ -32,7 +32,9 @@ class Mlp(nn.Module):
         features = []
         for row in numbers:
             init = nn.initializers.normal(row.std)
-            x = row.multiplier * nn.Dense(row.fan_out, use_bias=False, kernel_init=init, name=row.name)(x)
+            x = row.multiplier * nn.Dense(
+                row.fan_out, use_bias=False, kernel_init=init, name=row.name
+            )(x)
             if row.kind != "output":
                 x = jnp.tanh(x)
                 features.append(x)
@@ -52,7 +54,9 @@ recording = Recording(width)
 
 @jax.jit
 def update(params, state):
-    slopes = jax.grad(lambda p: jnp.mean((model.apply({"params": p}, X)[0] - f0 - y) ** 2 / 2))(params)
+    slopes = jax.grad(
+        lambda p: jnp.mean((model.apply({"params": p}, X)[0] - f0 - y) ** 2 / 2)
+    )(params)
     steps, state = optimizer.update(slopes, state)
     return optax.apply_updates(params, steps), state
 
@@ -64,7 +68,9 @@ for step in range(training.steps + 1):
 # %%
 # The network beside its limit.
 
-infinite = kf.solve(network, problem, training, kf.March(particles=1024, kernels="features"))
+infinite = kf.solve(
+    network, problem, training, kf.March(particles=1024, kernels="features")
+)
 own = recording.solution(infinite.run)
 print(kf.width_report(own, infinite, corrections=False))
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")

@@ -56,10 +56,14 @@ for step in range(steps + 1):
 # One network beside its limit.
 
 own = recorder.solution(run)
-infinite = kf.solve(run.network, run.problem, run.training, kf.March(particles=1024, kernels="features"))
+infinite = kf.solve(
+    run.network, run.problem, run.training, kf.March(particles=1024, kernels="features")
+)
 print(kf.width_report(own, infinite, corrections=False))
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 axes.plot(infinite.predictions, color="black")
 axes.plot(own.predictions, ".", color="tab:red")
-axes.set(xlabel="step", ylabel="predictions", title=f"lines: infinite width, dots: width {width}")
+axes.set(
+    xlabel="step", ylabel="predictions", title=f"lines: infinite width, dots: width {width}"
+)
 plt.show()

@@ -24,8 +24,9 @@ steps, width, seeds = 25, 256, 3
 
 
 def make(width):
-    hidden = nn.Linear(64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
-    return nn.Sequential(*hidden, MuReadout(width, 1, bias=False, output_mult=0.25))
+    last = MuReadout(width, 1, bias=False, output_mult=0.25)
+    layers = nn.Linear(64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), last
+    return nn.Sequential(*layers)
 
 
 # %%

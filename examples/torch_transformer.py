@@ -26,8 +26,13 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(3, width)
         self.position = nn.Parameter(torch.randn(3, width))
         self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, width // 4, bias=False, batch_first=True)
-        self.hidden, self.last = nn.Linear(width, width, bias=False), nn.Linear(width, 1, bias=False)
+        self.attention = nn.MultiheadAttention(
+            width, width // 4, bias=False, batch_first=True
+        )
+        self.hidden, self.last = (
+            nn.Linear(width, width, bias=False),
+            nn.Linear(width, 1, bias=False),
+        )
 
     def forward(self, ids):
         h = self.embed(ids) + self.position
@@ -42,9 +47,15 @@ class Transformer(nn.Module):
 
 torch.manual_seed(0)
 model = Transformer()
-large = [w for name, w in model.named_parameters() if w.shape[-1] == width and w.ndim == 2 and len(w) >= width]
+large = [
+    w
+    for name, w in model.named_parameters()
+    if w.shape[-1] == width and w.ndim == 2 and len(w) >= width
+]
 small = [w for w in model.parameters() if all(w is not other for other in large)]
-optimizer = torch.optim.Adam([{"params": large, "lr": 0.3 / width}, {"params": small, "lr": 0.02}])
+optimizer = torch.optim.Adam(
+    [{"params": large, "lr": 0.3 / width}, {"params": small, "lr": 0.02}]
+)
 run = read(model, optimizer, ids, y, "mse", steps=steps).run
 recorder, f0 = Recorder(model, ids), model(ids).detach()
 for step in range(steps + 1):
@@ -57,10 +68,14 @@ for step in range(steps + 1):
 # Its limit.
 
 own = recorder.solution(run)
-infinite = kf.solve(run.network, run.problem, run.training, kf.March(particles=1024, kernels="features"))
+infinite = kf.solve(
+    run.network, run.problem, run.training, kf.March(particles=1024, kernels="features")
+)
 print(kf.width_report(own, infinite, corrections=False))
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 axes.plot(infinite.predictions, color="black")
 axes.plot(own.predictions, ".", color="tab:red")
-axes.set(xlabel="step", ylabel="predictions", title=f"lines: infinite width, dots: width {width}")
+axes.set(
+    xlabel="step", ylabel="predictions", title=f"lines: infinite width, dots: width {width}"
+)
 plt.show()

@@ -28,7 +28,9 @@ def shown(monkeypatch):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_shows_a_figure(path, shown, monkeypatch, tmp_path, capsys):
     for library in ("torch", "mup", "flax"):
-        if f"import {library}" in path.read_text(encoding="utf-8") or f"from {library}" in path.read_text(encoding="utf-8"):
+        if f"import {library}" in path.read_text(encoding="utf-8") or f"from {library}" in path.read_text(
+            encoding="utf-8"
+        ):
             pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path))

@@ -1,10 +1,10 @@
 """Networks that were trained elsewhere, recorded step by step: any framework hands its arrays to a `Recording`.
 
-    recording = Recording(width=512)
-    for step in range(training.steps + 1):                      # before update `step`
-        recording.add(step, f, [phi_1, phi_2])                  # (P,) or (P, C), and inputs of the weights (P, ..., N)
-        ...                                                     # the update
-    own = Recording.join([recording, ...], run)                 # one for each seed: a Solution like any other
+recording = Recording(width=512)
+for step in range(training.steps + 1):                      # before update `step`
+    recording.add(step, f, [phi_1, phi_2])                  # (P,) or (P, C), and inputs of the weights (P, ..., N)
+    ...                                                     # the update
+own = Recording.join([recording, ...], run)                 # one for each seed: a Solution like any other
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Recording:
         has_gradients = bool(kept) and all(len(each._gradients) == len(each._features) for each in recordings)
         unit, gradients = first.width * run.network.gamma0, None
         if has_gradients:
-            slopes = [[[unit * slope for slope in step] for step in each._gradients[: len(kept)]] for each in recordings]
+            slopes = [
+                [[unit * slope for slope in step] for step in each._gradients[: len(kept)]] for each in recordings
+            ]
             gradients = _factors(slopes, [round(first.width * width) for width in _widths(run)])
         kinds = "none" if features is None else "all" if gradients is not None else "features"
         method = FiniteWidth(width=first.width, seeds=len(recordings), kernels=kinds)

@@ -209,10 +209,10 @@ def test_noise_moves_both_sides_of_a_matrix_alike():
             down = after.below.average(after.down.K, after.below.q)[0]
             known = np.s_[: int(after.below.size), : int(after.above.size)]
             np.testing.assert_allclose(np.asarray(up)[known], np.asarray(down).T[known], atol=1e-8)
-            correlation = jnp.mean(before.up.K[0, :5] * after.up.K[0, :5]) / jnp.mean(before.up.K[0, :5] ** 2)
-            assert correlation == pytest.approx(0.9 / after.up.decay * before.up.decay, abs=0.1)
-            variance = jnp.mean(after.up.K[0] ** 2)
-            assert variance == pytest.approx(1, abs=0.1)
+            old, new = (np.asarray(matrix.up.K[0, :5]) for matrix in (before, after))
+            expected = 0.9 * float(before.up.decay / after.up.decay)
+            assert np.mean(old * new) / np.mean(old**2) == pytest.approx(expected, abs=0.1)
+            assert float(jnp.mean(after.up.K[0] ** 2)) == pytest.approx(1, abs=0.1)
         for matrix in collect(faded, InfiniteMatrix):
             q = matrix.below.q[: int(matrix.below.size)]
             np.testing.assert_allclose(np.asarray(q @ q.T) / q.shape[1], np.eye(len(q)), atol=1e-8)

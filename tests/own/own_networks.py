@@ -71,11 +71,19 @@ class Transformer(nn.Module):
         return self.last(h.mean(dim=1))
 
 
-BODIES = {"mlp": (mlp, VECTORS), "cnn": (cnn, IMAGES), "residual": (Residual, VECTORS), "transformer": (Transformer, TOKENS)}
+BODIES = {
+    "mlp": (mlp, VECTORS),
+    "cnn": (cnn, IMAGES),
+    "residual": (Residual, VECTORS),
+    "transformer": (Transformer, TOKENS),
+}
 
 
 def make_network(name, N, seed=0, adam=False, eta=ETA):
-    """Returns a network with Gaussian weights in muP, and its optimizer."""
+    """Returns a network with Gaussian weights in muP, and its optimizer.
+
+    Tokens and positions are 5 and 3 inputs of size sqrt(8): by Adam their rate is that of 8 inputs over sqrt(8) / 8.
+    """
     torch.manual_seed(1000 * N + seed)
     body = BODIES[name][0](N)
     model, groups = Scaled(body).double(), []
@@ -84,7 +92,7 @@ def make_network(name, N, seed=0, adam=False, eta=ETA):
         is_embedding = "embed" in tensor_name or "position" in tensor_name
         is_vector, outputs = tensor.ndim == 1, len(tensor)
         inputs = 1 if is_vector or is_embedding else tensor[0].numel()
-        is_output, grows = outputs == 1, inputs >= N and not is_embedding
+        is_output = outputs == 1
         if is_embedding:
             nn.init.normal_(tensor, std=math.sqrt(0.5))
         elif is_output:
@@ -94,9 +102,9 @@ def make_network(name, N, seed=0, adam=False, eta=ETA):
         elif "norm" not in tensor_name:
             nn.init.zeros_(tensor)
         if adam:
-            rate = sizes["Adam"] / (inputs if not is_output else N)
+            rate = sizes["Adam"] / (N if is_output else math.sqrt(8) if is_embedding else inputs)
         else:
-            rate = sizes["SGD"] * (1 / N if is_output else N / inputs if not grows else N / inputs)
+            rate = sizes["SGD"] * (1 / N if is_output else N / inputs)
         groups.append({"params": [tensor], "lr": rate})
     return model, torch.optim.Adam(groups, eps=1e-12) if adam else torch.optim.SGD(groups, lr=1.0)
 

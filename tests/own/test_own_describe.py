@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from own_networks import BODIES, ETA, GAMMA0, IMAGES, SEQUENCES, TOKENS, VECTORS, Y, Scaled, make_network
+from own_networks import BODIES, ETA, GAMMA0, IMAGES, SEQUENCES, TOKENS, VECTORS, Scaled, Y, make_network
 
 import kernelfield as kf
 from kernelfield.describe.run import differences
@@ -340,7 +340,7 @@ def test_the_package_mup_has_the_gamma0_of_its_base_width():
 
 def test_notes_say_what_the_limit_leaves_out():
     model = body(nn.Tanh())
-    with pytest.warns(UserWarning, match="do not start Gaussian"):
+    with pytest.warns(UserWarning, match="not start Gaussian"):
         describe(model, two_rates(model), VECTORS, Y, steps=1)
     gaussian, optimizer = make_network("mlp", N)
     with warnings.catch_warnings():

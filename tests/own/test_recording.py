@@ -32,7 +32,9 @@ def test_recordings_are_the_solution_of_the_networks(trained):
     own = Recording.join([record(trained, seed) for seed in (0, 1)], trained.run)
     np.testing.assert_allclose(own.replicate_predictions, trained.replicate_predictions, atol=1e-6)
     for layer in (1, 2):
-        np.testing.assert_allclose(own.feature_kernel(layer, -1), trained.feature_kernel(layer, -1), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            own.feature_kernel(layer, -1), trained.feature_kernel(layer, -1), rtol=1e-4, atol=1e-6
+        )
     assert own.method == kf.FiniteWidth(width=8, seeds=2, kernels="features") and own.info["recorded"]
     assert kf.compare(own, trained).row("Phi", 2).error < 1e-4
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from commands import run as run_command
 from report_pages import solved
 
 import kernelfield as kf
+from commands import exit_code
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +60,18 @@ def test_what_cannot_be_reported_is_said(own, infinite):
 
 @pytest.mark.thorough
 def test_corrections_tell_noise_from_bias(own, infinite):
-    found = kf.finite_width_corrections(*(getattr(own, name) for name in ("network", "problem", "training")), pairs=2, networks=2)
+    found = kf.finite_width_corrections(
+        *(getattr(own, name) for name in ("network", "problem", "training")), pairs=2, networks=2
+    )
     report = kf.width_report(own, infinite, found, progress=False)
     assert "of noise, which differs between random starts" in report.sentences[1]
     assert report.numbers["corrections"]["widths"]["0.01"] == found.width_for(0.01)
 
 
 @pytest.mark.thorough
-def test_the_command_writes_the_page(own, infinite, tmp_path):
+def test_the_command_writes_the_page(own, infinite, tmp_path, capsys):
     own.save(tmp_path / "own.nc")
     infinite.save(tmp_path / "infinite.nc")
     files = [str(tmp_path / name) for name in ("own.nc", "infinite.nc", "page.html")]
-    result = run_command("width-report", files[0], "--infinite", files[1], "--no-corrections", "-o", files[2])
-    assert result.returncode == 0 and "wrote" in result.stdout
+    assert exit_code("width-report", files[0], "--infinite", files[1], "--no-corrections", "-o", files[2]) == 0
+    assert f"wrote {files[2]}" in capsys.readouterr().out

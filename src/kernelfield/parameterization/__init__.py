@@ -8,7 +8,6 @@
 them, `inverse` reads gamma0 and eta from such numbers, and `scaling` says which of them depart from muP as N grows.
 """
 
-from kernelfield.parameterization.scaling import Drift, TensorDrift, drift
 from kernelfield.parameterization.exponents import (
     MEAN_FIELD,
     MUP,
@@ -25,6 +24,7 @@ from kernelfield.parameterization.exponents import (
 )
 from kernelfield.parameterization.inverse import MeanField, from_mup, from_numbers
 from kernelfield.parameterization.numbers import Numbers, Row, to_mean_field, to_mup, to_ntk, to_standard
+from kernelfield.parameterization.scaling import Drift, TensorDrift, drift
 
 __all__ = [
     "MEAN_FIELD",

@@ -104,7 +104,9 @@ def _format_layer(layer: Any) -> str:
     if isinstance(layer, Residual):
         return f"Residual({_format_layer(layer.branch)}, {layer.scale:g})"
     fields = [field for field in dataclasses.fields(layer) if field.init] if dataclasses.is_dataclass(layer) else []
-    values = [(field.name, getattr(layer, field.name)) for field in fields if getattr(layer, field.name) != field.default]
+    values = [
+        (field.name, getattr(layer, field.name)) for field in fields if getattr(layer, field.name) != field.default
+    ]
     texts = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in values)
     return f"{type(layer).__name__}({', '.join(texts)})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,11 +18,10 @@ from kernelfield.finite.corrections import Corrections, finite_width_corrections
 from kernelfield.finite.method import FiniteWidth
 from kernelfield.march.method import March
 from kernelfield.observables.compare import Comparison, compare
-from kernelfield.report import write
-from kernelfield.report.style import Chart, Key, create_time_plot, draw_curve, fit_range
+from kernelfield.report import style, write
 from kernelfield.report.result import Result, number_results
+from kernelfield.report.style import Chart, Key, create_time_plot, draw_curve, fit_range
 from kernelfield.report.words import format_number, format_symbol, join
-from kernelfield.report import style
 from kernelfield.solution.estimate import Estimate
 from kernelfield.solution.solution import Solution
 from kernelfield.solve import solve_run
@@ -92,7 +91,7 @@ class WidthReport:
         """The steps at which both kept feature kernels."""
         if not self.layers:
             return np.array([], int)
-        return np.intersect1d(*(side.kernel_steps("Phi") for side in (self.own, self.infinite)))
+        return np.intersect1d(self.own.kernel_steps("Phi"), self.infinite.kernel_steps("Phi"))
 
     @cached_property
     def kernel_distances(self) -> Mapping[int, Estimate]:

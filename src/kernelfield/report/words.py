@@ -167,10 +167,6 @@ def _describe_training(training: Training) -> str:
         order = " drawn with replacement" if training.replacement else ""
         batches = f"batches of {training.batch_size}{order}, {_count(training.epochs, 'epoch')}"
         return f"by stochastic gradient descent, {batches}, {', '.join(options)}"
-    if isinstance(training, Adam):
-        length = _count(training.steps, training.unit)
-        batches = "" if training.batch_size is None else f" on batches of {training.batch_size}"
-        return f"in {length} of Adam{batches} with {join(options)}"
     fresh = f"{training.batch_size} fresh points in each of {training.every * training.steps} updates"
     return f"by online stochastic gradient descent, {fresh}, {', '.join(options)}"
 

@@ -155,9 +155,8 @@ def read(
         raise ValueError(f"parameterization must be 'auto' or 'muP', got {parameterization!r}")
     X = as_array(X)
     graph = trace(model, as_input(model, X[:2]))
-    outputs = as_array(outputs_of(model, X))
-    rule, (name, factor, targets) = read_optimizer(optimizer), read_loss(loss, as_array(y), outputs)
-    path = end_in_readout(graph.path)
+    path, rule, outputs = end_in_readout(graph.path), read_optimizer(optimizer), as_array(outputs_of(model, X))
+    name, factor, targets = read_loss(loss, as_array(y), outputs)
     rows = Rows(path.pieces, rule, factor if rule.betas is None else 1.0)
     numbers = rows.numbers
     if parameterization == "auto":
@@ -211,7 +210,9 @@ class Rows:
             before = self.tensors.setdefault(id(use.tensor.parameter), use)
             same = before.kind == use.kind and math.isclose(before.tensor.multiplier, use.tensor.multiplier)
             if not same:
-                raise Unreadable(f"{use.tensor.name} is used twice, as {before.kind} and {use.kind} or times two factors")
+                raise Unreadable(
+                    f"{use.tensor.name} is used twice, as {before.kind} and {use.kind} or times two factors"
+                )
         rows = tuple(self._row(use) for use in self.tensors.values())
         self.numbers = Numbers("PyTorch", self.width, rows, rule.momentum, rule.betas)
 
@@ -237,7 +238,9 @@ class Rows:
                 yield Use(piece.weight, kind, piece.weight.slots, piece.neurons, sums=sums_of(piece.weight))
             if piece.bias is not None:
                 if last:
-                    raise Unreadable(f"{piece.bias.name} is a bias of the readout, which networks here do not have: take bias=False")
+                    raise Unreadable(
+                        f"{piece.bias.name} is a bias of the readout, which networks here do not have: take bias=False"
+                    )
                 if self._rests(piece.bias) and not bool(piece.bias.parameter.any()):
                     continue  # zero, and stays so
                 yield Use(piece.bias, "bias", 1, piece.neurons, sums=sums_of(piece.weight))
@@ -401,7 +404,9 @@ class Builder:
     def _make(self, piece: Piece, common: dict[str, Any]) -> kl.Layer:
         if piece.kind == "dense":
             return kl.Dense(**common)
-        kernel, stride, padding, *components = piece.settings if piece.kind == "conv" and piece.settings else (1, 1, "zero")
+        kernel, stride, padding, *components = (
+            piece.settings if piece.kind == "conv" and piece.settings else (1, 1, "zero")
+        )
         if components:
             common["components"] = components[0]
         return kl.Conv(kernel, stride, padding, **common)
@@ -466,12 +471,13 @@ def make_training(
         raise ValueError("give steps, or epochs and batch_size")
     common: dict[str, Any] = {"learning_rate": clean(mean_field.learning_rate), "schedule": schedule}
     common["weight_decay"] = clean(mean_field.weight_decay)
-    batches = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    batches: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     if rule.betas is not None:
-        length = {"steps": steps} if epochs is None else batches
+        length: dict[str, Any] = {"steps": steps} if epochs is None else batches
         return Adam(betas=rule.betas, eps=clean(mean_field.eps or 0.0), **common, **length)
     if epochs is None:
-        return GradientDescent(momentum=rule.momentum, steps=steps, **common)
+        common["steps"] = steps
+        return GradientDescent(momentum=rule.momentum, **common)
     return SGD(momentum=rule.momentum, **common, **batches)
 
 
@@ -508,7 +514,7 @@ def as_array(values: Any) -> np.ndarray:
 
 def as_input(model: Any, X: Any) -> Any:
     """Returns inputs as a tensor of the type and on the device of a model; token ids stay whole numbers."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     parameter, tensor = next(model.parameters()), torch.as_tensor(as_array(X).copy())
     return tensor.to(parameter.device) if tensor.dtype in (torch.int32, torch.int64) else tensor.to(parameter)
@@ -516,7 +522,7 @@ def as_input(model: Any, X: Any) -> Any:
 
 def outputs_of(model: Any, X: Any) -> Any:
     """Returns the outputs of a model (P, C), without gradients."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     with torch.no_grad():
         outputs = model(as_input(model, X))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from kernelfield.torch.words import Unreadable
 
-Layout = Literal["flat", "sites first", "sites last", "tokens"]
+Layout = Literal["flat", "sites first", "sites last"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +140,8 @@ def trace(model: Any, example: Any) -> Graph:
     Raises:
         Unreadable: naming what it could not read.
     """
-    import torch
-    from torch.fx.passes.shape_prop import ShapeProp
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.fx.passes.shape_prop import ShapeProp  # pyright: ignore[reportMissingImports]
 
     class Tracer(torch.fx.Tracer):
         def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
@@ -291,7 +291,7 @@ class Reader:
         return x.then(piece, "sites last", shape_of(node))
 
     def _norm(self, x: Path, node: Any, where: str, module: Any, kind: str) -> Path:
-        shape = shape_of(node)
+        shape: tuple[int, ...] = shape_of(node)
         if tuple(module.normalized_shape) != shape[-1:] or (x.layout == "sites first" and len(shape) > 1):
             raise Unreadable(f"{where} must normalize over neurons alone, the last axis, got {module.normalized_shape}")
         if not x.pieces:
@@ -300,7 +300,11 @@ class Reader:
         gain, bias = self._tensor(module.weight, 1.0), self._tensor(getattr(module, "bias", None), 1.0)
         if gain is not None and not bool((gain.parameter == 1).all()):
             raise Unreadable(f"{where} has gains that are not one: they start at one here")
-        return x.then(Piece("norm", node.name, gain, bias, shape[-1], (kind, eps / x.factor**2)), x.layout, shape)
+        return x.then(
+            Piece("norm", node.name, gain, bias, int(module.normalized_shape[-1]), (kind, eps / x.factor**2)),
+            x.layout,
+            shape,
+        )
 
     def _attention(self, x: Path, node: Any, where: str, module: Any) -> Path:
         query, key, value = (self._value(argument) for argument in node.args[:3])
@@ -405,7 +409,7 @@ class Reader:
         if name != "neg":
             others = [argument for argument in arguments if argument is not x]
             number = others[0] if others else None
-            if not isinstance(number, int | float) or number == 0 or arguments[0] is not x and name != "mul":
+            if not isinstance(number, int | float) or number == 0 or (arguments[0] is not x and name != "mul"):
                 raise Unreadable(f"{where}: a factor must be a constant number that is not zero")
             factor = float(number) if name in ("mul", "multiply") else 1 / float(number)
         scaled = replace(x, factor=x.factor * factor)
@@ -416,7 +420,7 @@ class Reader:
     def _add(self, node: Any, where: str, arguments: list[Any], sign: float) -> Path:
         one, other = arguments[0], arguments[1]
         if not isinstance(one, Path) or not isinstance(other, Path):
-            return self._add_parameter(node, where, *(arguments if isinstance(one, Path) else arguments[::-1]), sign)
+            return self._add_parameter(where, *((one, other) if isinstance(one, Path) else (other, one)), sign)
         other = replace(other, factor=sign * other.factor)
         skip, way = (one, other) if len(one.pieces) <= len(other.pieces) else (other, one)
         count = len(skip.pieces)
@@ -429,7 +433,7 @@ class Reader:
         )
         return skip.then(piece, skip.layout, skip.shape, skip.factor)
 
-    def _add_parameter(self, node: Any, where: str, x: Path, value: Any, sign: float) -> Path:
+    def _add_parameter(self, where: str, x: Path, value: Any, sign: float) -> Path:
         """Returns the path with a bias, or with the embedding of positions after that of tokens."""
         last = x.pieces[-1] if x.pieces else None
         if last is None or not hasattr(value, "shape") or id(value) not in self.names or sign < 0:
@@ -448,9 +452,9 @@ class Reader:
         if shape == x.shape:
             return x
         if math.prod(shape) == math.prod(x.shape):
-            if len(shape) <= 1 and (not x.pieces or x.layout != "tokens"):
+            if len(shape) <= 1:
                 return replace(x, layout="flat", shape=shape)
-            if x.layout == "sites first" and shape[0] == x.shape[0] and x.pieces[-1].kind == "mean":
+            if x.layout == "sites first" and shape[:1] == x.shape[:1] and x.pieces[-1].kind == "mean":
                 return replace(x, shape=shape)
             if not x.pieces:
                 return replace(x, shape=shape, layout="reshaped")  # type: ignore[arg-type]
@@ -473,8 +477,12 @@ class Reader:
         return x.then(Piece("mean", node.name, settings=x.layout), x.layout, shape_of(node), x.factor)
 
     def _item(self, x: Path, node: Any, where: str, index: Any) -> Path:
-        if index == 0 and x.pieces and x.pieces[-2:-1] and x.pieces[-2].kind == "attention" and x.shape == shape_of(
-            node
+        if (
+            index == 0
+            and x.pieces
+            and x.pieces[-2:-1]
+            and x.pieces[-2].kind == "attention"
+            and x.shape == shape_of(node)
         ):
             return x  # the first of what attention returns
         whole = slice(None)
@@ -505,12 +513,11 @@ def check_dropout(x: Path, where: str, p: float, training: bool) -> Path:
 
 def shape_of(node: Any) -> tuple[int, ...]:
     """Returns the shape of one sample at a node; of the first of several results."""
-    meta = node.meta.get("tensor_meta")
+    meta: Any = node.meta.get("tensor_meta")
     while isinstance(meta, tuple) and not hasattr(meta, "shape"):
         meta = meta[0]
-    if meta is None or not hasattr(meta, "shape"):
-        return ()
-    return tuple(meta.shape[1:])
+    shape: Any = getattr(meta, "shape", ())
+    return tuple(shape[1:])
 
 
 def as_tuple(value: Any) -> tuple[int, ...]:

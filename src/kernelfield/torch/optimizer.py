@@ -25,7 +25,7 @@ class Rule:
 
 
 def read_optimizer(optimizer: Any) -> Rule:
-    """Returns the rule of `torch.optim.SGD`, `Adam` or `AdamW`, also as `MuSGD` and `MuAdam` of the package mup make it.
+    """Returns the rule of `torch.optim.SGD`, `Adam` or `AdamW`, also as MuSGD and MuAdam of the package mup make it.
 
     Raises:
         Unreadable: naming an option that no rule here has.

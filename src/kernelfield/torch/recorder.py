@@ -86,7 +86,7 @@ class Recorder:
 
 def run_graph(module: Any, X: Any, weights: Sequence[Piece]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Returns the outputs of a traced network, and by the names of its weights what went in and what came out."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     names = {piece.name for piece in weights}
     inputs: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def run_graph(module: Any, X: Any, weights: Sequence[Piece]) -> tuple[Any, dict[
 
 def attend(attention: Any, x: Any) -> Any:
     """Returns what the heads of a torch.nn.MultiheadAttention make of x (P, positions, N), before its last weights."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     q, k, v = torch.nn.functional.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     heads = [

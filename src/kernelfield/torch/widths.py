@@ -27,7 +27,11 @@ def describe_scaling(make_model: Callable[[int], Any], example: Any, widths: Seq
     Raises:
         ValueError: for a model that cannot be read, or models of different tensors.
     """
-    return drift([read_numbers(*make_model(width), example) for width in widths])
+    numbers = []
+    for width in widths:
+        model, optimizer = make_model(width)
+        numbers.append(read_numbers(model, optimizer, example))
+    return drift(numbers)
 
 
 def read_numbers(model: Any, optimizer: Any, example: Any) -> Numbers:
