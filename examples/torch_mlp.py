@@ -25,8 +25,8 @@ steps, width, seeds = 25, 256, 3
 
 def make(width):
     last = MuReadout(width, 1, bias=False, output_mult=0.25)
-    layers = nn.Linear(64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), last
-    return nn.Sequential(*layers)
+    hidden = nn.Linear(width, width)
+    return nn.Sequential(nn.Linear(64, width), nn.Tanh(), hidden, nn.Tanh(), last)
 
 
 # %%

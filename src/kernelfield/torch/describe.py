@@ -29,7 +29,7 @@ KNOWN_SCALES = (1.0, math.sqrt(2.0), 1 / math.sqrt(3.0), 1 / math.sqrt(2.0))  # 
 NEAR = 3.0  # standard errors of a measured standard deviation within which it is taken to be a known one
 ZERO_READOUT = 0.01  # sigma of a readout that starts at zero: its square is what the limit is off by
 LARGE_START = 0.1  # rms of outputs at initialization, relative to targets, which is worth a word
-HEAVY = 5.0  # standard errors of the kurtosis by which weights are not Gaussian
+HEAVY = 4.0  # standard errors of the kurtosis by which weights are not Gaussian
 FUNCTIONS = {
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
