@@ -43,7 +43,7 @@ def _layer_json(layer: Any) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, Activation) and ACTIVATIONS.get(value.name) is value:
             values[name] = value.name
-        elif callable(value):
+        elif isinstance(value, Activation) or callable(value):
             raise ValueError(NOT_STORED)
     return {"class": kind.__name__, **values}
 
