@@ -30,8 +30,8 @@ def make(width):
 
 
 # %%
-# `read` finds gamma0, the scales and the rates of its limit; `Recorder` watches the loop. The
-# loop trains output minus output at initialization, as the theory does.
+# `read` finds gamma0, the scales and the rates of its limit; `Recorder` watches the loop,
+# which trains output minus output at initialization, as the theory does.
 
 recorders = []
 for seed in range(seeds):
