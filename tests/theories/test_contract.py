@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from methods import CLAIMS, COMPILED, X, Y, all_kernels, distance, pairs, run, solved
+from methods import CLAIMS, X, Y, all_kernels, distance, pairs, run, solved
 
 import kernelfield as kf
 from suites import thorough

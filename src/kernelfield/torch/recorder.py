@@ -50,7 +50,7 @@ class Recorder:
             step: number of updates, or of epochs, before it: 0, 1, 2, ... without a gap.
             features: whether features are recorded, beside predictions.
         """
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         was_training = self.model.training
         try:
@@ -75,7 +75,7 @@ class Recorder:
 
     def _slopes(self, outputs: Any, made: dict[str, Any]) -> list[np.ndarray]:
         """Returns df / dh of the outputs of all weights below the readout, up to the factor N gamma0."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         if outputs.reshape(len(outputs), -1).shape[1] > 1:
             raise ValueError("gradients are recorded of networks of one output: leave gradients=False")
