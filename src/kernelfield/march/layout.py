@@ -114,7 +114,7 @@ class Layout:
     def skeleton(self) -> tuple[int, int] | None:
         """The columns and rows that are known of matrices that learn by entries, and the rank; None for all."""
         chosen = getattr(self.settings, "skeleton", None)
-        if chosen == "all" or (chosen is None and (self.has_components or self.particles <= ALL_PAIRS)):
+        if chosen == "all" or (chosen is None and (self.has_components or self.settings.particles <= ALL_PAIRS)):
             return None
         return chosen or SKELETON
 
