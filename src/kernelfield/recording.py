@@ -5,6 +5,8 @@ for step in range(training.steps + 1):                      # before update `ste
     recording.add(step, f, [phi_1, phi_2])                  # (P,) or (P, C), and inputs of the weights (P, ..., N)
     ...                                                     # the update
 own = Recording.join([recording, ...], run)                 # one for each seed: a Solution like any other
+
+`kernelfield.torch.Recorder` does this for networks in PyTorch.
 """
 
 from __future__ import annotations

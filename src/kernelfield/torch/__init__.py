@@ -10,7 +10,7 @@ PyTorch is imported when these are called. Networks of other frameworks hand the
 `kernelfield.recording.Recording`.
 """
 
-from kernelfield.torch.describe import Reading, describe, read
+from kernelfield.torch.limit import Reading, describe, read
 from kernelfield.torch.recorder import Recorder
 from kernelfield.torch.widths import describe_scaling
 from kernelfield.torch.words import Unreadable

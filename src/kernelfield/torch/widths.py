@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kernelfield.parameterization import Drift, Numbers, drift
-from kernelfield.torch.describe import Rows, as_input, end_in_readout
 from kernelfield.torch.graph import trace
+from kernelfield.torch.limit import Rows, as_input, end_in_readout
 from kernelfield.torch.optimizer import read_optimizer
 
 WIDTHS = (128, 512)
