@@ -1,12 +1,8 @@
 """Networks that were trained elsewhere, recorded step by step: any framework hands its arrays to a `Recording`.
 
-In a training loop::
-
     recording = Recording(width=512)
-    for step in range(training.steps + 1):                      # before update `step`
-        recording.add(step, f, [phi_1, phi_2])                  # (P,) or (P, C), and inputs of the weights (P, ..., N)
-        ...                                                     # the update
-    own = Recording.join([recording, ...], run)                 # one for each seed: a Solution like any other
+    recording.add(step, f, [phi_1, phi_2])  # before every update: f (P,), inputs of weights (P, ..., N)
+    own = Recording.join([recording, ...], run) # one for each seed: a Solution like any other
 
 `kernelfield.torch.Recorder` does this for networks in PyTorch.
 """
