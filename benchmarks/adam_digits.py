@@ -30,7 +30,7 @@ def main() -> None:
     rules = {
         "SGD": kf.SGD(learning_rate=2.0, **batches),
         "Adam": kf.Adam(learning_rate=0.02, **batches),
-        "Adam, 256 columns, rank 80": kf.Adam(learning_rate=0.02, **batches),
+        "Adam, 128 columns, rank 40": kf.Adam(learning_rate=0.02, **batches),
     }
     print("| rule | beside infinite width | f | loss | s |\n|---|---|---|---|---|", flush=True)
     for name, rule in rules.items():
@@ -38,7 +38,7 @@ def main() -> None:
         def solve(method: Any, rule: Any = rule) -> kf.Solution:
             return kf.solve(network, problem, rule, method, fields_at=(), progress=False)
 
-        more: dict[str, Any] = {"skeleton": (256, 80)} if "256" in name else {}
+        more: dict[str, Any] = {"skeleton": (128, 40)} if "128" in name else {}
         march = solve(kf.March(particles=4096, replicates=4, kernels="none", **more))
         f = [kf.Estimate(march.replicate_predictions[:, -1], False)]
         row = f"{cell(f, f)} | {march.loss[-1]:.4f} | {march.info['seconds_run'] / 4:.2f}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
 MORE_DIRECTIONS = 4  # times as many where particles have components
-TOL, TOL_OF_COMPONENTS, TOL_OF_NOISE = 2e-3, 1e-4, 2e-3
+TOL, TOL_OF_COMPONENTS = 2e-3, 1e-4
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
 SKELETON, ALL_PAIRS = (256, 80), 1024  # columns and rows, and rank; particles up to which all pairs are known
@@ -80,7 +80,7 @@ class Layout:
     @property
     def tol(self) -> float:
         """The part of a field's mean square that a leading direction must have."""
-        usual = TOL_OF_COMPONENTS if self.has_components else TOL_OF_NOISE if self.noisy else TOL
+        usual = TOL_OF_COMPONENTS if self.has_components else TOL
         return EXACT_TOL if self.exact else self.settings.tol or usual
 
     @property
