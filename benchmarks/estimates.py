@@ -81,7 +81,7 @@ def main() -> None:
             flush=True,
         )
     print()
-    for what, bound, ratios in (("time", 0.3, times), ("memory", 0.15, sizes)):
+    for what, bound, ratios in (("time", 0.2, times), ("memory", 0.2, sizes)):
         print(goal(f"Estimate of {what}, part that it is off, worst", f"<= {bound}", max(abs(r - 1) for r in ratios)))
 
 

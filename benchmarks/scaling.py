@@ -1,9 +1,9 @@
-"""Cost of the march against steps, particles, points and directions, with compile time apart.
+"""Cost of the march against steps, particles and points, with compile time apart.
 
     python benchmarks/scaling.py
 
-Steps: at fixed training time. The exponent is the slope of log seconds against log size; of directions, which a
-tolerance from 1e-3 to 1e-6 sets, against the log of their number in all bases.
+Steps: at fixed training time. The exponent is the slope of log seconds against log size. Few points are cheap, and
+their directions grow in number with them; from 100 points on, see points.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
     python benchmarks/suite.py                       # everything, about three hours on two cores
     python benchmarks/suite.py --only rate scaling   # these again; other sections stay as they are
+    python benchmarks/suite.py --mnist FILE          # those of MNIST too; FILE has X (n, 28, 28) and y
 
 Nothing else should run meanwhile.
 """
@@ -29,7 +30,7 @@ SECTION = "\n## "
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark: its title, and what it is run with."""
+    """One benchmark: its title, and what it is run with; "FILE" stands for that of MNIST."""
 
     title: str
     command: tuple[str, ...]
@@ -37,26 +38,29 @@ class Section:
 
 SECTIONS = {
     "ensembles": Section("Time to the same error: finite networks", ("equal_error.py",)),
-    "many": Section("Time to the same error: many points", ("many_points.py",)),
+    "many": Section("Time to the same error: many points, a CNN and a transformer", ("many_points.py",)),
+    "notebook": Section("Time to the same error: the notebook of the paper's authors", ("notebook.py",)),
     "points": Section("Cost against the number of points", ("points.py",)),
+    "scaling": Section("Time against steps, particles and points", ("scaling.py",)),
+    "epoch": Section("An epoch on 60,000 images", ("epoch.py",)),
     "batches": Section("Ten digits by cross-entropy, on batches", ("ten_digits.py",)),
     "estimators": Section("All digits by the estimators", ("all_digits.py",)),
     "cnn": Section("Digits through a convolutional network", ("digits_cnn.py",)),
-    "alternating": Section("Time to the same error: alternating Monte Carlo", ("table1.py", "--ratios")),
-    "notebook": Section("Time to the same error: the notebook of the paper's authors", ("notebook.py",)),
-    "scaling": Section("Time against steps, particles, points and directions", ("scaling.py",)),
     "rate": Section("Part of the machine's rate", ("rate.py",)),
-    "settings": Section("Accuracy per second", ("settings.py",)),
     "estimates": Section("Estimates against what was taken", ("estimates.py",)),
-    "warm": Section("From a cold process to the first result", ("warm.py",)),
+    "warm": Section("First minutes", ("warm.py",)),
+    "explore": Section("A page that follows its sliders", ("explore.py",)),
+    "mnist": Section("MNIST", ("mnist.py", "FILE")),
+    "tables": Section("Tables", ("tables.py", "--mnist", "FILE")),
 }
 
 
-def measured(section: Section) -> str | None:
+def measured(section: Section, mnist: str | None) -> str | None:
     """The text of a section: command, machine, description, what was printed; None if it failed."""
     print(f"{section.title} ...", flush=True)
     began = time.perf_counter()
-    command = [sys.executable, FOLDER / section.command[0], *section.command[1:]]
+    arguments = [mnist if word == "FILE" else word for word in section.command[1:]]
+    command = [sys.executable, FOLDER / section.command[0], *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print(f"{done.stdout}failed: the section stays as it is", flush=True)
@@ -96,12 +100,14 @@ def main() -> None:
     """Run and write; every section is written as soon as it is there, and one that fails does not keep others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    chosen = parser.parse_args().only
+    parser.add_argument("--mnist", metavar="FILE")
+    given = parser.parse_args()
+    chosen = [name for name in given.only if given.mnist or "FILE" not in SECTIONS[name].command]
     before = RESULTS.read_text(encoding="utf-8").split(SECTION)[1:] if RESULTS.exists() else []
     known = {text.splitlines()[0]: text for text in before}
     failed = []
     for name in (name for name in SECTIONS if name in chosen):
-        text = measured(SECTIONS[name])
+        text = measured(SECTIONS[name], given.mnist)
         if text is None:
             failed.append(name)
         else:

@@ -35,6 +35,7 @@ ORDER = (  # a room imports from the rooms before it alone
     "sweeps",
     "plotting",
     "report",
+    "explore",
     "figures",
     "cli",
 )

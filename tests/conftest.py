@@ -64,3 +64,16 @@ def several_outputs():
     training = kf.SGD(learning_rate=0.3, batch_size=2, epochs=3, momentum=0.5, schedule="cosine")
     method = kf.March(particles=128, replicates=2, kernels="per_output")
     return kf.solve(kf.MLP(depth=2, activation="tanh"), problem, training, method, progress=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser without a window."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra 'test')")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -287,27 +287,6 @@ def test_the_answer_is_the_value_of_the_key_in_question():
         assert ((transformer.encode(changed) != ids).sum(axis=0) == [200 * (item == place) for place in range(4)]).all()
 
 
-def test_transformers_come_closer_to_infinite_width_and_rich_ones_move_more():
-    plan = transformer.Plan(
-        points=16, tests=8, rate=0.1, batch=4, epochs=5, particles=256, replicates=2, seeds={8: 4, 128: 4}
-    )
-    lines = []
-    runs = transformer.run(plan, lines.append)
-    figure, said = transformer.draw_figure(plan, runs, lines.append), "\n".join(lines)
-    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abc")
-    assert "N = 128" in texts(figure) and "16 sequences" in texts(figure)
-    for regime in transformer.GAMMAS:
-        assert f"{regime}: right answers at the end" in said and f"{regime}: distance of a network" in said
-    far, near = (transformer.measure_distance(runs.networks["lazy", N], runs.theory["lazy"]).mean for N in (8, 128))
-    assert near < far / 1.5
-    lazy, rich = (
-        transformer.measure_changes(runs.theory[regime], transformer.choose_sequences(24)[16:])
-        for regime in runs.theory
-    )
-    noise = np.hypot(rich.asked.se[-1], lazy.asked.se[-1])
-    assert rich.asked.mean[-1] > lazy.asked.mean[-1] + 2 * noise and rich.epochs.tolist() == [1, 2, 3, 4, 5]
-
-
 # --- Learning rules
 
 

@@ -16,6 +16,7 @@ from kernelfield.finite.method import Ensemble
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, MultiHeadAttention, Readout, RMSNorm
 from kernelfield.march.particle_run import ParticleRun
 from kernelfield.march.recorder import learned_uses
+from suites import thorough
 
 SHARED, TANH = Dense(), Activation("tanh")
 HEADS = Conv(kernel=1, components=6, width=3), MultiHeadAttention()
@@ -101,7 +102,7 @@ def outputs(particles):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("tanh", "widths") else pytest.param(name, marks=pytest.mark.thorough) for name in NETWORKS],
+    ["tanh", "widths", *map(thorough, ("cnn", "attention"))],
 )
 def test_explicit_weights_that_agree_with_what_was_drawn_train_to_the_same_outputs(name):
     particles = conditioned_run(name, kf.GradientDescent(learning_rate=0.3, steps=8), width=48)

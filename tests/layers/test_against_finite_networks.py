@@ -17,14 +17,12 @@ LAST = {"save_at": [-1], "fields_at": (), "progress": False}  # what is compared
 TANH, RELU, AGAIN = Activation("tanh"), Activation("relu"), Dense()
 
 CASES = {
-    "sequence, zero": (kf.CNN(depth=2, activation="tanh", gamma0=1.5, readout="flatten"), SEQUENCES),
     "sequence, circular, stride 2": (
         kf.CNN(depth=3, activation="relu", padding="circular", stride=2, kernel=2, gamma0=1.5),
         SEQUENCES,
     ),
     "image, zero, pooled": (kf.CNN(depth=2, activation="tanh", pool=2, gamma0=2.0), IMAGES),
     "residual, tanh, L = 2": (kf.ResNet(depth=2, gamma0=1.5), VECTORS),
-    "residual, relu, L = 4": (kf.ResNet(depth=4, activation="relu"), VECTORS),
     "shared weights": (
         kf.Network(layers=[Dense(), TANH, AGAIN, TANH, AGAIN, TANH, Readout()], gamma0=1.5),
         VECTORS,
@@ -91,10 +89,9 @@ def test_ensembles_of_growing_width_approach_the_march(name):
     )
 
 
-@pytest.mark.parametrize("name", ["sequence, zero", "residual, tanh, L = 2", "shared weights"])
-def test_without_responses_the_agreement_is_gone(name):
+def test_without_responses_the_agreement_is_gone():
     """The control: gradient independence is as precise, and somewhere else."""
-    network, problem = CASES[name]
+    network, problem = CASES["shared weights"]
     training = kf.GradientDescent(learning_rate=0.4, steps=12)
     sampled = {"particles": 512, "replicates": 4}
     right, wrong = (

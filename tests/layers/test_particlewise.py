@@ -63,15 +63,14 @@ def test_components_are_neurons_to_weights():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("components", "width"), [(2, 1.0)])
-def test_sampled_components_are_neurons_to_weights(components, width):
-    """Tails and responses know the numbers of neurons, whether the width follows the components or not."""
-    method, training = kf.March(particles=1024, replicates=8), kf.GradientDescent(learning_rate=0.5, steps=10)
-    layers = [Dense(components=components, width=width), TANH, Dense(components=3), TANH, Dense(), TANH, Readout()]
+def test_sampled_components_are_neurons_to_weights():
+    """Tails and responses know the numbers of neurons, which do not follow the components here."""
+    method = kf.March(particles=1024, replicates=8, kernels="features")
+    training = kf.GradientDescent(learning_rate=0.5, steps=10)
+    layers = [Dense(components=2, width=1.0), TANH, Dense(components=3), TANH, Readout()]
     one = solved(layers, VECTORS, method, 1.5, training)
-    other = kf.MLP(depth=3, widths=[width, 1, 1], gamma0=1.5)
-    two = kf.solve(other, VECTORS, training, method, progress=False)
-    for name, arguments in (("predictions", ()), ("feature_kernel", (2,)), ("gradient_kernel", (1,)), ("ntk", ())):
+    two = kf.solve(kf.MLP(depth=2, gamma0=1.5), VECTORS, training, method, progress=False)
+    for name, arguments in (("predictions", ()), ("feature_kernel", (2,))):
         a, b = one.estimate(name, *arguments), two.estimate(name, *arguments)
         assert np.linalg.norm(a.mean - b.mean) < 2 * np.sqrt(np.sum(a.se**2) + np.sum(b.se**2)), name
         assert np.linalg.norm(a.se) < 0.02 * np.linalg.norm(a.mean)
@@ -191,7 +190,7 @@ LAZY = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", sorted({*LAZY} - {"heads"}))
+@pytest.mark.parametrize("name", ["norms", "gain on values"])
 def test_the_march_begins_with_the_static_kernel(name):
     made = kf.Network(layers=LAZY[name])
     initial = initial_kernels(made, TOKENS)
@@ -200,7 +199,7 @@ def test_the_march_begins_with_the_static_kernel(name):
     found = [march.ntk(0), *(march.feature_kernel(1 + n, 0) for n in range(len(initial.Phi) - 1))]
     found += [march.gradient_kernel(1 + n, 0) for n in range(len(initial.G) - 1)]
     for kernel, truth in zip(found, [initial.ntk, *initial.Phi[1:], *initial.G[:-1]], strict=True):
-        assert np.linalg.norm(kernel - truth) < (0.04 if name == "gate" else 0.02) * np.linalg.norm(truth)
+        assert np.linalg.norm(kernel - truth) < 0.02 * np.linalg.norm(truth)
 
 
 @pytest.mark.thorough
@@ -325,17 +324,3 @@ def test_what_is_not_linear_says_so(layer):
     assert not layer.is_linear
     assert dataclasses.is_dataclass(layer) and hash(layer) == hash(dataclasses.replace(layer))
     assert not kf.Network(layers=[Conv(1), layer, Conv(1), *POOLED]).is_linear
-
-
-@pytest.mark.thorough
-def test_queries_and_keys_learn_with_the_default_directions():
-    """What they learn is a small part of their fields: with the tolerance of other networks f was 3 % off."""
-    blocks, readout, gamma0, rate = CASES["heads of d = 4, causal"]
-    heads, problem = network(blocks, readout, gamma0), data()
-    f = []
-    for settings in ({}, {"tol": 1e-6, "directions": 400}, {"tol": 2e-3, "directions": 32}):
-        method = kf.March(particles=1024, replicates=1, kernels="none", **settings)
-        training = kf.GradientDescent(learning_rate=rate, steps=20)
-        f.append(kf.solve(heads, problem, training, method, fields_at=(), progress=False).predictions[-1])
-    usual, tight, loose = f
-    assert np.linalg.norm(usual - tight) < 0.01 * np.linalg.norm(tight) < 0.5 * np.linalg.norm(loose - tight)

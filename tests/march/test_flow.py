@@ -62,12 +62,12 @@ def test_flow_is_the_limit_of_small_steps():
     network, method = kf.MLP(depth=2), kf.March(particles=1024, kernels="none")
     continuous = flow(1e-3, time=4.0, network=network, problem=problem, particles=1024)
     errors = []
-    for rate in (0.4, 0.1, 0.025):
+    for rate in (0.1, 0.025):
         training = kf.GradientDescent(learning_rate=rate, steps=round(4.0 / rate))
         rows = kf.solve(network, problem, training, method, progress=False).predictions[:: round(1.0 / rate) or 1]
-        errors.append(np.abs(rows - continuous.predictions).max() if rate < 0.4 else 1.0)
+        errors.append(np.abs(rows - continuous.predictions).max())
     noise = 4 * continuous.predictions_se.max()
-    assert errors[2] < errors[1] + noise and errors[2] < 0.02 + noise
+    assert errors[1] < errors[0] + noise and errors[1] < 0.02 + noise
 
 
 @pytest.mark.thorough

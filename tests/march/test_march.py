@@ -46,7 +46,7 @@ def assert_agree(found, truth, *noises, multiple=4.0):
 # --- closed forms, linear networks
 
 
-@pytest.mark.parametrize("depth", [2, thorough(3), thorough(5)])
+@pytest.mark.parametrize("depth", [2, thorough(4)])
 def test_two_cubatures_of_a_linear_network_agree(depth):
     one, other = (march("linear", depth, 1.3, steps=8, seed=seed) for seed in (0, 1))
     assert distance(one.predictions, other.predictions) < 1e-10
@@ -68,7 +68,7 @@ def test_a_dense_cubature_gives_the_same_linear_network(monkeypatch):
 # --- exact limits
 
 
-@pytest.mark.parametrize(("activation", "depth"), [("relu", 2), thorough("erf", 3), ("linear", 2)])
+@pytest.mark.parametrize(("activation", "depth"), [("relu", 2), ("linear", 2)])
 def test_lazy_limit_is_the_static_ntk(activation, depth):
     phi, rate, steps = ACTIVATIONS[activation], 0.2, 12
     Phi, kernels, slopes = X @ X.T / X.shape[1], [], []
@@ -99,7 +99,7 @@ def test_lazy_limit_is_the_static_ntk(activation, depth):
 @pytest.mark.thorough
 def test_the_past_does_not_know_the_future():
     """More steps change no earlier row, and at t = 0 nothing depends on the targets."""
-    short, long, other = march(steps=6), march(steps=12), march(y=-2 * Y[::-1])
+    short, long, other = march(steps=6), march(), march(y=-2 * Y[::-1])
     np.testing.assert_array_equal(short.predictions, long.predictions[:7])
     np.testing.assert_allclose(short.feature_kernel(2, 6), long.feature_kernel(2, 6), rtol=1e-12)
     assert_agree(short.ntk(0), other.ntk(0), short.ntk_se(0), other.ntk_se(0))
@@ -117,9 +117,8 @@ def test_more_points_than_dimensions():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_finite_networks_approach_the_march(activation):
-    truth = march(activation, gamma0=1.5, particles=2048, **PREDICTIONS)
+def test_finite_networks_approach_the_march():
+    truth = march("relu", gamma0=1.5, particles=2048, **PREDICTIONS)
     network, training, problem = truth.network, truth.training, truth.problem
     gaps = []
     for width in (32, 512):
@@ -192,7 +191,6 @@ def test_kernels_are_recorded_where_asked():
     [
         ("tanh", 1, 1e-4, "targets"),
         ("relu", 1, 1e-8, "targets"),
-        thorough("tanh", 3, 1e-2, "targets"),
         thorough("tanh", 3, 1e-8, "targets"),
         thorough("relu", 3, 1e-6, "gamma0"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import kernelfield as kf
 from ensembles import check_approach
 from kernelfield.layers import Activation, Bias, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
-from suites import keep_fast, thorough
+from suites import keep_fast
 
 X, Y = np.random.default_rng(4).standard_normal((5, 6)), np.array([1.0, -0.7, 0.9, -1.1, 0.4])
 OUTPUTS, LABELS = np.stack([Y, -Y[::-1], Y**2], axis=1), [0, 1, 2, 1, 0]
@@ -57,9 +57,7 @@ def exact(name, rule, seed=0):
     "name, rule",
     [
         ("biased, scaled, of several widths", "everything"),
-        thorough("convolution", "everything"),
-        thorough("shared in a block", "everything"),
-        thorough("deep", "flow"),
+        ("convolution", "everything"),
     ],
 )
 def test_two_cubatures_agree(name, rule):
@@ -128,7 +126,6 @@ def test_decay_without_learning_shrinks_what_came_from_initialization():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"weight_scales": [1.3, 0.8, 0.7]},
         {"bias_scale": 0.5, "weight_scales": [1.3, 0.8, 0.7], "scales_multiply": "weight", "widths": [2.0, 0.5]},
     ],
 )
@@ -162,7 +159,6 @@ def test_the_lazy_limit_of_other_losses(loss):
 
 ENSEMBLES = {
     "logistic": (kf.MLP(depth=1, activation="relu"), kf.Problem(X, np.sign(Y), loss="logistic"), descent()),
-    "hinge": (kf.MLP(depth=1), kf.Problem(X, np.sign(Y), loss="hinge"), descent(steps=5)),
     "momentum": (kf.MLP(depth=2), kf.Problem(X, Y), descent(momentum=0.7)),
     "everything": (
         kf.MLP(depth=2, bias_scale=0.3, weight_scales=[1.2, 0.8, 1.1], scales_multiply="weight", widths=[2.0, 1.0]),

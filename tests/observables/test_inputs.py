@@ -28,7 +28,6 @@ def by_differences(solution, X, step=1e-4):
     [
         (kf.MLP(depth=2, activation="erf"), (5,), None),
         thorough(kf.MLP(depth=2, activation="erf", bias_scale=0.5), (5,), 2),
-        thorough(kf.CNN(depth=1, activation="tanh"), (4, 1), None),
     ],
 )
 def test_gradients_are_differences_of_predictions(method, network, sites, outputs):
@@ -36,7 +35,7 @@ def test_gradients_are_differences_of_predictions(method, network, sites, output
     X = rng.standard_normal((8, *sites))
     y = np.sign(rng.standard_normal(8 if outputs is None else (8, outputs)))
     solution = kf.solve(network, kf.Problem(X, y), TRAINING, METHODS[method], progress=False)
-    for points in (X, rng.standard_normal(X.shape)):
+    for points in (rng.standard_normal(X.shape),):
         gradients, expected = solution.input_gradients(points), by_differences(solution, points)
         flat = gradients.replicates.reshape(expected.shape)
         np.testing.assert_allclose(flat, expected, atol=1e-5 * np.abs(expected).max())

@@ -324,7 +324,7 @@ def runs():
     problem = kf.Problem(X, np.sign(X[:, 0]), weights=[1, 1, 1, 1, 0, 0])
     training = kf.GradientDescent(learning_rate=0.3, steps=10)
     network = kf.MLP(depth=2, activation="tanh", gamma0=1.5)
-    methods = (kf.March(particles=2048), kf.FiniteWidth(width=768, seeds=12))
+    methods = (kf.March(particles=1024), kf.FiniteWidth(width=512, seeds=8))
     return [kf.solve(network, problem, training, method, progress=False) for method in methods]
 
 

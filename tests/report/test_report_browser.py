@@ -1,6 +1,5 @@
 """The page in a browser without a network."""
 
-import shutil
 import time
 
 import pytest
@@ -13,18 +12,6 @@ LINES = """Bokeh.documents.flatMap((each) => each.roots()).flatMap((plot) => plo
     .filter((part) => part.name === 'now').map((line) => line.location)"""
 IDLE = "Boolean(window.Bokeh?.documents.length) && Bokeh.documents.every((each) => each.is_idle)"
 DENSITY = "Bokeh.documents.map((each) => each.get_model_by_name('density-1-0')).find(Boolean).data.y"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra 'test')")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_kernels_at_initialization_are_those_of_the_static_ntk(name, activation)
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [("FiniteWidth", "tanh"), thorough("FiniteWidth", "relu"), ("AlternatingMonteCarlo", "tanh")],
+    [("FiniteWidth", "tanh"), ("AlternatingMonteCarlo", "tanh")],
 )
 def test_full_theories_agree(name, activation):
     """Oracle: the march, within both standard errors."""

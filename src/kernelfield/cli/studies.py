@@ -9,8 +9,9 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from kernelfield.cli.app import INTERRUPTED, Output, app, print_line
-from kernelfield.cli.options import AsJson, DrawPath, Quick, Quiet, check_image, name_files
+from kernelfield.cli.options import AsJson, DataPath, DrawPath, Quick, Quiet, check_image, name_files
 from kernelfield.common.settings import look_up
+from kernelfield.files.config import read
 from kernelfield.files.storage import load
 from kernelfield.observables.compare import compare as compare_solutions
 from kernelfield.plotting import write_figure
@@ -104,6 +105,39 @@ def report(
     pages.write(output, solutions, title, versions, {name: str(file) for name, file in files.items()})
     out.print_json({"wrote": str(output), "bytes": output.stat().st_size, "results": list(files)})
     out.say(f"wrote {output}")
+
+
+@app.command()
+def explore(
+    config: Annotated[
+        Path | None, Argument(metavar="CONFIG.toml", help="The run to begin with; digits and an MLP by default.")
+    ] = None,
+    data: DataPath = None,
+    static: Annotated[
+        Path | None, Option(metavar="PAGE.html", help="Write a page without a server instead, solved before.")
+    ] = None,
+    port: Annotated[int, Option(help="Port of the page; 0 takes a free one.", min=0, max=65535)] = 5006,
+    browser: Annotated[bool, Option(help="Open the page in a browser.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Play with infinite width on a page in the browser: it is solved again as you drag a slider.
+
+    Feature-learning strength, depth, learning rate, activation and data; finite networks train beside it.
+    """
+    from kernelfield.explore.live import serve
+    from kernelfield.explore.question import default_question, question_of
+    from kernelfield.explore.static import write
+    from kernelfield.report import check_path
+
+    out = Output(quiet, as_json=False)
+    if static is not None:
+        check_path(static)
+    question = default_question() if config is None else question_of(read(config, data))
+    if static is None:
+        serve(question, port, browser, out.say, progress=not quiet)
+    else:
+        write(static, question, progress=not quiet)
+        out.say(f"wrote {static}")
 
 
 @app.command()

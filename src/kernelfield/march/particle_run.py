@@ -164,7 +164,7 @@ class ParticleRun:
     def _info(self) -> dict[str, Any]:
         replicates, layout = self.replicates, self.layout
         matrices = list(zip(*(collect(replicate.state, InfiniteMatrix) for replicate in replicates), strict=True))
-        compiling = sum(replicate.seconds_compile for replicate in replicates)
+        compiling = max(replicate.seconds_compile for replicate in replicates)  # they wait for each other
         rows = [row for replicate in replicates for row in replicate.rows.values()]
         left_out = [float(row.left_out) for row in rows if row.left_out is not None]
         flows = [replicate.accepted for replicate in replicates if isinstance(replicate, FlowReplicate)]

@@ -19,8 +19,6 @@ from kernelfield.march.devices import Placement
 from kernelfield.march.recorder import RecordedRow, Recorder
 from kernelfield.march.step import Constants, Pace, Step, at_start, entry, has_not_diverged
 
-COMPILING = threading.Lock()
-
 
 class Advance(NamedTuple):
     """The state of the march after steps or updates up to `t`, whether it is alive, and f of the steps if kept."""
@@ -120,3 +118,6 @@ def compiled(
     """Returns a function of arrays, after its settings, compiled for a tree of arrays of these shapes."""
     program = functools.partial(function, *settings)
     return placement.compiled(program, tree.unflatten(shapes), donate_argnums=donated)
+
+
+COMPILING = {function: threading.Lock() for function in (advance, descend, predict, meet, at_start, look)}

@@ -36,7 +36,7 @@ class Replicate:
     counters: ClassVar[tuple[str, ...]] = ("t", "updates", "alive", "primed", "seconds_compile")
 
     def __init__(self, layout: Layout, number: int, placement: Placement = ONE_DEVICE) -> None:
-        self.layout, self.placement = layout, placement
+        self.layout, self.number, self.placement = layout, number, placement
         self.step, self.recorder, self.setup = layout.step, layout.recorder, layout.setup(number)
         self.rates, self.batches, self.per_row = layout.schedule()
         self.t, self.updates, self.alive, self.primed, self.seconds_compile = 0, 0, True, False, 0.0
@@ -77,7 +77,12 @@ class Replicate:
         return True
 
     def _prime(self) -> None:
-        """Meet the leading directions of the first fields, which have Gaussian coordinates; nothing is learned."""
+        """Meet the leading directions of the first fields, which have Gaussian coordinates; nothing is learned.
+
+        Every second replicate compiles the program that records first, and so two cores compile two programs.
+        """
+        if self.number % 2 and self.layout.kernels_at:
+            self._compile(look, self._seen(), self._look_settings)
         if self.batches is None:
             self._run_rows(1, learns=False)
         elif self.setup.is_finite:
@@ -151,8 +156,7 @@ class Replicate:
 
     def _look(self) -> None:
         """Record kernels and fields of the present state."""
-        settings = self.recorder, self.setup.is_complete
-        now = self._run(look, self.state.layers, self.bases, self.constants, settings=settings)
+        now = self._run(look, *self._seen(), settings=self._look_settings)
         self.bases = now.bases
         if now.layers is not None:
             self.state = self.state._replace(layers=now.layers)
@@ -160,17 +164,31 @@ class Replicate:
         if self.t in self.layout.run.fields_at:
             self.fields[self.t] = gathered(now.fields)
 
+    def _seen(self) -> tuple:
+        """What recording looks at."""
+        return self.state.layers, self.bases, self.constants
+
+    @property
+    def _look_settings(self) -> tuple:
+        return self.recorder, self.setup.is_complete
+
     def _run(
         self, function: Callable[..., Any], *arguments: Any, settings: tuple = (), donated: tuple[int, ...] = ()
     ) -> Any:
-        """The result of a compiled call; threads compile in turns, and the time is counted."""
+        """The result of a compiled call."""
+        return jax.block_until_ready(self._compile(function, arguments, settings, donated)(*arguments))
+
+    def _compile(
+        self, function: Callable[..., Any], arguments: tuple, settings: tuple, donated: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """A compiled program; a thread that needs what another one compiles waits for it, and the time is counted."""
         leaves, tree = jax.tree.flatten(arguments)
         shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-        with COMPILING:
-            began = time.perf_counter()
+        began = time.perf_counter()
+        with COMPILING[function]:
             program = compiled(function, (self.step, *settings), self.placement, donated, tree, shapes)
-            self.seconds_compile += time.perf_counter() - began
-        return jax.block_until_ready(program(*arguments))
+        self.seconds_compile += time.perf_counter() - began
+        return program
 
     def _initial_state(self) -> Any:
         layers, start = initial_state(self.step.layers, self.setup, self.layout.space), None

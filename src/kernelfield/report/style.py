@@ -64,9 +64,11 @@ def create_time_plot(results: Sequence[Result], ylabel: str, height: int = 300, 
     return plot
 
 
-def create_plot(ylabel: str, height: int, x_range: tuple[float, float], log: bool = False) -> Any:
+def create_plot(ylabel: str, height: int, x_range: tuple[float, float], log: bool = False, x_log: bool = False) -> Any:
     """Returns an empty Bokeh figure of a height in CSS pixels, without tools: dragging on it scrolls the page."""
-    axes: dict[str, Any] = {"x_range": x_range, "y_range": (0.1, 1.0), "y_axis_type": "log" if log else "linear"}
+    kinds = {True: "log", False: "linear"}
+    axes: dict[str, Any] = {"x_axis_type": kinds[x_log], "y_axis_type": kinds[log]}
+    axes |= {"x_range": x_range, "y_range": (0.1, 1.0)}
     plot = figure(height=height, sizing_mode="stretch_width", tools="", toolbar_location=None, **axes)
     plot.yaxis.axis_label = ylabel
     return plot

@@ -81,7 +81,7 @@ VARIABLES |= {
     "weight": Variable("weights of samples in the loss, their sum is one", ("sample",)),
     "steps_done": Variable("steps that were done", (), "steps"),
     "seconds_run": Variable("time to run, on the worker, without compiling", (), "s"),
-    "seconds_compile": Variable("time to compile, of all replicates", (), "s"),
+    "seconds_compile": Variable("time to compile", (), "s"),
     "finished": Variable("when the point was done", (), "seconds since 1970-01-01"),
     "worker": Variable("host and process that solved it", (), text=True),
     "message": Variable("what happened, and what to try next", (), text=True),
