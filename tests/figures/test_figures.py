@@ -21,6 +21,7 @@ from kernelfield.figures import (
     figure2,
     figure4,
     rules,
+    scaling,
     transfer,
     transformer,
     two_layer_relu,
@@ -360,3 +361,19 @@ def test_losses_at_equal_rates_agree_with_infinite_width_in_mup():
     plain = curves["standard"]
     for rate in rates["standard"]:  # the same rate goes further in wider networks
         assert plain[256][rate].loss.mean < plain[16][rate].loss.mean - 5 * plain[16][rate].loss.se
+
+
+# --- Scaling laws
+
+
+def test_laws_of_data_share_their_points_and_end_in_those_of_steps():
+    plan, lines = scaling.QUICK, []
+    few, many = (plan.problem(points) for points in plan.points)
+    np.testing.assert_array_equal(few.X[:8], many.X[:8])
+    np.testing.assert_array_equal(few.X[8:], many.X[16:])
+    laws = scaling.run(plan, lines.append)
+    figure = scaling.draw_figure(plan, laws)
+    assert [axes.get_title(loc="left")[0] for axes in figure.axes] == list("abc") and len(lines) == 4
+    for law in laws.values():
+        assert law.steps.mean[-1] == law.points.mean[-1] and set(law.widths) == {8, 32}
+    assert scaling.exponent((2, 4, 8), np.array([4.0, 2.0, 1.0])) == pytest.approx(1)

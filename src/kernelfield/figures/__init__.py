@@ -15,6 +15,7 @@ from kernelfield.figures import (
     figure3,
     figure4,
     rules,
+    scaling,
     transfer,
     transformer,
     two_layer_relu,
@@ -38,5 +39,6 @@ FIGURES: dict[str, Callable[[Settings, Say], Iterator[tuple[str, Figure]]]] = {
     "width": width.draw,
     "rules": rules.draw,
     "transfer": transfer.draw,
+    "scaling": scaling.draw,
 }
 OF_IMAGES = ("1", "4")  # those that take images
