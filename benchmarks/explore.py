@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ CHANGE = """([name, value]) => new Promise((done) => {
     const numbers = page.get_model_by_name('numbers'), changed = numbers.properties.text.change
     const stop = () => { changed.disconnect(stop); requestAnimationFrame(() => done(performance.now() - began)) }
     changed.connect(stop)
+    if (page.get_model_by_name(name).value === value) stop()
     page.get_model_by_name(name).value = value
 })"""
 
@@ -53,7 +53,7 @@ def page_of(cache: str) -> Iterator[tuple[str, float]]:
     ) as run:
         assert run.stdout is not None
         yield run.stdout.readline().split()[0], time.perf_counter() - began
-        run.send_signal(signal.SIGINT)
+        run.terminate()
 
 
 def positions() -> Iterator[tuple[str, float]]:
@@ -66,7 +66,7 @@ def positions() -> Iterator[tuple[str, float]]:
             case 1:
                 yield "learning_rate", round(rng.uniform(-1.6, -0.2), 3)
             case _:
-                yield "depth", 1 + number // 3 % 4
+                yield "depth", 1 + number // 3 % 3
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
             for name, value in positions():
                 taken.setdefault(name, []).append(page.evaluate(CHANGE, [name, value]))
             if picture:
-                for name, value in (("width", "128"), ("learning_rate", -0.52), ("depth", 2), ("gamma0", 0.301)):
+                for name, value in (("width", "128"), ("learning_rate", -0.3), ("depth", 2), ("gamma0", 0.301)):
                     page.evaluate(CHANGE, [name, value])
                 page.wait_for_timeout(500)
                 page.screenshot(path=picture)

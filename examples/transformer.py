@@ -32,9 +32,9 @@ def solved(method):
 
 
 infinite = solved(kf.March(particles=512, kernels="features"))
-networks = solved(kf.FiniteWidth(width=256, seeds=8, kernels="none"))
+networks = solved(kf.FiniteWidth(width=128, seeds=8, kernels="none"))
 off = kf.compare(networks, infinite).row("predictions")
-print(f"N = 256: {100 * off.error:.1f} % off, sampling noise {100 * off.noise:.1f} %")
+print(f"N = 128: {100 * off.error:.1f} % off, sampling noise {100 * off.noise:.1f} %")
 
 # %%
 # Left: the loss. Right: the feature kernel that enters the readout, before training and
@@ -44,7 +44,7 @@ figure = plt.figure(figsize=(9.5, 4), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
 curves, panels = left.subplots(), right.subplots(1, 2)
 plotting.loss_curve(curves, infinite, plotting.RICH, "infinite width")
-plotting.loss_dots(curves, networks, plotting.LAZY, "8 networks, N = 256")
+plotting.loss_dots(curves, networks, plotting.LAZY, "8 networks, N = 128")
 curves.legend(frameon=False)
 last = network.hidden_layers
 kernels = [infinite.feature_kernel(last, t) for t in (0, -1)]

@@ -352,21 +352,6 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.thorough
-def test_the_demo_writes_one_figure_and_a_table(folder):
-    """As a process of its own, with a home that cannot be written and no terminal."""
-    environment = {**os.environ, "HOME": "/proc", "XDG_CACHE_HOME": "/proc/none"}
-    del environment["JAX_COMPILATION_CACHE_DIR"]
-    command = [sys.executable, "-m", "kernelfield.cli", "demo", "--quick"]
-    before = files(folder)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    assert "rich, infinite" in done.stdout and "wrote kernelfield-demo.png" in done.stdout
-    assert files(folder) == sorted([*before, "kernelfield-demo.png"])
-    assert (folder / "kernelfield-demo.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.thorough
 def test_the_compilation_cache_is_used(folder, tmp_path):
     """Compiled programs are kept in XDG_CACHE_HOME, by the command line alone."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

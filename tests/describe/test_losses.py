@@ -173,6 +173,7 @@ def test_names_of_functions_do_not_make_them_built_in_losses():
 # --- networks
 
 
+@pytest.mark.thorough
 def test_one_update_of_cross_entropy_written_out():
     X, labels, width, rate = np.random.default_rng(6).standard_normal((4, 3)), [0, 1, 2, 1], 6, 0.3
     problem = kf.Problem(X, labels, weights=[1, 2, 1, 1], loss="cross_entropy")

@@ -105,7 +105,7 @@ def wide(scale=1.0, ratio=1.0):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scale", "ratio", "tol"),
-    [(1.0, 1.0, 1e-2), (1.0, 1.0, 1e-26), (1.7, 1.0, 0.3), (1.0, 2.0, 1e-2)],
+    [(1.0, 1.0, 1e-26), (1.7, 2.0, 0.3)],
 )
 def test_it_acts_as_a_real_matrix_does(scale, ratio, tol):
     """Oracle: matrices of growing width, whatever part of the fields is left to the tail."""
@@ -137,7 +137,7 @@ def test_both_directions_are_one_operator(tol):
     np.testing.assert_allclose(q_b @ h.T, z @ q_a.T, atol=1e-9 * PARTICLES)
 
 
-@pytest.mark.parametrize(("upward", "ratio"), [(True, 1.0), thorough(False, 2.0)])
+@pytest.mark.parametrize(("upward", "ratio"), [thorough(True, 1.0), thorough(False, 2.0)])
 def test_a_new_direction_leaves_the_operator_as_it_is(upward, ratio):
     _, matrix = infinite(tol=0.3, capacity=16, ratio=ratio)
     x, y = np.random.default_rng(4).standard_normal((2, 2, PARTICLES))

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -110,6 +109,9 @@ class Here(Document):
     def add_next_tick_callback(self, callback):
         callback()
 
+    def add_timeout_callback(self, callback, milliseconds):
+        callback()
+
 
 @pytest.fixture
 def session():
@@ -123,7 +125,10 @@ def test_positions_between_are_left_out_and_the_newest_is_shown(session):
     for value in (-1.0, -0.5, 0.5):
         slider.value = value
     assert len(pool.waiting) == 1
-    assert pool.solve_next() == SMALL.start and pool.solve_next().gamma0 == 3.162 and not pool.waiting
+    assert pool.solve_next() == SMALL.start and pool.solve_next().gamma0 == 3.162
+    assert not session.page.sources["lazy"].data["step"]
+    assert pool.solve_next().gamma0 == 3.162 and not pool.waiting  # the lazy limit, when the controls rest
+    assert session.page.sources["lazy"].data["step"] and "Final loss" in session.page.numbers.text
     assert session.page.sources["trail"].data["gamma0"] == [1.0, 3.162]
 
 
@@ -134,7 +139,7 @@ def test_what_cannot_be_solved_is_said_and_the_page_goes_on(session):
     assert "below rounding" in session.page.numbers.text
     session.page.controls["gamma0"].value = 0.0
     pool.solve_next()
-    assert "Final loss" in session.page.numbers.text
+    assert session.page.sources["loss"].data["step"] and "Final loss" in session.page.numbers.text
 
 
 def test_a_page_that_was_closed_is_not_solved_for(session):
@@ -174,9 +179,10 @@ def test_a_page_without_a_server_has_every_position(static_page, browser):
     found = []
     for gamma0 in (-2, -1, 0, 1):
         for depth in (1, 2):
-            change = f"""() => {{ const page = Bokeh.documents[0]
+            change = f"""async () => {{ const page = Bokeh.documents[0]
                 page.get_model_by_name('gamma0').value = {gamma0}
                 page.get_model_by_name('depth').value = {depth}
+                await new Promise((done) => setTimeout(done, 100))
                 return [...page.get_model_by_name('loss').data.mean].at(-1) }}"""
             found.append(page.evaluate(change))
     settings = [
@@ -195,7 +201,7 @@ def address(tmp_path):
     command = [sys.executable, "-c", program, "explore", str(config), "--port", "0", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process.stdout.readline().split()[0]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.stdout.read() == "ended\n" and process.wait() == 0
 
 

@@ -131,6 +131,7 @@ def test_networks_that_leave_out_more_are_other_networks():
     assert 1e-6 < apart < 0.1
 
 
+@pytest.mark.thorough
 def test_it_is_chosen_where_it_is_faster():
     def algorithm(points, training=None, **settings):
         X = np.random.default_rng(0).standard_normal((points, 6))

@@ -29,8 +29,8 @@ def tanh():
 @pytest.mark.thorough
 def test_they_are_those_of_explicit_ensembles():
     network, data = kf.MLP(depth=2, activation="tanh"), problem()
-    found = finite_width_corrections(network, data, TRAINING, pairs=32, networks=4)
-    method = kf.FiniteWidth(width=64, seeds=512, algorithm="explicit")
+    found = finite_width_corrections(network, data, TRAINING, pairs=24, networks=2)
+    method = kf.FiniteWidth(width=64, seeds=384, algorithm="explicit")
     networks = kf.solve(network, data, TRAINING, method, save_at=(-1,), fields_at=())
     f, limit = networks.replicate_predictions[:, -1], found.predictions
     np.testing.assert_allclose(found.covariance.mean, 64 * np.cov(f.T), atol=0.2 * np.trace(found.covariance.mean))
@@ -55,6 +55,7 @@ def test_influences_and_networks_find_the_same_variances(tanh, monkeypatch):
         assert abs(a.mean - b.mean) < 3.5 * np.hypot(a.se, b.se) and b.se < 0.2 * b.mean
 
 
+@pytest.mark.thorough
 def test_one_linear_layer_has_variances_in_closed_form():
     """After one step f = eta K_ntk y of the network: its variance over networks is that of the tangent kernel."""
     data, training = problem(points=2), kf.GradientDescent(learning_rate=0.1, steps=1)

@@ -219,6 +219,7 @@ def test_zero_gradients_move_nothing(rule):
     assert not solve(NETWORK, kf.Problem(PROBLEM.X, np.zeros(5)), training).replicate_predictions.any()
 
 
+@pytest.mark.thorough
 def test_seeds_have_moments_of_their_own():
     many, alone = solve(NETWORK, PROBLEM, BATCHES, seeds=3), solve(NETWORK, PROBLEM, BATCHES, seed=2)
     np.testing.assert_allclose(many.replicate_predictions[2], alone.replicate_predictions[0], atol=1e-10)
@@ -231,6 +232,7 @@ def test_batches_of_all_points_are_full_batches():
     assert np.array_equal(one, other)
 
 
+@pytest.mark.thorough
 def test_single_precision_is_near_to_double(x64):
     """From the same weights, those that are drawn in single precision."""
     single = solve(NETWORK, PROBLEM, DECAYED, precision="float32", fields_at=(0, -1))
@@ -275,6 +277,7 @@ def test_conditioning_does_not_take_them_and_auto_trains_explicitly(training):
 # --- Langevin dynamics
 
 
+@pytest.mark.thorough
 def test_without_noise_it_is_gradient_descent_with_weight_decay_on_the_output_itself():
     """Its f is the output: descent on f minus f0 towards y - f0 moves weights alike."""
     schedule = [*np.linspace(1.5, 0.5, 20)]

@@ -17,12 +17,7 @@ LAST = {"save_at": [-1], "fields_at": (), "progress": False}  # what is compared
 TANH, RELU, AGAIN = Activation("tanh"), Activation("relu"), Dense()
 
 CASES = {
-    "sequence, circular, stride 2": (
-        kf.CNN(depth=3, activation="relu", padding="circular", stride=2, kernel=2, gamma0=1.5),
-        SEQUENCES,
-    ),
     "image, zero, pooled": (kf.CNN(depth=2, activation="tanh", pool=2, gamma0=2.0), IMAGES),
-    "residual, tanh, L = 2": (kf.ResNet(depth=2, gamma0=1.5), VECTORS),
     "shared weights": (
         kf.Network(layers=[Dense(), TANH, AGAIN, TANH, AGAIN, TANH, Readout()], gamma0=1.5),
         VECTORS,

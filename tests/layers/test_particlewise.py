@@ -50,6 +50,7 @@ def solved(layers, problem=TOKENS, method=None, gamma0=1.0, training=TRAINING, *
 # --- highest rung: networks that are others in disguise
 
 
+@pytest.mark.thorough
 def test_components_are_neurons_to_weights():
     """Exact: linear layers of three components and thrice the width, as an MLP of these widths."""
     layers = [Dense(components=3, width=3.0), Dense(components=2), Readout()]
@@ -210,10 +211,6 @@ def test_sampled_static_kernels_have_replicates_and_others_are_exact(tmp_path):
     march = solved(LAZY["heads"], method=bare, gamma0=0.01, fields_at=())
     apart = np.abs(lazy.predictions - march.predictions).max()
     assert apart < 4 * np.hypot(lazy.predictions_se.max(), march.predictions_se.max())
-    again = lazy.predict(TOKENS.X)
-    np.testing.assert_allclose(
-        again.mean, lazy.predictions[-1], atol=4 * np.hypot(again.se, lazy.predictions_se[-1]).max()
-    )
     assert solved(LAZY["norms"], method=kf.StaticNTK()).exact
 
 
@@ -239,7 +236,7 @@ def test_plain_networks_of_growing_width_approach_the_march(name):
     problem, (blocks, readout, gamma0, eta) = data(), CASES[name]
     truth, _ = infinite(name, problem, 10, kf.March(particles=1024, replicates=4, kernels="features"))
     rule = {"eta": eta, "steps": 10, "gamma0": gamma0, "readout": readout}
-    narrow, wide = (plain.train(blocks, problem.X, problem.y, N, 32, **rule) for N in (8, 128))
+    narrow, wide = (plain.train(blocks, problem.X, problem.y, N, 24, **rule) for N in (8, 64))
     f, f_noise, kernels, kernel_noise = numbers(wide, truth)
     assert f < 2 * f_noise and kernels < 2 * kernel_noise
     assert f < numbers(narrow, truth)[0]
@@ -267,17 +264,15 @@ def test_a_transformer_predicts_new_sequences_and_is_stored(tmp_path):
 
 @pytest.mark.thorough
 def test_padding_changes_nothing():
-    """A sequence in front of padding is the sequence alone, at finite width to rounding, and in the lazy limit."""
+    """A sequence in front of padding is the sequence alone, at finite width to rounding."""
     ids = np.array([[0, 2, 1], [1, 1, 0], [2, 0, 1]])
     long = np.concatenate([ids, np.full((3, 2), -1)], axis=1)
     made = kf.Transformer(depth=1, head_dim=2, mlp_width=1.0, readout="last", causal=True, activation="tanh")
     short, padded = encode_tokens(ids, 3), encode_tokens(long, 3) * np.sqrt(6 / 8)  # one size of tokens
     padded = np.delete(padded, [6, 7], axis=-1)
     finite = kf.FiniteWidth(width=16, seeds=2, precision="float64", kernels="none")
-    for method in (finite, kf.StaticNTK(replicates=1)):
-        one, other = (solved(made, kf.Problem(X, VECTORS.y), method, fields_at=()) for X in (short, padded))
-        apart = np.abs(one.predictions - other.predictions).max()
-        assert apart < (1e-12 if isinstance(method, kf.FiniteWidth) else 0.01) * np.abs(one.predictions).max()
+    one, other = (solved(made, kf.Problem(X, VECTORS.y), finite, fields_at=()) for X in (short, padded))
+    assert np.abs(one.predictions - other.predictions).max() < 1e-12 * np.abs(one.predictions).max()
     with pytest.raises(ValueError, match="padding needs an activation with phi"):
         solved(made.model_copy(update={"activation": "softplus"}), kf.Problem(padded, VECTORS.y))
     with pytest.raises(ValueError, match="sequence 0 has no tokens"):

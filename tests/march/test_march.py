@@ -141,6 +141,7 @@ def test_linear_ensembles_approach_the_exact_solution_as_one_over_width():
     assert 0.25 * 0.5 < ratio < 0.25 * 1.7
 
 
+@pytest.mark.thorough
 def test_error_signal_mode_gives_the_same_predictions():
     plain, aggregated = march(), march(kernels="features", seed=3)
     noises = plain.predictions_se, aggregated.predictions_se

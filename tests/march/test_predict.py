@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernelfield as kf
-from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout, Residual, Sequential
+from kernelfield.layers import Activation, Conv, Dense, GlobalAveragePool, Readout
 from suites import thorough
 
 X, NEW = np.split(np.random.default_rng(8).standard_normal((9, 6)), [5])
@@ -58,7 +58,6 @@ EXACT = {
         images(X),
         images(NEW),
     ),
-    "shared in a block": (kf.Network(layers=[Dense(), Residual(Sequential([SHARED, SHARED]), 0.5), Readout()]), X, NEW),
 }
 
 
@@ -75,7 +74,7 @@ def test_kernels_of_new_points_do_not_need_those_of_training():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name, rule", [("convolution", "batches"), ("shared in a block", "descent"), ("deep", "flow")])
+@pytest.mark.parametrize("name, rule", [("convolution", "batches"), ("deep", "flow")])
 def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
     network, inputs, new = EXACT[name]
     alone = solved(network, RULES[rule], kf.March(kernels="none"), inputs)
@@ -92,7 +91,6 @@ def test_linear_networks_predict_what_points_that_ride_along_show(name, rule):
 
 
 SAMPLED = {
-    "tanh": (kf.MLP(depth=3), X, NEW, {}),
     "classes": (kf.MLP(depth=1), X, NEW, {"y": np.eye(3)[[0, 1, 2, 1, 0]], "loss": "cross_entropy"}),
     "convolution": (
         kf.Network(layers=[Conv(2), TANH, Conv(2), TANH, GlobalAveragePool(), Readout()]),

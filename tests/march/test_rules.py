@@ -159,7 +159,6 @@ def test_the_lazy_limit_of_other_losses(loss):
 
 ENSEMBLES = {
     "logistic": (kf.MLP(depth=1, activation="relu"), kf.Problem(X, np.sign(Y), loss="logistic"), descent()),
-    "momentum": (kf.MLP(depth=2), kf.Problem(X, Y), descent(momentum=0.7)),
     "everything": (
         kf.MLP(depth=2, bias_scale=0.3, weight_scales=[1.2, 0.8, 1.1], scales_multiply="weight", widths=[2.0, 1.0]),
         kf.Problem(X, LABELS, loss="cross_entropy"),
@@ -187,7 +186,7 @@ def test_ensembles_of_growing_width_approach_the_march(name):
 @pytest.mark.thorough
 def test_without_momentum_the_agreement_is_gone():
     """The control."""
-    network, problem, training = ENSEMBLES["momentum"]
+    network, problem, training = kf.MLP(depth=2), kf.Problem(X, Y), descent(momentum=0.7)
     right, wrong = (solved(network, problem, rule, particles=1024, kernels="none") for rule in (training, descent()))
     assert np.linalg.norm(right.predictions - wrong.predictions) > 0.3 * np.linalg.norm(right.predictions)
 

@@ -112,19 +112,6 @@ def test_the_copy_button_copies_the_configuration(opened, page_file):
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#toml1").text_content()
 
 
-def test_names_with_markup_are_shown_as_they_are(opened, pair, tmp_path):
-    name = "<img src=x onerror='document.title=1'>"
-    path = tmp_path / "a.html"
-    report.write(path, {name: pair["infinite"], "b": pair["finite"]}, title=name)
-    page = opened(path)
-    plot = page.locator("#learning .chart [data-root-id] > *").first
-    plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=8)
-    page.locator(".bk-Tooltip", has_text=name).first.wait_for()
-    assert page.title() == name and page.inner_text("h1") == name
-
-
 def test_of_three_results_the_second_panel_can_be_chosen(opened, pair, tmp_path):
     path = tmp_path / "a.html"
     report.write(path, {**pair, "again": pair["infinite"]})

@@ -160,6 +160,7 @@ def test_names_and_titles_are_escaped(pair):
 
 METHODS = {
     "one network, no kernels": (kf.FiniteWidth(width=16, seeds=1, kernels="none"), "tanh"),
+    "features alone": (kf.March(particles=64, kernels="features"), "tanh"),
     "static": (kf.StaticNTK(), "relu"),
     "deep linear": (kf.DeepLinear(), "linear"),
     "gradient independence": (kf.GradientIndependence(), "linear"),
@@ -208,13 +209,6 @@ def test_a_run_that_failed_is_shown_first(pair):
     assert beside.data["movie"]["results"][1]["reached"] == 4
 
 
-def test_gradient_flow_makes_a_page():
-    flow = solved(kf.StaticNTK(), "tanh", training=kf.GradientFlow(time=3.0, steps=4))
-    page = Page(report.page({"a": flow}))
-    assert "by gradient flow over a training time of 3" in page.words("header")
-    assert 'kind = "GradientFlow"' in page.elements["toml1"]
-
-
 def test_solutions_of_different_problems_are_refused(pair):
     other = solved(kf.DeepLinear(), problem=kf.Problem(X, -Y))
     with pytest.raises(ValueError, match="b and a cannot be in one report: y must be the same in both solutions"):
@@ -257,20 +251,6 @@ def test_data_that_only_look_like_digits_are_not_called_digits():
     problem = digits(points=4)
     assert find_source(problem).known
     assert not find_source(kf.Problem(problem.X * (1 + 1e-12), problem.y)).known
-
-
-@pytest.mark.thorough
-def test_results_that_differ_in_settings_have_their_own_configurations(pair):
-    other = solved(kf.March(particles=128), "tanh")
-    page = Page(report.page({"a": pair["infinite"], "b": other}))
-    assert parse(page.elements["toml1"]).method("march").particles == 64
-    assert parse(page.elements["toml2"]).method("march").particles == 128
-
-
-@pytest.mark.thorough
-def test_a_custom_activation_has_a_page_without_configuration():
-    page = Page(report.page({"a": solved(kf.FiniteWidth(width=16, seeds=2), lambda h: h / (1 + h * h))}))
-    assert "custom function" in page.words("reproduce") and "toml1" not in page.elements
 
 
 def test_versions_are_shown(pair):

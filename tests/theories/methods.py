@@ -47,7 +47,7 @@ CLAIMS = {
         kf.AlternatingMonteCarlo(samples=512), ("linear", "tanh"), ("linear",), fields=("linear", "tanh")
     ),
 }
-SLOW = {("Perturbation", "tanh")}
+SLOW = {("Perturbation", "tanh"), ("GradientIndependence", "tanh")}
 COMPILED = {(name, "tanh") for name in ("March", "FiniteWidth", "GradientIndependence", "Perturbation")} | {
     ("March", "linear"), ("AlternatingMonteCarlo", "linear"), ("AlternatingMonteCarlo", "tanh")
 }  # fmt: skip

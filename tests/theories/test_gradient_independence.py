@@ -98,18 +98,3 @@ def test_linear_networks_follow_the_matrix_equations_without_responses(marching,
         assert distance(found.feature_kernel(layer, slice(None)).reshape(40, 40), H[layer]) < 1e-10
         assert distance(found.gradient_kernel(layer, slice(None))[:, 0, :, 0], G[layer]) < 1e-10
     assert not found.predictions_se.any()
-
-
-@pytest.mark.thorough
-def test_it_is_wrong_in_deep_networks_at_gamma0_of_the_paper():
-    """Linear, L = 4, gamma0 = 1.5: finite networks follow the full theory, not this approximation."""
-    settings = {"depth": 4, "gamma0": 1.5, "rate": 0.1, "steps": 16, "problem": kf.Problem(X[:3], Y[:3])}
-    approximate, full = both("linear", **settings)
-    method = kf.FiniteWidth(width=256, seeds=16, kernels="features")
-    finite = solved(method, "linear", save_at=[-1], **settings)
-    gaps = {
-        name: [distance(each.feature_kernel(4), finite.feature_kernel(4)), distance(each.loss, finite.loss)]
-        for name, each in (("full", full), ("approximate", approximate))
-    }
-    assert max(gaps["full"]) < 0.1
-    assert np.all(np.array(gaps["approximate"]) > 2 * np.array(gaps["full"]))

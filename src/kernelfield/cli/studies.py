@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from kernelfield.cli.app import INTERRUPTED, Output, app, print_line
+from kernelfield.cli.app import INTERRUPTED, Output, accept_sigterm, app, print_line
 from kernelfield.cli.options import AsJson, DataPath, DrawPath, Quick, Quiet, check_image, name_files
 from kernelfield.common.settings import look_up
 from kernelfield.files.config import read
@@ -134,7 +134,8 @@ def explore(
         check_path(static)
     question = default_question() if config is None else question_of(read(config, data))
     if static is None:
-        serve(question, port, browser, out.say, progress=not quiet)
+        with accept_sigterm():
+            serve(question, port, browser, out.say, progress=not quiet)
     else:
         write(static, question, progress=not quiet)
         out.say(f"wrote {static}")

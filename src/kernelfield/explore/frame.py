@@ -22,7 +22,7 @@ from kernelfield.solve import solve
 from kernelfield.theories.static_ntk import StaticNTK
 
 DIGITS = 4  # of numbers on the page
-CURVE, DOTS = 26, 9  # steps of curves of kernels, and of dots of finite networks
+CURVE = 7  # steps at which kernels are known
 EDGES = np.linspace(-6, 6, 49)  # of the bins of preactivations, in units of their deviation at the start
 MOST_SAMPLES = 40  # of a kernel
 LOWEST_LOSS = 1e-5  # relative to its start: the end of the axis
@@ -54,9 +54,9 @@ def solve_frame(question: Question, setting: Setting, lazy: np.ndarray | None) -
     if setting.width is not None:
         method = FiniteWidth(width=setting.width, seeds=NETWORKS, kernels="features")
         networks = solve(*run, method, save_at=steps, progress=False, throw=False)
-    ours, theirs = _infinite_frame(setting, infinite, lazy), _network_frame(setting, networks, infinite)
+    ours, theirs = _infinite_frame(setting, infinite), _network_frame(setting, networks, infinite)
     numbers = {**ours.numbers, **theirs.numbers, "Infinite width took": f"{1000 * seconds:.0f} ms"}
-    return Frame({**empty_frame().sources, **ours.sources, **theirs.sources}, numbers)
+    return Frame({**empty_frame().sources, **ours.sources, **lazy_frame(lazy).sources, **theirs.sources}, numbers)
 
 
 def solve_lazy(question: Question, setting: Setting) -> np.ndarray | None:
@@ -68,27 +68,34 @@ def solve_lazy(question: Question, setting: Setting) -> np.ndarray | None:
         return None
 
 
+def lazy_frame(lazy: np.ndarray | None) -> Frame:
+    """Returns what the loss of the lazy limit fills in, and nothing else."""
+    if lazy is None:
+        return Frame({"lazy": {"step": [], "mean": []}}, {})
+    return Frame({"lazy": _columns(step=np.arange(len(lazy)), mean=_floor(lazy / (lazy[0] or 1.0)))}, {})
+
+
 def empty_frame() -> Frame:
     """Returns a frame without a single value, with the columns that every data source has."""
     names = {
         "loss": ("step", "mean", "low", "high"),
         "lazy": ("step", "mean"),
         "alignment": ("xs", "ys", "colour", "label"),
-        "first": ("x", "y", "value", "pair"),
-        "last": ("x", "y", "value", "pair"),
+        "first": ("x", "y", "value"),
+        "last": ("x", "y", "value"),
         "density": ("x", "first", "last"),
         "regime": ("gamma0", "movement"),
         "trail": ("gamma0", "movement"),
         "network loss": ("xs", "ys"),
         "network alignment": ("x", "y", "colour", "label"),
-        "network kernel": ("x", "y", "value", "pair"),
+        "network kernel": ("x", "y", "value"),
         "network density": ("left", "right", "top"),
         "network regime": ("gamma0", "movement"),
     }
     return Frame({source: {column: [] for column in columns} for source, columns in names.items()}, {})
 
 
-def _infinite_frame(setting: Setting, solution: Solution, lazy: np.ndarray | None) -> Frame:
+def _infinite_frame(setting: Setting, solution: Solution) -> Frame:
     """Returns what infinite width fills in."""
     layers = solution.hidden("Phi")
     steps, start = np.arange(solution.steps_done + 1), solution.loss[0] or 1.0
@@ -99,8 +106,6 @@ def _infinite_frame(setting: Setting, solution: Solution, lazy: np.ndarray | Non
             step=steps, mean=_floor(loss.mean / start), low=_floor(low / start), high=_floor(high / start)
         ),
     }
-    if lazy is not None:
-        sources["lazy"] = _columns(step=np.arange(len(lazy)), mean=_floor(lazy / (lazy[0] or 1.0)))
     numbers = {"Final loss": _say(Estimate(loss.replicates[:, -1], loss.exact))}
     if layers:
         aligned = {layer: observables.kernel_alignment(solution, "Phi", layer) for layer in layers}
@@ -149,13 +154,10 @@ def _network_frame(setting: Setting, networks: Solution | None, solution: Soluti
         numbers[f"Distance of one network of width {setting.width}"] = f"{100 * np.mean(gaps):.1f} %"
     if layers:
         last, kept = layers[-1], networks.kernel_steps("Phi")
-        chosen = kept[thin(len(kept), DOTS)]
         points = [
             (step, value, _colour(layer), format_symbol("Phi", layer))
             for layer in layers
-            for step, value in zip(
-                chosen, observables.kernel_alignment(networks, "Phi", layer, t=chosen).mean, strict=True
-            )
+            for step, value in zip(kept, observables.kernel_alignment(networks, "Phi", layer, t=kept).mean, strict=True)
         ]
         x, y, colour, label = zip(*points, strict=True)
         sources["network alignment"] = {"x": _round(x), "y": _round(y), "colour": list(colour), "label": list(label)}
@@ -201,9 +203,7 @@ def _cells(solution: Solution, layer: int, step: int, one: bool = False) -> Colu
     size = np.sqrt(np.maximum(np.diag(kernel), 1e-30))
     cosines = (kernel / np.outer(size, size))[np.ix_(rows, rows)]
     x, y = np.meshgrid(np.arange(len(rows)), np.arange(len(rows)))
-    names = [groups.names[groups.of_sample[row]] for row in rows]
-    pairs = [f"{names[i]}, {names[j]}" for i, j in zip(y.ravel(), x.ravel(), strict=True)]
-    return _columns(x=x.ravel(), y=y.ravel(), value=cosines.ravel()) | {"pair": pairs}
+    return _columns(x=x.ravel(), y=y.ravel(), value=cosines.ravel())
 
 
 def _deviation(solution: Solution, layer: int) -> float:

@@ -106,8 +106,10 @@ class Page:
     def show(self, frame: Frame) -> None:
         """Fills in the columns and the numbers of a frame."""
         for name, columns in frame.sources.items():
-            self.sources[name].data = columns
-        self.numbers.update(text=write_numbers(frame.numbers), css_classes=[])
+            if self.sources[name].data != columns:
+                self.sources[name].data = columns
+        if frame.numbers:
+            self.numbers.update(text=write_numbers(frame.numbers), css_classes=[])
 
     def fill(self, document: Document, lead: str) -> None:
         """Puts the page, with a sentence at its top, into a document of Bokeh."""
@@ -173,8 +175,7 @@ class Page:
         plot.axis.visible = plot.grid.visible = False
         plot.update(min_border_left=0, min_border_right=0, min_border_top=0, min_border_bottom=0)
         colours = linear_cmap("value", RdBu11, -1, 1)
-        cells = plot.rect("x", "y", 1, 1, source=self.sources[name], fill_color=colours, line_color=colours)
-        plot.add_tools(HoverTool(renderers=[cells], tooltips="@pair: @value", visible=False))
+        plot.rect("x", "y", 1, 1, source=self.sources[name], fill_color=colours, line_color=colours)
         return plot
 
 

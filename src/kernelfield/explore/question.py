@@ -15,9 +15,9 @@ from kernelfield.files.config import Config
 from kernelfield.march.method import March
 
 GAMMA0, RATE = (0.01, 10.0), (0.02, 2.0)  # ends of the sliders
-DEPTHS, WIDTHS = (1, 2, 3, 4), (32, 64, 128, 256, 512)
+DEPTHS, WIDTHS = (1, 2, 3), (32, 64, 128, 256, 512)
 ACTIVATIONS = ("tanh", "relu", "erf", "gelu", "linear")
-POINTS, NETWORKS = 20, 4
+POINTS, NETWORKS = 12, 4
 Described = TypeVar("Described", Architecture, Training)
 
 
@@ -46,7 +46,7 @@ class Question:
     problems: Mapping[str, Problem]
     network: Architecture
     training: Training
-    method: March = field(default=March(particles=1024, replicates=2, kernels="features"))
+    method: March = field(default=March(particles=512, replicates=2, kernels="features"))
 
     @property
     def start(self) -> Setting:
@@ -86,7 +86,7 @@ def default_question() -> Question:
     """Returns the question of the page that nobody configured: digits, and random signs, learned by an MLP."""
     problems = {f"digits {a} and {b}": digits((a, b), POINTS, seed=0) for a, b in ((0, 1), (3, 8), (4, 9))}
     problems["random signs"] = gaussian(POINTS, 64)
-    return Question(problems, MLP(depth=2, gamma0=1.0), GradientDescent(learning_rate=0.3, steps=50))
+    return Question(problems, MLP(depth=2, gamma0=1.0), GradientDescent(learning_rate=0.5, steps=20))
 
 
 def question_of(config: Config) -> Question:

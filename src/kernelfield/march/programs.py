@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from kernelfield.layers import FieldTrace
 from kernelfield.march.devices import Placement
 from kernelfield.march.recorder import RecordedRow, Recorder
 from kernelfield.march.step import Constants, Pace, Step, at_start, entry, has_not_diverged
+
+COMPILING: defaultdict[Callable[..., Any], threading.Lock] = defaultdict(threading.Lock)  # one for each function
 
 
 class Advance(NamedTuple):
@@ -118,6 +121,3 @@ def compiled(
     """Returns a function of arrays, after its settings, compiled for a tree of arrays of these shapes."""
     program = functools.partial(function, *settings)
     return placement.compiled(program, tree.unflatten(shapes), donate_argnums=donated)
-
-
-COMPILING = {function: threading.Lock() for function in (advance, descend, predict, meet, at_start, look)}

@@ -40,6 +40,7 @@ class Replicate:
         self.step, self.recorder, self.setup = layout.step, layout.recorder, layout.setup(number)
         self.rates, self.batches, self.per_row = layout.schedule()
         self.t, self.updates, self.alive, self.primed, self.seconds_compile = 0, 0, True, False, 0.0
+        self.programs: dict[tuple, Callable[..., Any]] = {}
         self.outputs: list[np.ndarray] = []  # f of rows in a row
         self.rows: dict[int, RecordedRow] = {}  # by step
         self.fields: dict[int, tuple[FieldTrace, ...]] = {}
@@ -114,7 +115,7 @@ class Replicate:
 
     def _run_rows(self, stop: int, learns: bool = True) -> Advance:
         """Do the steps before row `stop` in one compiled call."""
-        paces, numbers = self._paces(self.t, learns), (jnp.asarray(self.t), jnp.asarray(stop))
+        paces, numbers = self._paces(self.t, learns), (np.asarray(self.t), np.asarray(stop))
         now = self._run(advance, self.constants, self.state, paces, *numbers, donated=(1,))
         self.state = now.state
         return now
@@ -140,8 +141,7 @@ class Replicate:
         if self.setup.noisy:
             key = jnp.asarray(self.setup.seed.generate_state(2), jnp.uint32)
             noise = jax.vmap(functools.partial(jax.random.fold_in, key))(start + jnp.arange(CHUNK))
-        eta = jnp.asarray(np.pad(eta, left_over))
-        return Pace(eta, jnp.asarray(learn), jnp.asarray(first), noise, start + 1 + jnp.arange(CHUNK))
+        return Pace(np.pad(eta, left_over), learn, first, noise, start + 1 + np.arange(CHUNK))
 
     def _next_batches(self) -> Batches:
         """The batches of the next CHUNK updates."""
@@ -183,11 +183,15 @@ class Replicate:
     ) -> Callable[..., Any]:
         """A compiled program; a thread that needs what another one compiles waits for it, and the time is counted."""
         leaves, tree = jax.tree.flatten(arguments)
+        key = function, tree, tuple(leaf.shape for leaf in leaves)
+        if key in self.programs:
+            return self.programs[key]
         shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         began = time.perf_counter()
         with COMPILING[function]:
             program = compiled(function, (self.step, *settings), self.placement, donated, tree, shapes)
         self.seconds_compile += time.perf_counter() - began
+        self.programs[key] = program
         return program
 
     def _initial_state(self) -> Any:
