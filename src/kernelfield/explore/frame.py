@@ -100,10 +100,13 @@ def _infinite_frame(setting: Setting, solution: Solution) -> Frame:
     layers = solution.hidden("Phi")
     steps, start = np.arange(solution.steps_done + 1), solution.loss[0] or 1.0
     loss = solution.estimate("loss")
-    low, high = loss.interval(0.95)
+    se = np.nan_to_num(loss.se)
     sources = {
         "loss": _columns(
-            step=steps, mean=_floor(loss.mean / start), low=_floor(low / start), high=_floor(high / start)
+            step=steps,
+            mean=_floor(loss.mean / start),
+            low=_floor((loss.mean - se) / start),
+            high=_floor((loss.mean + se) / start),
         ),
     }
     numbers = {"Final loss": _say(Estimate(loss.replicates[:, -1], loss.exact))}
