@@ -119,6 +119,7 @@ def explore(
     port: Annotated[int, Option(help="Port of the page; 0 takes a free one.", min=0, max=65535)] = 5006,
     browser: Annotated[bool, Option(help="Open the page in a browser.")] = True,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Play with infinite width on a page in the browser: it is solved again as you drag a slider.
 
@@ -129,16 +130,22 @@ def explore(
     from kernelfield.explore.static import write
     from kernelfield.report import check_path
 
-    out = Output(quiet, as_json=False)
+    def announce(address: str) -> None:
+        out.say(f"{address} shows the page; Ctrl-C ends it")
+        out.print_json({"address": address})
+
+    out = Output(quiet, as_json)
     if static is not None:
         check_path(static)
     question = default_question() if config is None else question_of(read(config, data))
     if static is None:
         with accept_sigterm():
-            serve(question, port, browser, out.say, progress=not quiet)
+            serve(question, port, browser, announce, progress=not quiet)
+        out.say("ended")
     else:
         write(static, question, progress=not quiet)
         out.say(f"wrote {static}")
+        out.print_json({"wrote": str(static)})
 
 
 @app.command()

@@ -14,7 +14,7 @@ from jax.scipy.linalg import solve_triangular
 from kernelfield.engine.series import Fields, Series, coefficients
 
 EXACT = 1e-20  # tolerances up to here are those of bases that have to represent everything
-BLOCK = 32  # directions that one search finds at most
+BLOCK = 32  # directions that one search finds at most, by default
 EXACT_ROWS = 64  # rows whose Gram matrix is diagonalized; of more rows the leading directions are found by iteration
 ITERATIONS = 2  # of that search
 GROWTH = 1.2  # after a search in vain: the factor by which the residual must grow before the next search
@@ -55,7 +55,7 @@ def project(directions: Directions, x: Fields) -> Fields:
 
 
 def represent(
-    directions: Directions, x: Fields, mass: Array, tol: float, complete: bool = False
+    directions: Directions, x: Fields, mass: Array, tol: float, complete: bool = False, block: int = BLOCK
 ) -> tuple[Directions, Fields]:
     """Returns the basis with the leading directions of a field x (P, ..., S), and the coordinates F (P, ..., capacity).
 
@@ -63,7 +63,8 @@ def represent(
     rows mu whose eigenvalues exceed `tol` times the running maximum of the mean square. The points have the weights
     `mass` (P,) in that mean. The coefficients of a Series share the basis, each with a scale of its own.
 
-    A basis that is `complete` leaves out no more than `tol`, and has no room to keep for later.
+    A basis that is `complete` leaves out no more than `tol`, and has no room to keep for later. One search finds at
+    most `block` directions.
     """
     values = coefficients(x)
     orders = values.shape[:1] if isinstance(x, Series) else ()
@@ -79,7 +80,7 @@ def represent(
     else:
         weight = weight / unit
     with jax.default_matmul_precision("highest"):  # on devices that round products of float32 more by default
-        directions, F = _represent_rows(directions, rows, energy, weight, tol, complete or tol <= EXACT)
+        directions, F = _represent_rows(directions, rows, energy, weight, tol, complete or tol <= EXACT, block)
         if directions.memory is not None:
             directions = directions._replace(memory=directions.memory + F.T @ (F * (weight * unit)[:, None]))
     if orders:
@@ -89,10 +90,10 @@ def represent(
 
 
 def _represent_rows(
-    directions: Directions, x: Array, energy: Array, weight: Array, tol: float, precise: bool
+    directions: Directions, x: Array, energy: Array, weight: Array, tol: float, precise: bool, block: int
 ) -> tuple[Directions, Array]:
     """Returns the basis and F for rows x (rows, S) of mean square `energy`; means by `weight` are in units of scale."""
-    passes = math.ceil(min(len(x), len(directions.q)) / BLOCK) + (2 if precise else 0)
+    passes = math.ceil(min(len(x), len(directions.q)) / block) + (2 if precise else 0)
 
     def residual(directions: Directions, F: Array) -> Array:
         if precise:
@@ -107,7 +108,7 @@ def _represent_rows(
     def search(now: tuple[Directions, Array, Array]) -> tuple[Directions, Array, Array]:
         directions, F, count = now
         size = directions.size
-        directions, F = _extend(directions, F, x, weight, tol, precise)
+        directions, F = _extend(directions, F, x, weight, tol, precise, block)
         left = residual(directions, F)
         threshold = jnp.where(directions.size > size, directions.threshold, GROWTH * left)
         return directions._replace(residual=left, threshold=threshold), F, count + 1
@@ -119,7 +120,7 @@ def _represent_rows(
 
 
 def _extend(
-    directions: Directions, F: Array, x: Array, weight: Array, tol: float, precise: bool
+    directions: Directions, F: Array, x: Array, weight: Array, tol: float, precise: bool, block: int
 ) -> tuple[Directions, Array]:
     """Returns the basis and F with the leading directions of E = x - F q.
 
@@ -128,7 +129,7 @@ def _extend(
     """
     q, capacity = directions.q, len(directions.q)
     cut = jnp.asarray(tol) if precise else tol / (1 - (directions.size / capacity) ** 2)
-    new, energy = _find_leading(x, F, q, jnp.sqrt(weight))
+    new, energy = _find_leading(x, F, q, jnp.sqrt(weight), block)
     resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest eigenvalue, by one Gram matrix
     leads = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))
     new = orthonormalize(directions, new / jnp.sqrt(jnp.where(leads, energy, 1))[:, None], leads)
@@ -140,9 +141,9 @@ def _extend(
     return directions._replace(q=q.at[place].set(new, mode="drop"), size=size), F
 
 
-def _find_leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Array]:
+def _find_leading(x: Array, F: Array, q: Array, root: Array, block: int) -> tuple[Array, Array]:
     """Returns principal directions (n, S) of the rows root E, E = x - F q, and their eigenvalues, largest first."""
-    particles, most = x.shape[1], min(len(x), BLOCK)
+    particles, most = x.shape[1], min(len(x), block)
     if len(x) <= EXACT_ROWS:
         E = (x - F @ q) * root[:, None]
         gram = E @ E.T / particles
@@ -154,7 +155,7 @@ def _find_leading(x: Array, F: Array, q: Array, root: Array) -> tuple[Array, Arr
         mixed = (axes * root[:, None]).T
         return mixed @ x - (mixed @ F) @ q
 
-    axes = jax.random.normal(jax.random.key(0), (len(x), BLOCK), x.dtype)
+    axes = jax.random.normal(jax.random.key(0), (len(x), block), x.dtype)
     for _ in range(ITERATIONS):
         rows = mix(axes)
         axes = jnp.linalg.qr((x @ rows.T - F @ (q @ rows.T)) * root[:, None])[0]

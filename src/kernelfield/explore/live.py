@@ -133,14 +133,14 @@ class Session:
         self.open = False
 
 
-def serve(question: Question, port: int, show: bool, say: Callable[[str], None], progress: bool = True) -> None:
+def serve(question: Question, port: int, show: bool, announce: Callable[[str], None], progress: bool = True) -> None:
     """Serves the page on this machine until Ctrl-C.
 
     Args:
         question: what can be changed.
         port: of the address http://localhost:port; 0 takes a free one.
         show: whether to open it in a browser.
-        say: takes the line that tells the address.
+        announce: takes the address, when the page is there.
         progress: whether a bar shows how many programs are compiled.
 
     Raises:
@@ -155,12 +155,12 @@ def serve(question: Question, port: int, show: bool, say: Callable[[str], None],
         with bar("compiling", progress) as report:
             explorer.compile(report)
         server.start()
-        say(f"http://localhost:{server.port}/ shows the page; Ctrl-C ends it")
+        announce(f"http://localhost:{server.port}/")
         if show:
             server.show("/")
         server.io_loop.start()
     except KeyboardInterrupt:
-        say("ended")
+        pass
     finally:
         server.stop()
         explorer.pool.shutdown(cancel_futures=True)

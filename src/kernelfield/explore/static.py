@@ -58,8 +58,9 @@ def write(path: str | os.PathLike[str], question: Question, choices: Choices = C
         "numbers": page.numbers,
         "text": json.dumps(frames, separators=(",", ":"), allow_nan=False),
     }
+    change = CustomJS(args=arguments, code=SHOW)  # one for all controls, which holds all frames
     for control in controls:
-        control.js_on_change("value", CustomJS(args=arguments, code=SHOW))
+        control.js_on_change("value", change)
     text = file_html(document, INLINE, template=document.template, template_variables=document.template_variables)
     with whole_file(path) as beside:
         beside.write_text(text, encoding="utf-8")

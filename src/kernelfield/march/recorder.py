@@ -22,6 +22,7 @@ from kernelfield.layers.kernels import Pair
 from kernelfield.layers.vectors import NeuronWeights
 from kernelfield.layers.weights import Weights
 
+BLOCK = 8  # directions that one search finds: fields of one row are near to those of the row before
 LEARNS = Weights, NeuronWeights, Readout  # layers whose weights learn
 
 
@@ -87,7 +88,9 @@ class Recorder:
         features, gradients, pairs, left = [], [], [], []
 
         def project(kind: str, place: int, x: Fields) -> Fields:
-            bases[kind][place], F = represent(bases[kind][place], x, jnp.ones(len(lowest_order(x))), self.tol)
+            bases[kind][place], F = represent(
+                bases[kind][place], x, jnp.ones(len(lowest_order(x))), self.tol, block=BLOCK
+            )
             left.append(bases[kind][place].residual)
             return F
 

@@ -83,7 +83,7 @@ class Replicate:
         Every second replicate compiles the program that records first, and so two cores compile two programs.
         """
         if self.number % 2 and self.layout.kernels_at:
-            self._compile(look, self._seen(), self._look_settings)
+            self._compile(look, self._seen(), self._look_settings, donated=(1,))
         if self.batches is None:
             self._run_rows(1, learns=False)
         elif self.setup.is_finite:
@@ -156,7 +156,7 @@ class Replicate:
 
     def _look(self) -> None:
         """Record kernels and fields of the present state."""
-        now = self._run(look, *self._seen(), settings=self._look_settings)
+        now = self._run(look, *self._seen(), settings=self._look_settings, donated=(1,))
         self.bases = now.bases
         if now.layers is not None:
             self.state = self.state._replace(layers=now.layers)
