@@ -50,8 +50,8 @@ class Plan:
     points: int = 20
     steps: int = 50
     particles: int = 2048
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
-    lazy_width: int = 512
+    widths: tuple[int, ...] = (64, 256, 1024)
+    lazy_width: int = 256
     seeds: int = 8
     depth: int = 2
     learning_rate: float = 0.3
@@ -112,7 +112,7 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Results:
     def solve_and_say(gamma0: float, method: Method, name: str) -> Solution:
         network = MLP(depth=plan.depth, activation="tanh", gamma0=gamma0)
         start = time.perf_counter()
-        solution = solve(network, problem, training, method)
+        solution = solve(network, problem, training, method, save_at=[0, -1])
         solution = replace(solution, info={**solution.info, "seconds_total": time.perf_counter() - start})
         compiling, running = seconds(solution)
         say(f"{name:<34} compiled in {compiling:4.1f} s, ran in {running:4.1f} s")
