@@ -17,6 +17,13 @@ from distances import cell
 from kernelfield.datasets import digits
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "SGD, 128 directions": {"tol": 2e-4, "directions": 128},
+    "SGD, 256 directions": {"tol": 2e-5, "directions": 256},
+    "Adam, 128 columns, rank 40": {"skeleton": (128, 40)},
+}
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,6 +36,8 @@ def main() -> None:
     batches = {"batch_size": 50, "epochs": given.epochs}
     rules = {
         "SGD": kf.SGD(learning_rate=2.0, **batches),
+        "SGD, 128 directions": kf.SGD(learning_rate=2.0, **batches),
+        "SGD, 256 directions": kf.SGD(learning_rate=2.0, **batches),
         "Adam": kf.Adam(learning_rate=0.02, **batches),
         "Adam, 128 columns, rank 40": kf.Adam(learning_rate=0.02, **batches),
     }
@@ -38,7 +47,7 @@ def main() -> None:
         def solve(method: Any, rule: Any = rule) -> kf.Solution:
             return kf.solve(network, problem, rule, method, fields_at=(), progress=False)
 
-        more: dict[str, Any] = {"skeleton": (128, 40)} if "128" in name else {}
+        more = SETTINGS.get(name, {})
         march = solve(kf.March(particles=4096, replicates=4, kernels="none", **more))
         f = [kf.Estimate(march.replicate_predictions[:, -1], False)]
         row = f"{cell(f, f)} | {march.loss[-1]:.4f} | {march.info['seconds_run'] / 4:.2f}"
