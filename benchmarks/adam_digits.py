@@ -16,7 +16,6 @@ import kernelfield as kf
 from distances import cell
 from kernelfield.datasets import digits
 
-
 SETTINGS: dict[str, dict[str, Any]] = {
     "SGD, 128 directions": {"tol": 2e-4, "directions": 128},
     "SGD, 256 directions": {"tol": 2e-5, "directions": 256},
