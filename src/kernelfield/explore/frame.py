@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ EDGES = np.linspace(-6, 6, 49)  # of the bins of preactivations, in units of the
 MOST_SAMPLES = 40  # of a kernel
 LOWEST_LOSS = 1e-5  # relative to its start: the end of the axis
 
-Columns = dict[str, list[Any]]
+Columns = dict[str, Any]  # lists
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def solve_frame(question: Question, setting: Setting, lazy: np.ndarray | None) -
     """
     began = time.perf_counter()
     run = question.network_of(setting), question.problems[setting.data], question.training_of(setting)
-    steps = thin(run[2].steps + 1, CURVE)
+    steps = thin(run[2].steps + 1, CURVE).tolist()
     infinite = solve(*run, question.method, save_at=steps, progress=False, throw=False)
     seconds = time.perf_counter() - began
     networks = None
@@ -202,7 +201,7 @@ def _cells(solution: Solution, layer: int, step: int, one: bool = False) -> Colu
     kernel = estimate.replicates[0] if one else estimate.mean
     count = len(groups.order)
     kernel = np.einsum("mcnc->mn", kernel.reshape(count, -1, count, len(kernel) // count))
-    rows: Sequence[int] = groups.order[thin(count, MOST_SAMPLES)]
+    rows = groups.order[thin(count, MOST_SAMPLES)]
     size = np.sqrt(np.maximum(np.diag(kernel), 1e-30))
     cosines = (kernel / np.outer(size, size))[np.ix_(rows, rows)]
     x, y = np.meshgrid(np.arange(len(rows)), np.arange(len(rows)))

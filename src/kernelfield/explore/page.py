@@ -66,7 +66,9 @@ class Page:
 
     def __init__(self, question: Question, choices: Choices) -> None:
         self.start = question.start
-        self.sources = {name: ColumnDataSource(columns, name=name) for name, columns in empty_frame().sources.items()}
+        self.sources: dict[str, Any] = {
+            name: ColumnDataSource(columns, name=name) for name, columns in empty_frame().sources.items()
+        }
         look = InlineStyleSheet(css=NUMBERS)
         self.numbers = Div(text="", name="numbers", sizing_mode="stretch_width", stylesheets=[look])
         self.controls = _make_controls(question, choices)
@@ -171,7 +173,7 @@ class Page:
         plot = figure(
             aspect_ratio=1, sizing_mode="scale_width", tools="", toolbar_location=None, name=f"plot of {name}"
         )
-        plot.update(x_range=Range1d(-0.5, most - 0.5), y_range=Range1d(most - 0.5, -0.5))
+        plot.update(x_range=Range1d(start=-0.5, end=most - 0.5), y_range=Range1d(start=most - 0.5, end=-0.5))
         plot.axis.visible = plot.grid.visible = False
         plot.update(min_border_left=0, min_border_right=0, min_border_top=0, min_border_bottom=0)
         colours = linear_cmap("value", RdBu11, -1, 1)
@@ -196,14 +198,14 @@ def _make_controls(question: Question, choices: Choices) -> dict[str, Any]:
     if start.depth is not None:
         ends = min(*choices.depths, start.depth), max(*choices.depths, start.depth)
         controls["depth"] = Slider(title="hidden layers", start=ends[0], end=ends[1], step=1, value=start.depth)
-    widths = [NO_NETWORKS, *map(str, choices.widths)]
+    widths: list[Any] = [NO_NETWORKS, *map(str, choices.widths)]
     controls["width"] = Select(title="finite networks of width", options=widths, value=NO_NETWORKS)
     if start.activation is not None:
-        names = list(dict.fromkeys([start.activation, *choices.activations]))
+        names: list[Any] = list(dict.fromkeys([start.activation, *choices.activations]))
         controls["activation"] = Select(title="activation", options=names, value=start.activation)
-    names = list(choices.data or question.problems)
-    if len(names) > 1:
-        controls["data"] = Select(title="data", options=names, value=start.data)
+    sets: list[Any] = list(choices.data or question.problems)
+    if len(sets) > 1:
+        controls["data"] = Select(title="data", options=sets, value=start.data)
     for name, control in controls.items():
         control.update(name=name, sizing_mode="stretch_width")
     return controls

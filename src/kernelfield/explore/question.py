@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from kernelfield.datasets import digits, gaussian
@@ -92,5 +92,6 @@ def default_question() -> Question:
 def question_of(config: Config) -> Question:
     """Returns the question of a configuration: its data, network and training, and [march] if it has that section."""
     problems = {f"{config.data.source} of the configuration": config.problem()}
-    method = {"method": config.method("march")} if "march" in config.methods else {}
-    return Question(problems, config.network, config.training, **method)
+    method = config.methods.get("march")
+    question = Question(problems, config.network, config.training)
+    return question if method is None else replace(question, method=method)

@@ -32,9 +32,9 @@ class Constants(NamedTuple):
 class Pace(NamedTuple):
     """How a step learns: its rate, whether it learns at all, whether it is the first; a key, its number from 1 on."""
 
-    eta: Array
-    learns: Array
-    first: Array
+    eta: Any
+    learns: Any
+    first: Any
     noise: Array | None = None  # a key
     number: Any = None
 
