@@ -10,12 +10,10 @@ from matplotlib.figure import Figure
 import kernelfield as kf
 from kernelfield import observables, parameterization
 from kernelfield.cli import app, main
-from kernelfield.datasets import digits
 from kernelfield.figures import (
     FIGURES,
     OF_IMAGES,
     Settings,
-    depth,
     figure1,
     figure2,
     figure4,
@@ -253,22 +251,6 @@ def test_a_curve_of_mini_batches_has_a_row_for_every_epoch(convolutional):
         assert isinstance(solution.training, kf.SGD) and len(solution.predictions) == 11
         np.testing.assert_allclose(solution.times, 0.1 * 2 * np.arange(11))
         assert figure4.recorded_steps(solution) == list(range(11))
-
-
-def test_residual_networks_move_less_with_depth_when_branches_are_scaled():
-    training, problem = kf.GradientDescent(learning_rate=0.1, steps=8), digits(points=4)
-    method = kf.March(particles=1024, replicates=2, kernels="features")
-    moved = {
-        scale: depth.compare_depths(
-            {
-                layers: kf.solve(kf.ResNet(depth=layers, branch_scale=scale), problem, training, method, progress=False)
-                for layers in (1, 2)
-            }
-        )
-        for scale in ("1/sqrt(depth)", 1.0)
-    }
-    (scaled, _), (plain, noise) = moved["1/sqrt(depth)"][1], moved[1.0][1]
-    assert scaled < plain / 2 and noise < plain / 4
 
 
 # --- Transformers

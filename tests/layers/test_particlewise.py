@@ -204,13 +204,9 @@ def test_the_march_begins_with_the_static_kernel(name):
 
 
 @pytest.mark.thorough
-def test_sampled_static_kernels_have_replicates_and_others_are_exact(tmp_path):
+def test_sampled_static_kernels_have_replicates_and_others_are_exact():
     lazy = solved(LAZY["heads"], method=kf.StaticNTK())
     assert not lazy.exact and lazy.replicate_predictions.shape[0] == 4
-    bare = kf.March(particles=1024, replicates=2, kernels="none")
-    march = solved(LAZY["heads"], method=bare, gamma0=0.01, fields_at=())
-    apart = np.abs(lazy.predictions - march.predictions).max()
-    assert apart < 4 * np.hypot(lazy.predictions_se.max(), march.predictions_se.max())
     assert solved(LAZY["norms"], method=kf.StaticNTK()).exact
 
 

@@ -122,29 +122,6 @@ def test_decay_without_learning_shrinks_what_came_from_initialization():
 # --- the lazy limit
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"bias_scale": 0.5, "weight_scales": [1.3, 0.8, 0.7], "scales_multiply": "weight", "widths": [2.0, 0.5]},
-    ],
-)
-def test_kernels_at_initialization_are_those_of_the_static_ntk(settings):
-    network, problem = kf.MLP(depth=2, activation="erf", **settings), kf.Problem(X, Y)
-    lazy, march, finite = (
-        kf.solve(network, problem, descent(steps=1), method, save_at=[0], fields_at=(), progress=False)
-        for method in (kf.StaticNTK(), kf.March(particles=4096), kf.FiniteWidth(width=256, seeds=32))
-    )
-    for found in (march, finite):
-        for kernel, expected in (
-            (found.estimate("ntk", 0), lazy.ntk(0)),
-            *((found.estimate("feature_kernel", layer, 0), lazy.feature_kernel(layer, 0)) for layer in (1, 2)),
-            *((found.estimate("gradient_kernel", layer, 0), lazy.gradient_kernel(layer, 0)) for layer in (1, 2)),
-        ):
-            noise = np.linalg.norm(kernel.se) / np.linalg.norm(expected)
-            assert np.linalg.norm(kernel.mean - expected) / np.linalg.norm(expected) < 2 * noise + 0.01
-
-
 @pytest.mark.parametrize("loss", keep_fast(["logistic", "cross_entropy"], "cross_entropy"))
 def test_the_lazy_limit_of_other_losses(loss):
     problem = kf.Problem(X, np.sign(Y) if loss == "logistic" else LABELS, loss=loss)

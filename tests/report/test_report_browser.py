@@ -4,8 +4,6 @@ import time
 
 import pytest
 
-from kernelfield import report
-
 pytestmark = pytest.mark.thorough
 PIXELS = "[...document.querySelectorAll('canvas.kernel')].map((each) => each.toDataURL())"
 LINES = """Bokeh.documents.flatMap((each) => each.roots()).flatMap((plot) => plot.center ?? [])
@@ -110,12 +108,3 @@ def test_the_copy_button_copies_the_configuration(opened, page_file):
     page.click("button[data-copy='toml1']")
     until(page, "document.querySelector('[data-copy=toml1]').textContent === 'Copied'")
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#toml1").text_content()
-
-
-def test_of_three_results_the_second_panel_can_be_chosen(opened, pair, tmp_path):
-    path = tmp_path / "a.html"
-    report.write(path, {**pair, "again": pair["infinite"]})
-    page = opened(path)
-    ours, theirs = page.evaluate(PIXELS)[:2]
-    page.click("#beside button[data-value='2']")
-    assert page.evaluate(PIXELS)[:2] == [ours, ours] != [ours, theirs]
