@@ -130,8 +130,7 @@ def test_rules_against_finite_networks(name, network):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("width", [0.5])
-def test_a_skeleton_of_all_pairs_is_the_matrix_of_signs(width):
+def test_a_skeleton_of_all_pairs_is_the_matrix_of_signs(width=0.5):
     """After one step along signs, W has moved by eta gamma0 sign(G) for all pairs of particles."""
     network = MLP.model_copy(update={"widths": (width, 1.0)})
     training = kf.SignDescent(learning_rate=0.1, steps=1)

@@ -48,8 +48,7 @@ def test_two_cubatures_agree():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", [FINITE], ids=["finite"])
-def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method):
+def test_a_stream_of_the_batches_of_an_epoch_is_that_epoch(method=FINITE):
     """The two know nothing of each other's points but what they have in common."""
     known = kf.Problem(STREAM[:12], target(STREAM[:12]))
     epochs = kf.SGD(learning_rate=0.3, batch_size=4, epochs=3, momentum=0.5)

@@ -48,9 +48,6 @@ CLAIMS = {
     ),
 }
 SLOW = {("Perturbation", "tanh"), ("GradientIndependence", "tanh")}
-COMPILED = {(name, "tanh") for name in ("March", "FiniteWidth", "GradientIndependence", "Perturbation")} | {
-    ("March", "linear"), ("AlternatingMonteCarlo", "linear"), ("AlternatingMonteCarlo", "tanh")
-}  # fmt: skip
 
 
 def pairs(condition=lambda claim, activation: True, slow=SLOW):

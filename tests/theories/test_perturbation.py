@@ -50,8 +50,7 @@ def slopes(errors):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("depth", [2])
-def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth):
+def test_the_error_of_linear_networks_falls_as_the_fourth_power(depth=2):
     """Oracle: the exact solution. With |y| = 1: what counts is gamma0 |y|, and all orders do when it is large."""
     errors = []
     for gamma0 in GAMMAS:

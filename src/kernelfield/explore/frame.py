@@ -31,7 +31,7 @@ Columns = dict[str, Any]  # lists
 
 @dataclass(frozen=True)
 class Frame:
-    """The columns of every data source that changes, by its name, and sentences about numbers."""
+    """The columns of data sources by their names, and numbers in words by their labels."""
 
     sources: dict[str, Columns]
     numbers: dict[str, str]  # label -> value
@@ -45,8 +45,8 @@ def solve_frame(question: Question, setting: Setting, lazy: np.ndarray | None) -
         lazy: loss of the lazy limit, which `solve_lazy` returns.
     """
     began = time.perf_counter()
-    run = question.network_of(setting), question.problems[setting.data], question.training_of(setting)
-    steps = thin(run[2].steps + 1, CURVE).tolist()
+    run = question.parts(setting)
+    steps = thin(question.training.steps + 1, CURVE).tolist()
     infinite = solve(*run, question.method, save_at=steps, progress=False, throw=False)
     seconds = time.perf_counter() - began
     networks = None
@@ -60,9 +60,8 @@ def solve_frame(question: Question, setting: Setting, lazy: np.ndarray | None) -
 
 def solve_lazy(question: Question, setting: Setting) -> np.ndarray | None:
     """Returns the loss at every step as gamma0 -> 0; None where the static kernel has no answer."""
-    run = question.network_of(setting), question.problems[setting.data], question.training_of(setting)
     try:
-        return solve(*run, StaticNTK(), save_at=[0], fields_at=(), progress=False, throw=False).loss
+        return solve(*question.parts(setting), StaticNTK(), save_at=[0], fields_at=(), progress=False, throw=False).loss
     except ValueError:
         return None
 

@@ -50,7 +50,6 @@ class Choices:
         per_decade: positions of gamma0 and the learning rate between two powers of ten.
         rates: whether the learning rate can be changed.
         depths, activations, widths: of networks; of those of finite width.
-        data: names of data sets; all if None.
     """
 
     per_decade: int = 50
@@ -58,7 +57,6 @@ class Choices:
     depths: tuple[int, ...] = DEPTHS
     activations: tuple[str, ...] = ACTIVATIONS
     widths: tuple[int, ...] = WIDTHS
-    data: tuple[str, ...] | None = None
 
 
 class Page:
@@ -203,7 +201,7 @@ def _make_controls(question: Question, choices: Choices) -> dict[str, Any]:
     if start.activation is not None:
         names: list[Any] = list(dict.fromkeys([start.activation, *choices.activations]))
         controls["activation"] = Select(title="activation", options=names, value=start.activation)
-    sets: list[Any] = list(choices.data or question.problems)
+    sets: list[Any] = list(question.problems)
     if len(sets) > 1:
         controls["data"] = Select(title="data", options=sets, value=start.data)
     for name, control in controls.items():

@@ -67,6 +67,10 @@ class Question:
         lists = (getattr(self.network, name, None) for name in ("weight_scales", "widths"))
         return getattr(self.network, "depth", None) if all(values is None for values in lists) else None
 
+    def parts(self, setting: Setting) -> tuple[Architecture, Problem, Training]:
+        """Returns network, problem and training of a setting, as `kernelfield.solve` takes them."""
+        return self.network_of(setting), self.problems[setting.data], self.training_of(setting)
+
     def network_of(self, setting: Setting) -> Architecture:
         """Returns the network of a setting."""
         return _change(self.network, gamma0=setting.gamma0, depth=setting.depth, activation=setting.activation)
