@@ -152,10 +152,11 @@ def train(
     gamma0: float = 1.0,
     readout: str = "mean",
     together: int = 8,
+    first: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """f (seeds, steps + 1, P), and y K y of the final kernels (seeds, features), a mean over positions."""
     run, parts = trainer(tuple(blocks), readout, N, steps), []
-    for numbers in np.array_split(np.arange(seeds), -(-seeds // together)):
+    for numbers in np.array_split(first + np.arange(seeds), -(-seeds // together)):
         parts.append(run(jnp.asarray(numbers, jnp.uint32), jnp.asarray(X), jnp.asarray(y), gamma0, eta))
     f, kernels = (np.concatenate([np.asarray(part[place]) for part in parts]) for place in (0, 1))
     return f, kernels

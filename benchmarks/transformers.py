@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -154,13 +154,15 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=4096)
     parser.add_argument("--replicates", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of independent networks and particles")
     parser.add_argument("--bias", nargs="*", type=int, metavar="S", help="also so many particles, as many in all")
     given = parser.parse_args()
     problem = data()
     print("| network | beside infinite width | f | y K y | s |\n|---|---|---|---|---|", flush=True)
     for name in given.cases:
         blocks, readout, gamma0, eta = CASES[name]
-        settings = {"particles": given.particles, "replicates": given.replicates, "kernels": "features"}
+        settings: dict[str, Any] = {"particles": given.particles, "replicates": given.replicates, "kernels": "features"}
+        settings["seed"] = 1000 * given.seed
         truth, seconds = infinite(name, problem, given.steps, kf.March(**settings))
         print(f"| {name} | itself | {distance(truth, truth)} | {seconds:.1f} |", flush=True)
         samples: dict[int, Sample] = {}
@@ -170,14 +172,16 @@ def main() -> None:
             plain.train(blocks, problem.X, problem.y, width, 1, **rule)  # compiles
             began = time.perf_counter()
             together = max(1, min(8, 2**11 // width))
-            samples[width] = plain.train(blocks, problem.X, problem.y, width, seeds, together=together, **rule)
+            first = 1000 * width + 10**7 * given.seed  # one seed at two widths would share some of its numbers
+            sizes = {"together": together, "first": first}
+            samples[width] = plain.train(blocks, problem.X, problem.y, width, seeds, **sizes, **rule)
             spent = (time.perf_counter() - began) / seeds
             print(f"| | {seeds} of N = {width} | {distance(samples[width], truth)} | {spent:.2f} |", flush=True)
         if len(samples) > 2:
             print(f"| | 1/N, in standard errors | | {intercepts(samples, truth)} | |", flush=True)
         for particles in given.bias or ():
             count = given.particles * given.replicates // particles
-            fewer = {**settings, "particles": particles, "replicates": count, "seed": 1}
+            fewer = {**settings, "particles": particles, "replicates": count, "seed": 1000 * given.seed + 500}
             found, seconds = infinite(name, problem, given.steps, kf.March(**fewer))
             print(f"| | {count} x {particles} particles | {distance(found, truth)} | {seconds:.1f} |", flush=True)
         control, _ = infinite(name, problem, given.steps, WithoutResponses(**settings))

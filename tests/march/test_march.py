@@ -7,6 +7,7 @@ import pytest
 
 import kernelfield as kf
 from kernelfield.activations.functions import ACTIVATIONS
+from kernelfield.datasets import digits
 from kernelfield.describe.run import Run
 from kernelfield.march.replicate import Replicate
 from kernelfield.solution.status import Status
@@ -163,6 +164,21 @@ def test_directions_and_tolerance_change_the_answer_by_no_more_than_noise():
         other = march(steps=30, particles=2048, seed=1, **PREDICTIONS, **settings)
         assert_agree(other.predictions, usual.predictions, usual.predictions_se, other.predictions_se)
     assert max(other.info["feature_ranks"]) < max(usual.info["feature_ranks"]) <= 24
+
+
+def test_batches_of_several_classes_have_enough_directions_and_too_few_are_reported():
+    problem = digits(classes=tuple(range(10)), points=200, loss="cross_entropy")
+    training = kf.SGD(learning_rate=2.0, batch_size=50, epochs=5)
+
+    def loss(**settings):
+        method = kf.March(particles=1024, replicates=2, kernels="none", **settings)
+        return kf.solve(kf.MLP(depth=2, activation="tanh"), problem, training, method, progress=False).loss[-1]
+
+    truth = loss(directions=160, tol=4e-3)
+    assert abs(loss() / truth - 1) < 0.002
+    with pytest.warns(UserWarning, match="% of what the last step learned is left out, .* more than directions=32"):
+        few = loss(directions=32, tol=2e-3)
+    assert few / truth - 1 > 0.005
 
 
 @pytest.mark.thorough

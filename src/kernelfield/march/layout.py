@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kernelfield.march.method import OnParticles
 
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
-MORE_DIRECTIONS = 4  # times as many where particles have components
-TOL, TOL_OF_COMPONENTS = 2e-3, 1e-4
+OF_OUTPUTS, OF_COMPONENTS = 2, 4  # times as many with several outputs, and where particles have components
+TOL, TOL_OF_BATCHES, TOL_OF_COMPONENTS = 2e-3, 8e-3, 1e-4  # noise of the rows of one batch would fill a basis at 2e-3
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
 SKELETON, ALL_PAIRS = (256, 80), 1024  # columns and rows, and rank; particles up to which all pairs are known
@@ -62,9 +62,11 @@ class Layout:
         rows = self.rows * self.sites
         if self.finite or self.noisy:
             usual = 16 + rows * (NOISY if self.noisy else FINITE_SMOOTH if self.smooth else FINITE_KINKED)
+        elif self.exact:
+            usual = 16 + 8 * rows
         else:
-            usual = 16 + 8 * rows if self.exact else next(most for few, most in DIRECTIONS.items() if rows <= few)
-            usual *= MORE_DIRECTIONS if self.has_components and not self.exact else 1
+            more = OF_COMPONENTS if self.has_components else OF_OUTPUTS if self.problem.outputs > 1 else 1
+            usual = more * next(most for few, most in DIRECTIONS.items() if rows <= few)
         self.directions = self.settings.directions or usual
 
     @property
@@ -80,7 +82,8 @@ class Layout:
     @property
     def tol(self) -> float:
         """The part of a field's mean square that a leading direction must have."""
-        usual = TOL_OF_COMPONENTS if self.has_components else TOL
+        few = self.rows < np.count_nonzero((self.problem.stream or self.problem).weights)
+        usual = TOL_OF_COMPONENTS if self.has_components else TOL_OF_BATCHES if few else TOL
         return EXACT_TOL if self.exact else self.settings.tol or usual
 
     @property

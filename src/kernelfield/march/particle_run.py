@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -34,6 +35,7 @@ from kernelfield.solution.status import Status, diverged, interrupted
 
 SECONDS_BETWEEN_REPORTS = 0.3  # what Ctrl-C waits for
 TIME_TOL = 1e-7  # variance that a factor of a long run may lose
+LEFT_OUT = 0.02  # part of what is learned, from which a warning says that it is left out
 
 
 class _MoreDirections(RuntimeError):
@@ -130,6 +132,13 @@ class ParticleRun:
         if not rows:
             return status
         f, kernels = self._recorded(rows)
+        info = self._info()
+        if (left_out := info["learning_left_out"]) > LEFT_OUT:
+            warnings.warn(
+                f"{100 * left_out:.0f} % of what the last step learned is left out, a bias that no error bar contains: "
+                f"solve with more than directions={layout.directions}, and see whether the answer moves",
+                stacklevel=5,  # where a person calls `solve`
+            )
         return Solution(
             self.run,
             f,
@@ -138,7 +147,7 @@ class ParticleRun:
             predictor=self._predictor() if layout.settings.predicts and not layout.noisy else None,
             exact=layout.exact,
             status=status,
-            info=self._info(),
+            info=info,
         )
 
     def _recorded(self, rows: int) -> tuple[np.ndarray, dict[Key, KeptKernel]]:
@@ -174,6 +183,7 @@ class ParticleRun:
             "directions": layout.directions,
             "feature_ranks": [max(int(matrix.below.size) for matrix in scrambles) for scrambles in matrices],
             "gradient_ranks": [max(int(matrix.above.size) for matrix in scrambles) for scrambles in matrices],
+            "learning_left_out": max((_left_out(matrix) for scrambles in matrices for matrix in scrambles), default=0.0),
             **({"kernel_left_out": max(left_out)} if left_out else {}),
             "precision": np.dtype(layout.dtype).name,
             **({"steps_taken": flows} if flows else {}),
@@ -198,6 +208,11 @@ class ParticleRun:
             combinations = rng.standard_normal((points, settings.particles)) / np.sqrt(points)
         value = functools.partial(settings.values, self.run.network)
         return records.field_samples(self.replicates, value, combinations)
+
+
+def _left_out(matrix: InfiniteMatrix) -> float:
+    """The part of what the last step learned that is left out: of fields outside of the bases on both sides."""
+    return float(matrix.below.residual * matrix.above.residual) if matrix.learned is None else 0.0
 
 
 def _is_short(matrix: InfiniteMatrix) -> bool:
