@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from kernelfield.engine.series import Fields, Series, coefficients
 
 EXACT = 1e-20  # tolerances up to here are those of bases that have to represent everything
 BLOCK = 32  # directions that one search finds at most, by default
+IN_USE = 32  # rows of a large basis that a product takes together, as far as they are in use
 EXACT_ROWS = 64  # rows whose Gram matrix is diagonalized; of more rows the leading directions are found by iteration
 ITERATIONS = 2  # of that search
 GROWTH = 1.2  # after a search in vain: the factor by which the residual must grow before the next search
@@ -54,6 +57,39 @@ def project(directions: Directions, x: Fields) -> Fields:
     return directions.average(x, directions.q)
 
 
+def _over_used(directions: Directions, add: Callable[[Array, Array, Array], Array], start: Array) -> Array:
+    """Returns `start` after add(it, rows of the basis, number of the first) for all rows that are in use.
+
+    A loop of unknown length has no reverse derivative: where those in the weights are taken, all rows come at once.
+    """
+    q = directions.q
+    if len(q) <= 2 * IN_USE or len(q) % IN_USE or directions.weights is not None:
+        return add(start, q, jnp.zeros((), int))
+
+    def body(block: Array, now: Array) -> Array:
+        return add(now, lax.dynamic_slice_in_dim(q, block * IN_USE, IN_USE), block * IN_USE)
+
+    return lax.fori_loop(0, -(-directions.size // IN_USE), body, start)
+
+
+def _project_used(directions: Directions, x: Array) -> Array:
+    """Returns <x q> (rows, capacity), as `project` does."""
+
+    def add(F: Array, q: Array, first: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(F, directions.average(x, q), first, axis=1)
+
+    return _over_used(directions, add, jnp.zeros((len(x), len(directions.q)), x.dtype))
+
+
+def _subtract_used(directions: Directions, x: Array, F: Array) -> Array:
+    """Returns x - F q (rows, S)."""
+
+    def subtract(E: Array, q: Array, first: Array) -> Array:
+        return E - lax.dynamic_slice_in_dim(F, first, len(q), axis=1) @ q
+
+    return _over_used(directions, subtract, x)
+
+
 def represent(
     directions: Directions, x: Fields, mass: Array, tol: float, complete: bool = False, block: int = BLOCK
 ) -> tuple[Directions, Fields]:
@@ -89,6 +125,7 @@ def represent(
     return directions._replace(scale=scale), Series(F) if orders else F
 
 
+@functools.partial(jax.jit, static_argnames=("tol", "precise", "block"))  # traced once for all that are alike
 def _represent_rows(
     directions: Directions, x: Array, energy: Array, weight: Array, tol: float, precise: bool, block: int
 ) -> tuple[Directions, Array]:
@@ -97,7 +134,7 @@ def _represent_rows(
 
     def residual(directions: Directions, F: Array) -> Array:
         if precise:
-            return jnp.mean((x - F @ directions.q) ** 2, axis=1) @ weight
+            return jnp.mean(_subtract_used(directions, x, F) ** 2, axis=1) @ weight
         return jnp.maximum(energy - jnp.sum(F * F, axis=1), 0) @ weight
 
     def goes_on(now: tuple[Directions, Array, Array]) -> Array:
@@ -113,7 +150,7 @@ def _represent_rows(
         threshold = jnp.where(directions.size > size, directions.threshold, GROWTH * left)
         return directions._replace(residual=left, threshold=threshold), F, count + 1
 
-    F = project(directions, x)
+    F = _project_used(directions, x)
     directions = directions._replace(residual=residual(directions, F), threshold=FADING * directions.threshold)
     directions, F, _ = lax.while_loop(goes_on, search, (directions, F, jnp.zeros((), int)))
     return directions, F
@@ -129,23 +166,23 @@ def _extend(
     """
     q, capacity = directions.q, len(directions.q)
     cut = jnp.asarray(tol) if precise else tol / (1 - (directions.size / capacity) ** 2)
-    new, energy = _find_leading(x, F, q, jnp.sqrt(weight), block)
+    new, energy = _find_leading(directions, x, F, jnp.sqrt(weight), block)
     resolved = 1e-10 if x.dtype == jnp.float64 else 1e-5  # of the largest eigenvalue, by one Gram matrix
     leads = jnp.cumprod(energy > jnp.maximum(cut, resolved * energy[0]))
     new = orthonormalize(directions, new / jnp.sqrt(jnp.where(leads, energy, 1))[:, None], leads)
     order = jnp.arange(len(new))
     place = jnp.where(leads > 0, directions.size + order, capacity)  # those beyond the capacity are left to the tail
-    loadings = (x @ new.T - F @ (q @ new.T)) / x.shape[1]
+    loadings = x @ new.T / x.shape[1]  # new directions are orthogonal to the basis
     size = jnp.minimum(directions.size + jnp.sum(leads).astype(int), capacity)
     F = F.at[:, place].add(loadings, mode="drop")
     return directions._replace(q=q.at[place].set(new, mode="drop"), size=size), F
 
 
-def _find_leading(x: Array, F: Array, q: Array, root: Array, block: int) -> tuple[Array, Array]:
+def _find_leading(directions: Directions, x: Array, F: Array, root: Array, block: int) -> tuple[Array, Array]:
     """Returns principal directions (n, S) of the rows root E, E = x - F q, and their eigenvalues, largest first."""
     particles, most = x.shape[1], min(len(x), block)
     if len(x) <= EXACT_ROWS:
-        E = (x - F @ q) * root[:, None]
+        E = _subtract_used(directions, x, F) * root[:, None]
         gram = E @ E.T / particles
         energy, axes = jnp.linalg.eigh(gram.astype(jnp.float64))
         energy, axes = energy[::-1][:most].astype(x.dtype), axes[:, ::-1][:, :most].astype(x.dtype)
@@ -153,12 +190,12 @@ def _find_leading(x: Array, F: Array, q: Array, root: Array, block: int) -> tupl
 
     def mix(axes: Array) -> Array:
         mixed = (axes * root[:, None]).T
-        return mixed @ x - (mixed @ F) @ q
+        return _subtract_used(directions, mixed @ x, mixed @ F)
 
     axes = jax.random.normal(jax.random.key(0), (len(x), block), x.dtype)
     for _ in range(ITERATIONS):
         rows = mix(axes)
-        axes = jnp.linalg.qr((x @ rows.T - F @ (q @ rows.T)) * root[:, None])[0]
+        axes = jnp.linalg.qr((x @ rows.T - F @ (_project_used(directions, rows).T * x.shape[1])) * root[:, None])[0]
     rows = mix(axes)
     energy, turn = jnp.linalg.eigh((rows @ rows.T / particles).astype(jnp.float64))
     return turn[:, ::-1].T.astype(x.dtype) @ rows, energy[::-1].astype(x.dtype)
@@ -168,7 +205,7 @@ def orthonormalize(directions: Directions, new: Array, leads: Array) -> Array:
     """Returns those of a few nearly orthonormal rows that lead, orthonormal and orthogonal to the basis to rounding."""
     q = directions.q
     for _ in range(2):
-        new = new - project(directions, new) @ q
+        new = _subtract_used(directions, new, _project_used(directions, new))
         exact = (new * leads[:, None]).astype(jnp.float64)
         overlap = directions.average(exact, exact)
         triangle = jnp.linalg.cholesky(overlap + jnp.diag(1.0 - leads))

@@ -15,6 +15,7 @@ from kernelfield.describe.problem import OUTSIDE
 from kernelfield.describe.rules import DirectFeedbackAlignment, FeedbackAlignment
 from kernelfield.describe.run import Run
 from kernelfield.describe.training import Adam, Batches, GradientFlow, Langevin
+from kernelfield.engine.directions import IN_USE
 from kernelfield.engine.infinite_matrix import Feedback
 from kernelfield.engine.points import cubature, independent, padded_sobol
 from kernelfield.layers import Setup, Space
@@ -189,7 +190,8 @@ class Layout:
         """The recorder of the kernels that are kept."""
         features, gradients = self.settings.records(self.problem)
         needed = (SMOOTH if self.smooth else KINKED) * self.problem.points * self.problem.outputs * self.sites
-        most = self.particles if self.exact else min(RECORD_DIRECTIONS, 32 + needed, self.particles)
+        room = IN_USE * math.ceil(1 + needed / IN_USE)
+        most = self.particles if self.exact else min(RECORD_DIRECTIONS, room, self.particles)
         return Recorder(
             self.step.layers,
             self.problem.outputs,
