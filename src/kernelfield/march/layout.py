@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kernelfield.march.method import OnParticles
 
 DIRECTIONS = {16: 24, 64: 32, 10**9: 48}  # rows that train together, up to -> the most directions of a field
-OF_OUTPUTS, OF_COMPONENTS = 2, 4  # times as many with several outputs, and where particles have components
+OF_OUTPUTS, OF_COMPONENTS = 2, 4  # times as many on batches of several outputs, and where particles have components
 TOL, TOL_OF_BATCHES, TOL_OF_COMPONENTS = 2e-3, 8e-3, 1e-4  # noise of the rows of one batch would fill a basis at 2e-3
 EXACT_TOL = 1e-26  # of linear networks, whose fields are known on all of their directions
 BLOCK = 64  # particles of a block of the tail
@@ -66,7 +66,8 @@ class Layout:
         elif self.exact:
             usual = 16 + 8 * rows
         else:
-            more = OF_COMPONENTS if self.has_components else OF_OUTPUTS if self.problem.outputs > 1 else 1
+            several = self.on_batches and self.problem.outputs > 1
+            more = OF_COMPONENTS if self.has_components else OF_OUTPUTS if several else 1
             usual = more * next(most for few, most in DIRECTIONS.items() if rows <= few)
         self.directions = self.settings.directions or usual
 
@@ -83,8 +84,7 @@ class Layout:
     @property
     def tol(self) -> float:
         """The part of a field's mean square that a leading direction must have."""
-        few = self.rows < np.count_nonzero((self.problem.stream or self.problem).weights)
-        usual = TOL_OF_COMPONENTS if self.has_components else TOL_OF_BATCHES if few else TOL
+        usual = TOL_OF_COMPONENTS if self.has_components else TOL_OF_BATCHES if self.on_batches else TOL
         return EXACT_TOL if self.exact else self.settings.tol or usual
 
     @property
@@ -100,8 +100,13 @@ class Layout:
         return int(getattr(self.training, "batch_size", None) or np.count_nonzero(self.problem.weights))
 
     @property
+    def on_batches(self) -> bool:
+        """Whether every update is on a part of the points."""
+        return self.rows < np.count_nonzero((self.problem.stream or self.problem).weights)
+
+    @property
     def batched(self) -> bool:
-        """Whether updates are on batches."""
+        """Whether updates are on batches, which may be of all points."""
         return self.schedule()[1] is not None
 
     @property

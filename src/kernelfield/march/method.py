@@ -139,9 +139,9 @@ class March(OnParticles):
             default, 8e-3 on batches (the noise of whose rows would fill the bases at less), and 1e-4 for networks whose
             particles have components (attention and gates, whose queries and keys learn from small differences).
         directions: the most directions of a field that are treated exactly; 24 to 48 by default, by the number of
-            points, twice as many with several outputs, and four times as many with components. Those beyond are left to
-            that matrix, and not learned: `info["learning_left_out"]` of the Solution is that part of what the last step
-            learned, and a warning tells where it is above 2 %.
+            points, twice as many on batches of several outputs, four times as many with components. Those beyond are
+            left to that matrix, and not learned: `info["learning_left_out"]` of the Solution is that part of what the
+            last step learned, and a warning tells where it is above 2 %.
         precision: of fields, "single" or "double"; "auto" is single where features move by 1e-4 of their size or more,
             which is gamma0 times the size of the error signal for inputs of size 1: rounding of their change is the
             error (0.03 % there).

@@ -183,7 +183,9 @@ class ParticleRun:
             "directions": layout.directions,
             "feature_ranks": [max(int(matrix.below.size) for matrix in scrambles) for scrambles in matrices],
             "gradient_ranks": [max(int(matrix.above.size) for matrix in scrambles) for scrambles in matrices],
-            "learning_left_out": max((_left_out(matrix) for scrambles in matrices for matrix in scrambles), default=0.0),
+            "learning_left_out": max(
+                (_left_out(matrix) for scrambles in matrices for matrix in scrambles), default=0.0
+            ),
             **({"kernel_left_out": max(left_out)} if left_out else {}),
             "precision": np.dtype(layout.dtype).name,
             **({"steps_taken": flows} if flows else {}),
