@@ -47,6 +47,8 @@ SECTIONS = {
     "estimators": Section("All digits by the estimators", ("all_digits.py",)),
     "cnn": Section("Digits through a convolutional network", ("digits_cnn.py",)),
     "rate": Section("Part of the machine's rate", ("rate.py",)),
+    "gpu": Section("On a GPU", ("gpu.py",)),
+    "devices": Section("On several devices", ("devices.py",)),
     "estimates": Section("Estimates against what was taken", ("estimates.py",)),
     "warm": Section("First minutes", ("warm.py",)),
     "explore": Section("A page that follows its sliders", ("explore.py",)),
