@@ -7,7 +7,7 @@ from typing import Any
 
 from kernelfield import layers as kl
 from kernelfield.activations.functions import ACTIVATIONS, Activation
-from kernelfield.layers import Residual, Sequential
+from kernelfield.layers import Concatenate, Multiply, Residual, Sequential
 
 NOT_STORED = (
     "a Network of custom layers cannot be stored: save the arrays you need, or take activations known by name and no "
@@ -21,7 +21,7 @@ def layers_json(layers: Sequential) -> dict[str, Any]:
     Raises:
         ValueError: a layer is not one of `kernelfield.layers`, or has a function of its own.
     """
-    first = [layers.layers[layers.state_of.index(number)] for number in range(max(layers.state_of) + 1)]
+    first = [layers.layers[layers.state_of.index(number)] for number in range(max(layers.state_of, default=-1) + 1)]
     return {"layers": [_layer_json(layer) for layer in first], "order": list(layers.state_of)}
 
 
@@ -37,6 +37,8 @@ def _layer_json(layer: Any) -> dict[str, Any]:
         return {"class": "Sequential", **layers_json(layer)}
     if isinstance(layer, Residual):
         return {"class": "Residual", "scale": layer.scale, "branch": _layer_json(layer.branch)}
+    if isinstance(layer, (Concatenate, Multiply)):
+        return {"class": kind.__name__, "branches": [_layer_json(branch) for branch in layer.branches]}
     if getattr(kl, kind.__name__, None) is not kind:
         raise ValueError(NOT_STORED)
     values = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer) if field.init}
@@ -54,4 +56,6 @@ def _restore_layer(values: dict[str, Any]) -> Any:
         return restore_layers(values)
     if name == "Residual":
         return Residual(_restore_layer(values["branch"]), values["scale"])
+    if "branches" in values:
+        values["branches"] = [_restore_layer(branch) for branch in values["branches"]]
     return getattr(kl, name)(**values)

@@ -17,11 +17,13 @@ from kernelfield.layers.base import uses
 from kernelfield.layers.weights import Weights
 
 
+@jax.tree_util.register_dataclass
+@dataclass
 class Taught:
     """Weights that act as W, and send gradients down through B; both are (rows, columns)."""
 
-    def __init__(self, W: Array, B: Array) -> None:
-        self.W, self.B = W, B
+    W: Array
+    B: Array
 
     @property
     def T(self) -> Taught:

@@ -6,7 +6,8 @@ Readout. A layer object that occurs more than once shares its weights. `Particle
 
 from kernelfield.layers.attention import MeanAttention, MultiHeadAttention, TokenPool
 from kernelfield.layers.base import FieldTrace, Layer, Setup, Space, WeightTrace
-from kernelfield.layers.composed import Residual, Sequential
+from kernelfield.layers.branches import Concatenate, Multiply
+from kernelfield.layers.composed import Residual, Sequential, stack_gated_layers
 from kernelfield.layers.particlewise import LayerNorm, MaxPool, Particlewise, RMSNorm, SwiGLU
 from kernelfield.layers.stateless import Activation, AveragePool, GlobalAveragePool
 from kernelfield.layers.vectors import Bias, Gain, Readout
@@ -16,6 +17,7 @@ __all__ = [
     "Activation",
     "AveragePool",
     "Bias",
+    "Concatenate",
     "Conv",
     "Dense",
     "FieldTrace",
@@ -26,6 +28,7 @@ __all__ = [
     "MaxPool",
     "MeanAttention",
     "MultiHeadAttention",
+    "Multiply",
     "Particlewise",
     "RMSNorm",
     "Readout",
@@ -36,4 +39,5 @@ __all__ = [
     "SwiGLU",
     "TokenPool",
     "WeightTrace",
+    "stack_gated_layers",
 ]

@@ -77,7 +77,7 @@ class Space(NamedTuple):
     """Where fields live: their population (None for data), their sites, for data the number of channels.
 
     `width` is that of the population, relative to the last one's; `outside` are channels that no training point has;
-    `components` are those of every particle.
+    `components` are those of every particle; `fork` says of a branch where it began, and which others have ended.
     """
 
     population: Any  # Population | None, for data
@@ -86,6 +86,7 @@ class Space(NamedTuple):
     width: float = 1.0
     outside: int = 0
     components: int = 1
+    fork: Any = None  # Fork | None
 
     @property
     def neurons(self) -> int:

@@ -1,8 +1,8 @@
-"""Layers made of others: one after the other, and residual blocks."""
+"""Layers made of others: one after the other, and residual blocks; and whose lazy limit is known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from kernelfield.engine.directions import project
 from kernelfield.engine.infinite_matrix import InfiniteMatrix
 from kernelfield.engine.series import Fields
 from kernelfield.layers.base import Layer, Mass, Setup, Signal, Space, Stateless, Tape, uses
+from kernelfield.layers.branches import MIXED, Branches, BranchTrace, Concatenate, Multiply
+from kernelfield.layers.stateless import Activation
 from kernelfield.layers.vectors import Gain, NeuronWeights
-from kernelfield.layers.weights import Weights
+from kernelfield.layers.weights import Dense, Weights
 
 GAIN_BELOW = "the lazy limit of a Gain directly below {layer} is not known: put Dense or Conv between them"
 NOT_GAUSSIAN = "the lazy limit of {layer} is known for Gaussian fields, which weights make: put Dense or Conv below it"
@@ -139,7 +141,7 @@ class Sequential(Layer):
 
 
 @dataclass(frozen=True)
-class Residual(Layer):
+class Residual(Branches):
     """x + scale branch(x).
 
     Args:
@@ -151,67 +153,84 @@ class Residual(Layer):
     scale: float = 1.0
 
     @property
-    def parts(self) -> tuple[Layer, ...]:
-        """The branch alone."""
-        return (self.branch,)
+    def branches(self) -> tuple[Layer, ...]:  # type: ignore[override]
+        """The field itself, and the branch."""
+        return Sequential([]), self.branch
 
     @property
-    def is_linear(self) -> bool:
-        """Whether the branch says that it is linear."""
-        return getattr(self.branch, "is_linear", False)
+    def parts(self) -> tuple[Layer, ...]:
+        """The branch alone, which ends in the space in which it begins."""
+        return (self.branch,)
 
-    def init(self, setup: Setup, below: Space) -> tuple[Any, Space]:
-        """Returns the branch's state; the population above the branch becomes one with that below."""
-        state, above = self.branch.init(setup, below)
+    def join_spaces(self, spaces: Sequence[Space]) -> Space:
+        """Returns the space below, in which the branch has to end."""
+        below, above = spaces
         if above.sites != below.sites:
             raise ValueError(f"the branch of a Residual must keep its sites {below.sites}, it makes {above.sites}")
         if above.components != below.components:
             raise ValueError("the branch of a Residual must end in as many components as it begins with")
         if above.width != below.width:
             raise ValueError(f"the branch of a Residual must keep its width {below.width:g}, it makes {above.width:g}")
-        below.population.join(above.population)
-        return state, below
+        return below
 
-    def forward(self, state: Any, x: Fields, mass: Mass) -> tuple[Any, Fields, Any]:
+    def combine(self, fields: Sequence[Fields]) -> Fields:
         """Returns the sum."""
-        state, branch, trace = self.branch.forward(state, x, mass)
-        return state, x + self.scale * branch, trace
+        return fields[0] + self.scale * fields[1]
 
-    def backward(self, state: Any, chi: Fields, trace: Any, mass: Mass, signal: Signal) -> tuple[Any, Fields, Any]:
-        """Returns the sum of the gradients of both ways."""
-        state, down, trace = self.branch.backward(state, self.scale * chi, trace, mass, signal)
-        return state, chi + down, trace
+    def share(self, chi: Fields, fields: Sequence[Fields]) -> tuple[Fields, Fields]:
+        """Returns the gradients of both ways."""
+        return chi, self.scale * chi
 
-    def update(self, state: Any, trace: Any, rate: Fields) -> Any:
-        """Returns the branch's state after one step."""
-        return self.branch.update(state, trace, rate)
-
-    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, Any]:
+    def lazy_forward(self, kernel: np.ndarray, seed: int) -> tuple[np.ndarray, BranchTrace]:
         """Returns the sum: a branch that ends in weights is independent of what it is added to."""
         if not isinstance(uses(self.branch)[-1], (Weights, NeuronWeights)):
             raise ValueError("the lazy limit of a Residual is known for branches that end in Dense, Conv or Bias")
-        branch, trace = self.branch.lazy_forward(kernel, seed)
-        return kernel + self.scale**2 * branch, trace
+        return super().lazy_forward(kernel, seed)
 
-    def lazy_backward(self, kernel: np.ndarray, trace: Any, seed: int) -> tuple[np.ndarray, Any, Any]:
-        """Returns the sum, for the same reason."""
-        down, tangent, trace = self.branch.lazy_backward(self.scale**2 * kernel, trace, seed)
-        return kernel + down, tangent, trace
+    def combine_kernels(self, kernels: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the sum."""
+        return kernels[0] + self.scale**2 * kernels[1]
 
-    def finite_init(self, key: Array, shape: tuple[int, ...], width: int) -> tuple[Any, tuple[int, ...]]:
-        """Returns the parameters of the branch."""
-        params, above = self.branch.finite_init(key, shape, width)
-        if above != shape:
-            raise ValueError(f"the branch of a Residual must keep the shape {shape}, it makes {above}")
-        return params, shape
+    def share_kernel(self, kernel: np.ndarray, kernels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the kernels of both ways."""
+        return kernel, self.scale**2 * kernel
 
-    def finite_apply(self, params: Any, x: Array, tape: Tape) -> Array:
-        """Returns x + scale branch(x)."""
-        return x + self.scale * self.branch.finite_apply(params, x, tape)
+    def split_key(self, key: Array) -> Any:
+        """Returns the key of the branch, which alone draws weights."""
+        return key, key
 
-    def fan_in(self, params: Any) -> Any:
-        """Returns the numbers n of the branch."""
-        return self.branch.fan_in(params)
+    def join_shapes(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Returns the shape below."""
+        below, above = shapes
+        if above != below:
+            raise ValueError(f"the branch of a Residual must keep the shape {below}, it makes {above}")
+        return below
+
+
+def stack_gated_layers(depth: int, gate: str | Callable[[Any], Any]) -> Layer:
+    """Returns `depth` gated linear layers, h^l = gate(m^l . x) W^l h^{l-1}, with h^0 = x, for a network of their own.
+
+    Each has a gate of its own, a fixed random function of the field x below the first of them; W^l learns.
+    `Dense(learns=False)` as the first layer of the network hands data on: its field has their kernel.
+
+    Args:
+        depth: number of layers.
+        gate: a name that `Activation` knows, or any elementwise JAX function.
+
+    Source: arXiv:2210.02157, section on gated linear networks.
+
+    Example:
+        >>> import kernelfield as kf
+        >>> from kernelfield.layers import Dense, Readout, stack_gated_layers
+        >>> network = kf.Network(layers=[Dense(learns=False), stack_gated_layers(2, "softplus"), Readout()])
+        >>> network.hidden_layers  # data, and two weights a layer
+        5
+    """
+    layers: Layer = Sequential([])
+    for _ in range(depth):
+        gates = Sequential([Dense(learns=False), Activation(gate)])  # type: ignore[arg-type]
+        layers = Multiply([Sequential([layers, Dense()]), gates])
+    return layers
 
 
 class Below(NamedTuple):
@@ -219,6 +238,7 @@ class Below(NamedTuple):
 
     gaussian: bool = True
     gained: bool = False  # whether a gain made them, and no weights since
+    mixed: bool = False  # whether neurons of several laws are side by side
 
 
 FIRST = Below()  # data, below the first layer
@@ -230,9 +250,12 @@ def check_lazy(layer: Any, below: Below = FIRST) -> Below:
     Raises:
         ValueError: a layer whose lazy limit is an average over Gaussian fields has others below, or a gain.
     """
-    if isinstance(layer, Residual):
-        branch = check_lazy(layer.branch, below)
-        return Below(below.gaussian and branch.gaussian, below.gained or branch.gained)
+    if isinstance(layer, Branches):
+        gaussian, gained, mixed = zip(*(check_lazy(branch, below) for branch in layer.branches), strict=True)
+        if isinstance(layer, Multiply) and any(mixed):
+            raise ValueError(MIXED)
+        sums = isinstance(layer, Residual)
+        return Below(sums and all(gaussian), any(gained), any(mixed) or isinstance(layer, Concatenate))
     for part in layer.parts:
         below = check_lazy(part, below)
     if layer.parts:

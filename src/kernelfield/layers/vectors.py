@@ -172,7 +172,7 @@ class Readout(Scaled):
     A network of several outputs has a w for each.
 
     Args:
-        scale, multiplies, relative_rate: see `Scaled`.
+        scale, multiplies, relative_rate, learns: see `Scaled`.
     """
 
     def init(self, setup: Setup, below: Space) -> tuple[Images, Space]:
@@ -180,7 +180,7 @@ class Readout(Scaled):
         if below.width != 1:
             raise ValueError(f"widths are relative to that of the last hidden layer, which is 1, got {below.width:g}")
         lane = below.population.add_lane(setup.outputs, math.prod(below.sites), components=below.components)
-        images = setup.make_images(lane, self.scale, self.gain)
+        images = self.rest(setup.make_images(lane, self.scale, self.speed))
         if setup.direct:
             images = images._replace(feedback=setup.make_feedback(below))
         elif not setup.feedback.learns:
@@ -245,5 +245,5 @@ class Readout(Scaled):
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns w . x / (sqrt(sites) N), (P, C); the division by gamma0 belongs to the network."""
         x = tape("in", x)
-        f = x.reshape(len(x), -1) @ params.T / (math.sqrt(math.prod(x.shape[1:-1])) * x.shape[-1])
+        f = x.reshape(len(x), -1) @ self.hold(params).T / (math.sqrt(math.prod(x.shape[1:-1])) * x.shape[-1])
         return tape("out", self.multiply(f))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kernelfield.engine.infinite_matrix import Images, InfiniteMatrix, add_directions, combine, learn, send
+from kernelfield.engine.infinite_matrix import (
+    Images,
+    InfiniteMatrix,
+    add_directions,
+    change_images,
+    combine,
+    learn,
+    send,
+)
 from kernelfield.engine.series import Fields
 from kernelfield.engine.wiring import Sites, Wiring, gather, wire_all, wire_windows
 from kernelfield.layers import kernels
@@ -32,11 +40,14 @@ class Scaled(Layer):
             is learned then moves fields sigma_w^2 times as far.
         relative_rate: learning rate of these weights by gradient descent, relative to that of training. Adam moves
             them by its square root.
+        learns: whether the loss moves these weights; if not, they stay random, but for weight decay and noise, which
+            act on all weights.
     """
 
     scale: float = 1.0
     multiplies: Multiplies = "initialization"
     relative_rate: float = 1.0
+    learns: bool = True
 
     @property
     def is_linear(self) -> bool:
@@ -52,7 +63,12 @@ class Scaled(Layer):
 
     @property
     def gain(self) -> float:
-        """The factor of the learned part."""
+        """The factor of the learned part, zero for weights that do not learn."""
+        return self.speed if self.learns else 0.0
+
+    @property
+    def speed(self) -> float:
+        """The factor that the learned part has, or would have."""
         return self.relative_rate * (self.scale**2 if self.multiplies == "weight" else 1.0)
 
     @property
@@ -65,9 +81,21 @@ class Scaled(Layer):
         weights, std = jax.random.normal(key, shape), self.scale / self.multiplier
         return weights if std == 1 else std * weights
 
+    def hold(self, params: Array) -> Array:
+        """Returns weights of finite width, without derivatives if they do not learn."""
+        return params if self.learns else lax.stop_gradient(params)
+
     def multiply(self, h: Array) -> Array:
         """Returns the product h of weights of finite width, times their multiplier."""
         return h if self.multiplier == 1 else self.multiplier * h
+
+    def rest(self, state: Any) -> Any:
+        """Returns the state as these weights learn: with the factor zero of what is learned, or as it is."""
+        if self.learns:
+            return state
+        if getattr(state, "learned", None) is not None:
+            state = replace(state, learned=replace(state.learned, gain=0 * state.learned.gain))
+        return change_images(lambda images: images._replace(gain=0 * images.gain), state)
 
 
 def check_rate(relative_rate: float) -> None:
@@ -81,7 +109,7 @@ class Weights(Scaled):
     """h_a = n^{-1/2} sum_j W_j phi_{a + j} / sqrt(N): n infinite matrices, wired between sites.
 
     Args:
-        scale, multiplies, relative_rate: see `Scaled`.
+        scale, multiplies, relative_rate, learns: see `Scaled`.
         width: of the layer that the weights make, all its neurons, relative to that of the last hidden layer.
         components: of every particle above, which a `Particlewise` layer mixes: 3 d for the query, key and value of a
             head of attention of dimension d.
@@ -106,7 +134,8 @@ class Weights(Scaled):
 
     def space_above(self, below: Space) -> Space:
         """Returns the sites, the width and the components of the layer that the weights make."""
-        return Space(None, self.wiring(below.sites).above, width=self.width, components=self.components)
+        sites = self.wiring(below.sites).above
+        return Space(None, sites, width=self.width, components=self.components, fork=below.fork)
 
     def wiring(self, sites: Sites) -> Wiring:
         """Returns how sites below are wired to sites above."""
@@ -118,14 +147,15 @@ class Weights(Scaled):
         above = self.space_above(below)
         above = above._replace(population=setup.add_population(above.width, above.components))
         if below.population is not None:
-            matrix = setup.make_matrix(below, above, wiring.places, self.scale, self.gain)
+            matrix = setup.make_matrix(below, above, wiring.places, self.scale, self.speed)
             if setup.direct:
                 matrix = replace(matrix, down=matrix.down._replace(feedback=setup.make_feedback(below)))
-            return matrix, above
+            return self.rest(matrix), above
         # inputs outside the span of the data may come later
         rows = below.channels - below.outside
         lane = above.population.add_lane(wiring.places, rows, True, below.channels, self.components)
-        return setup.make_images(lane, self.scale, self.gain, wiring.places * below.channels), above
+        images = setup.make_images(lane, self.scale, self.speed, wiring.places * below.channels)
+        return self.rest(images), above
 
     def forward(self, state: State, x: Fields, mass: Mass) -> tuple[State, Fields, WeightTrace]:
         """Returns h of every site above."""
@@ -194,7 +224,7 @@ class Dense(Weights):
     """Fully connected: h = W phi / sqrt(N), and with sites n^{-1/2} sum_a W_a phi_a / sqrt(N), without sites above.
 
     Args:
-        scale, multiplies, relative_rate, width, components: see `Weights`.
+        scale, multiplies, relative_rate, learns, width, components: see `Weights`.
     """
 
     def wiring(self, sites: Sites) -> Wiring:
@@ -209,7 +239,7 @@ class Dense(Weights):
     def finite_apply(self, params: Array, x: Array, tape: Tape) -> Array:
         """Returns W x / sqrt(inputs)."""
         x = tape("in", x).reshape(len(x), -1)
-        return tape("out", self.multiply(x @ params.T / jnp.sqrt(x.shape[1])))
+        return tape("out", self.multiply(x @ self.hold(params).T / jnp.sqrt(x.shape[1])))
 
     def fan_in(self, params: Array) -> int:
         """Returns the number of inputs."""
@@ -224,7 +254,7 @@ class Conv(Weights):
         kernel: sites of its window along each axis; a window of even size reaches further up.
         stride: between outputs, of which there are ceil(sites / stride) along each axis.
         padding: "zero": what is outside adds nothing; "circular": the other end follows.
-        scale, multiplies, relative_rate, width, components: see `Weights`.
+        scale, multiplies, relative_rate, learns, width, components: see `Weights`.
     """
 
     kernel: int = 3
@@ -260,7 +290,7 @@ class Conv(Weights):
             last = x.shape[axis] - self.kernel + 1
             shifted = [lax.slice_in_dim(x, j, j + last, self.stride, axis) for j in range(self.kernel)]
             x = jnp.concatenate(shifted, axis=-1)
-        return tape("out", self.multiply(x @ params / math.sqrt(len(params))))
+        return tape("out", self.multiply(x @ self.hold(params) / math.sqrt(len(params))))
 
     def fan_in(self, params: Array) -> int:
         """Returns the number of channels times places of the window."""

@@ -22,12 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
-import jax
-
 from kernelfield.describe.architecture import Architecture
 from kernelfield.describe.problem import Problem
 from kernelfield.describe.training import Adam, Descent, Langevin, Training
-from kernelfield.layers.base import Layer, Stateless, uses
+from kernelfield.layers.base import Layer, Space, Stateless, uses
 from kernelfield.layers.vectors import Bias, NeuronWeights, Readout
 from kernelfield.layers.weights import Scaled, Weights
 
@@ -148,9 +146,11 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
     if not width >= 1:
         raise ValueError(f"width must be at least 1, got {width}")
     eta, gamma0 = training.learning_rate, network.gamma0
-    shape, number, rows = network.inputs(problem).shape[1:], 0, {}
+    *sites, channels = network.inputs(problem).shape[1:]
+    space, number, rows = Space(None, tuple(sites), channels), 0, {}
     for layer in uses(network.layers):
-        below, shape = shape, _shape_above(layer, shape, width)
+        below, space = _shape(space, width), layer.space_above(space)
+        shape = _shape(space, width)
         number += isinstance(layer, Weights)
         if isinstance(layer, Stateless) or id(layer) in rows:  # weights used again have one row
             continue
@@ -164,7 +164,12 @@ def to_mean_field(network: Architecture, problem: Problem, training: Training, w
         if isinstance(training, Adam):
             root = math.sqrt(fans[0]) if isinstance(layer, Weights) else 1.0
             rate, eps = eta * gamma0 / root, training.eps / (gamma0 * width * root)
-        rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, eta * training.weight_decay / rate, eps)
+        decay = eta * training.weight_decay / rate
+        if not getattr(layer, "learns", True):
+            if decay:
+                raise ValueError("weights that do not learn have no learning rate here for weight decay: give none")
+            rate = 0.0
+        rows[id(layer)] = Row(name, kind, *fans, std, multiplier, rate, decay, eps)
     momentum, betas = getattr(training, "momentum", 0.0), getattr(training, "betas", None)
     return Numbers("mean-field", width, tuple(rows.values()), momentum, betas)
 
@@ -274,8 +279,7 @@ def _describe(
     raise ValueError(f"numbers are known for Dense, Conv, Bias, Gain and Readout, got {type(layer).__name__}")
 
 
-def _shape_above(layer: Layer, below: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """Returns the shape (*sites, channels) of what a layer makes, without drawing its weights."""
-    shapes: list[tuple[int, ...]] = []
-    jax.eval_shape(lambda key: shapes.append(layer.finite_init(key, below, width)[1]), jax.random.key(0))
-    return shapes[0]
+def _shape(space: Space, width: int) -> tuple[int, ...]:
+    """Returns the shape (*sites, channels) of fields in a space, at finite width."""
+    particles = round(space.width * width / space.components)
+    return (*space.sites, space.channels or space.components * particles)
