@@ -2,8 +2,8 @@
 A convolutional network in PyTorch
 ==================================
 
-Images have their channels first, as in PyTorch. muP is written by hand: the readout has a
-multiplier, and every tensor its learning rate.
+muP needs no package: it is a scale and a learning rate for every tensor. Here they are
+written by hand for convolutions, on images that have their channels first.
 """
 
 import matplotlib.pyplot as plt
@@ -12,58 +12,44 @@ from torch import nn
 
 import kernelfield as kf
 from kernelfield.datasets import digits
-from kernelfield.torch import Recorder, read
+from kernelfield.torch import Recorder, describe
 
 # %%
 # Images of 4 x 4 pixels, and two convolutions.
 
-data = digits(classes=(3, 8), points=8, images=True, pool=2)
-X = torch.tensor(data.X, dtype=torch.float32).movedim(-1, 1)  # (P, 1, 4, 4)
-y, steps, width = torch.tensor(data.y, dtype=torch.float32), 15, 128
-
-
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, width, 3, padding=1, bias=False)
-        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.last = nn.Linear(width, 1, bias=False)
-        for tensor in self.parameters():
-            nn.init.normal_(tensor, std=tensor[0].numel() ** -0.5)
-
-    def forward(self, x):
-        h = torch.tanh(self.second(torch.tanh(self.first(x))))
-        return self.last(h.mean(dim=(2, 3))) * width**-0.5
-
-
-# %%
-# Learning rates of table 3 of muP: N / fan_in, N / fan_in and 1, here times 0.5.
+data, steps, width = digits(classes=(3, 8), points=8, images=True, pool=2), 15, 128
+X = torch.tensor(data.X).float().movedim(-1, 1)  # (P, 1, 4, 4)
+y = torch.tensor(data.y).float()
 
 torch.manual_seed(0)
-model = Network()
-rates = 0.5 * width / 9, 0.5 / 9, 0.5
-groups = [{"params": [w], "lr": r} for w, r in zip(model.parameters(), rates, strict=True)]
-optimizer = torch.optim.SGD(groups)
-run = read(model, optimizer, X, y, "mse", steps=steps).run
+first = nn.Conv2d(1, width, 3, padding=1, bias=False)
+second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+last = nn.Linear(width, 1, bias=False)
+pool = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+model = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), *pool, last)
+
+# %%
+# Table 3 of muP. A window of 3 x 3 sums 9 numbers of an image, and 9 N of a hidden layer.
+
+for layer, std in (first, 9**-0.5), (second, (9 * width) ** -0.5), (last, 1 / width):
+    nn.init.normal_(layer.weight, std=std)
+rates = (first, width / 9), (second, 1 / 9), (last, 1 / width)
+groups = [{"params": layer.parameters(), "lr": 0.25 * rate} for layer, rate in rates]
+optimizer, loss = torch.optim.SGD(groups), nn.MSELoss()
+run = describe(model, optimizer, X, y, loss, steps=steps)
+
 recorder, f0 = Recorder(model, X), model(X).detach()
 for step in range(steps + 1):
     recorder.record(step)
     optimizer.zero_grad()
-    (((model(X) - f0).squeeze(-1) - y) ** 2 / 2).mean().backward()
+    loss((model(X) - f0).squeeze(-1), y).backward()
     optimizer.step()
 
 # %%
-# One network beside its limit.
+# Predictions for every image: infinite width (lines), and this network (dots).
 
-own = recorder.solution(run)
-infinite = kf.solve(
-    run.network, run.problem, run.training, kf.March(particles=1024, kernels="features")
-)
-print(kf.width_report(own, infinite, corrections=False))
-figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-axes.plot(infinite.predictions, color="black")
-axes.plot(own.predictions, ".", color="tab:red")
-axes.set(
-    xlabel="step", ylabel="predictions", title=f"lines: infinite width, dots: width {width}"
-)
+report = kf.width_report(recorder.solution(run), corrections=False)
+print(report)
+plt.plot(report.infinite.predictions, "k", report.own.predictions, "r.")
+plt.gca().set(xlabel="step", ylabel="predictions")
 plt.show()

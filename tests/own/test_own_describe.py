@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from own_networks import BODIES, ETA, GAMMA0, IMAGES, SEQUENCES, TOKENS, VECTORS, Scaled, Y, make_network
-
 import kernelfield as kf
 from kernelfield.describe.run import differences
 from kernelfield.layers import (
@@ -29,6 +27,7 @@ from kernelfield.layers import (
     TokenPool,
 )
 from kernelfield.torch import Recorder, Unreadable, describe, describe_scaling, read
+from own_networks import BODIES, ETA, GAMMA0, IMAGES, SEQUENCES, TOKENS, VECTORS, Scaled, Y, make_network
 
 nn, F = torch.nn, torch.nn.functional
 N, TANH = 64, Activation("tanh")
@@ -237,12 +236,18 @@ WRONG = {
     "no hidden layer": (lambda: Scaled(nn.Linear(6, 1, bias=False)), "must have a hidden layer"),
     "recurrent": (lambda: nn.LSTM(6, N), "torch.fx cannot trace LSTM.forward"),
     "product": (lambda: body(Product()), "a factor must be a constant number"),
+    "alpha": (lambda: body(WeightedSum()), "has alpha, which cannot be read: multiply before"),
 }  # fmt: skip
 
 
 class Product(nn.Module):
     def forward(self, h):
         return h * torch.tanh(h)
+
+
+class WeightedSum(nn.Module):
+    def forward(self, h):
+        return torch.add(h, torch.tanh(h), alpha=2.0)
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -346,6 +351,7 @@ def test_notes_say_what_the_limit_leaves_out():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         describe(gaussian, optimizer, VECTORS, Y, steps=1)
+    assert not read(*make_network("transformer", N), TOKENS, Y, steps=1).notes  # its readout happens to be large
     large = custom_init()
     assert any("outputs start at a root mean square of" in note for note in read_one(large, centred=False).notes)
     nn.init.zeros_(large.body[-1].weight)

@@ -11,8 +11,10 @@ import numpy as np
 from kernelfield.describe.run import Run
 from kernelfield.recording import Recording
 from kernelfield.solution.solution import Solution
-from kernelfield.torch.graph import HEADS, Piece, trace
-from kernelfield.torch.limit import as_input, end_in_readout, flat, width_below
+from kernelfield.torch.graph import trace
+from kernelfield.torch.inputs import as_input
+from kernelfield.torch.modules import HEADS
+from kernelfield.torch.pieces import Piece, end_in_readout, flat, width_below
 
 
 class Recorder:

@@ -7,8 +7,10 @@ from typing import Any
 
 from kernelfield.parameterization import Drift, Numbers, drift
 from kernelfield.torch.graph import trace
-from kernelfield.torch.limit import Rows, as_input, end_in_readout
+from kernelfield.torch.inputs import as_input
 from kernelfield.torch.optimizer import read_optimizer
+from kernelfield.torch.pieces import end_in_readout
+from kernelfield.torch.tensors import Rows
 
 WIDTHS = (128, 512)
 
