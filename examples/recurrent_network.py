@@ -26,7 +26,7 @@ network = kf.Network(layers=[Dense(), tanh, *3 * [again, tanh], Readout()], gamm
 
 
 def solved(method):
-    return kf.solve(network, problem, training, method, progress=False)
+    return kf.solve(network, problem, training, method, save_at=[-1], progress=False)
 
 
 infinite = solved(kf.March(particles=1024, kernels="features"))

@@ -28,7 +28,7 @@ training = kf.GradientDescent(learning_rate=0.1, steps=30)
 
 
 def solved(method):
-    return kf.solve(network, problem, training, method, progress=False)
+    return kf.solve(network, problem, training, method, save_at=[0, -1], progress=False)
 
 
 infinite = solved(kf.March(particles=512, kernels="features"))

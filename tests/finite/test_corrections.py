@@ -8,7 +8,7 @@ from kernelfield.finite import corrections
 from kernelfield.finite.corrections import finite_width_corrections
 from kernelfield.solution.estimate import Estimate
 
-TRAINING = kf.GradientDescent(learning_rate=0.3, steps=10)
+TRAINING = kf.GradientDescent(learning_rate=0.6, steps=5)
 
 
 def problem(points=4, **more):

@@ -166,6 +166,7 @@ def test_directions_and_tolerance_change_the_answer_by_no_more_than_noise():
     assert max(other.info["feature_ranks"]) < max(usual.info["feature_ranks"]) <= 24
 
 
+@pytest.mark.thorough
 def test_batches_of_several_classes_have_enough_directions_and_too_few_are_reported():
     problem = digits(classes=tuple(range(10)), points=200, loss="cross_entropy")
     training = kf.SGD(learning_rate=2.0, batch_size=50, epochs=5)

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 from own_networks import BODIES, GAMMA0, measure, solve_limit
 
-SEEDS = {128: 32, 512: 16}  # by width
+SEEDS, WIDTHS = 32, (128, 512)
 
 
 @pytest.mark.thorough
@@ -16,7 +16,7 @@ def test_the_distance_falls_as_one_over_the_root_of_the_width(name, adam):
     """Oracle: muP written by hand in PyTorch; of the limit, its error of N^-1/2 in f and in every feature kernel."""
     run, infinite = solve_limit(name, adam, particles=1024)
     assert run.network.gamma0 == pytest.approx(GAMMA0)
-    found = [measure(name, adam, width, seeds, run, infinite) for width, seeds in SEEDS.items()]
+    found = [measure(name, adam, width, SEEDS, run, infinite) for width in WIDTHS]
     narrow, wide = (np.array([float(distance.mean) for distance in each.values()]) for each in found)
-    assert wide.max() < 0.15 and (wide < 0.9 * narrow).all()  # of one number, the ratio is 0.5 within 23 %
+    assert wide.max() < 0.15 and (wide < 0.9 * narrow).all()  # of one number, the ratio is 0.5 within 19 %
     assert np.median(wide / narrow) < 0.65

@@ -60,9 +60,8 @@ def test_what_cannot_be_reported_is_said(own, infinite):
 
 @pytest.mark.thorough
 def test_corrections_tell_noise_from_bias(own, infinite):
-    found = kf.finite_width_corrections(
-        *(getattr(own, name) for name in ("network", "problem", "training")), pairs=2, networks=2
-    )
+    shallow, few = own.network.model_copy(update={"depth": 1}), own.training.model_copy(update={"steps": 2})
+    found = kf.finite_width_corrections(shallow, own.problem, few, pairs=2, networks=2)
     report = kf.width_report(own, infinite, found, progress=False)
     assert "of noise, which differs between random starts" in report.sentences[1]
     assert report.numbers["corrections"]["widths"]["0.01"] == found.width_for(0.01)

@@ -183,9 +183,7 @@ class ParticleRun:
             "directions": layout.directions,
             "feature_ranks": [max(int(matrix.below.size) for matrix in scrambles) for scrambles in matrices],
             "gradient_ranks": [max(int(matrix.above.size) for matrix in scrambles) for scrambles in matrices],
-            "learning_left_out": max(
-                (_left_out(matrix) for scrambles in matrices for matrix in scrambles), default=0.0
-            ),
+            "learning_left_out": max((_left_out(matrix) for each in matrices for matrix in each), default=0.0),
             **({"kernel_left_out": max(left_out)} if left_out else {}),
             "precision": np.dtype(layout.dtype).name,
             **({"steps_taken": flows} if flows else {}),
@@ -214,7 +212,7 @@ class ParticleRun:
 
 def _left_out(matrix: InfiniteMatrix) -> float:
     """The part of what the last step learned that is left out: of fields outside of the bases on both sides."""
-    return float(matrix.below.residual * matrix.above.residual) if matrix.learned is None else 0.0
+    return float(matrix.below.residual) * float(matrix.above.residual) if matrix.learned is None else 0.0
 
 
 def _is_short(matrix: InfiniteMatrix) -> bool:
