@@ -22,6 +22,7 @@ from jax import Array
 from kernelfield.engine.wiring import gather, sum_places
 
 SMALLEST = 1e-6  # of the known columns: singular values, relative to the largest, of directions that U has
+OBSERVED = 0.1  # the same of U on the known rows, of those that V can fit: of Gaussian directions they are 0.3 or more
 
 
 class Moments(NamedTuple):
@@ -139,7 +140,7 @@ class Skeleton:
         scale = jnp.where(leads, 1 / jnp.sqrt(jnp.where(leads, energy, 1)), 0) * math.sqrt(len(C))
         U = C @ (axes * scale).astype(C.dtype)
         known = jnp.moveaxis(rows.M, 1, 0).reshape(len(self.above), -1)
-        V = jnp.linalg.lstsq(U[self.above].astype(jnp.float64), known.astype(jnp.float64))[0]
+        V = jnp.linalg.lstsq(U[self.above].astype(jnp.float64), known.astype(jnp.float64), rcond=OBSERVED)[0]
         V = jnp.moveaxis(V.reshape(rank, len(self.V), -1), 1, 0).astype(C.dtype)
         return replace(self, columns=columns, rows=rows, U=U, V=V)
 
