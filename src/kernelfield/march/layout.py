@@ -102,7 +102,7 @@ class Layout:
     @property
     def on_batches(self) -> bool:
         """Whether every update is on a part of the points."""
-        return self.rows < np.count_nonzero((self.problem.stream or self.problem).weights)
+        return bool(self.rows < np.count_nonzero((self.problem.stream or self.problem).weights))
 
     @property
     def batched(self) -> bool:

@@ -25,7 +25,7 @@ from kernelfield.torch.tensors import Rows, check_scaling
 
 LARGE_START = 0.1  # rms of outputs at initialization, relative to targets, which is worth a word
 Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +102,10 @@ def read(
 
 def take_arguments_of(
     other: Callable[Arguments, Any],
-) -> Callable[[Callable[..., Result]], Callable[Arguments, Result]]:
+) -> Callable[[Callable[..., Value]], Callable[Arguments, Value]]:
     """Returns a decorator that gives a function the arguments of another one, for readers and for type checkers."""
 
-    def decorate(function: Callable[..., Result]) -> Callable[Arguments, Result]:
+    def decorate(function: Callable[..., Value]) -> Callable[Arguments, Value]:
         returned = inspect.signature(function).return_annotation
         function.__signature__ = inspect.signature(other).replace(return_annotation=returned)  # type: ignore[attr-defined]
         return function
