@@ -59,12 +59,17 @@ def test_what_cannot_be_reported_is_said(own, infinite):
 
 
 @pytest.mark.thorough
-def test_corrections_tell_noise_from_bias(own, infinite):
-    shallow, few = own.network.model_copy(update={"depth": 1}), own.training.model_copy(update={"steps": 2})
-    found = kf.finite_width_corrections(shallow, own.problem, few, pairs=2, networks=2)
+def test_corrections_tell_noise_from_bias_of_the_network_that_they_are_of():
+    shallow = {"activation": "tanh", "depth": 1, "steps": 2}
+    own = solved(kf.FiniteWidth(width=64, seeds=2, kernels="features"), **shallow)
+    infinite = solved(kf.March(particles=256, kernels="features"), **shallow)
+    found = kf.finite_width_corrections(own.network, own.problem, own.training, pairs=2, networks=2)
     report = kf.width_report(own, infinite, found, progress=False)
     assert "of noise, which differs between random starts" in report.sentences[1]
     assert report.numbers["corrections"]["widths"]["0.01"] == found.width_for(0.01)
+    richer = solved(kf.FiniteWidth(width=64, seeds=2, kernels="features"), **{**shallow, "rate": 0.4})
+    with pytest.raises(ValueError, match="corrections must be those of the network and the training of own"):
+        kf.width_report(richer, infinite, found, progress=False)
 
 
 @pytest.mark.thorough

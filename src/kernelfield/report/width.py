@@ -315,7 +315,7 @@ def width_report(
         WidthReport: print it for sentences, `write` a page.
 
     Raises:
-        ValueError: `own` is not of finite width, or the solutions cannot be compared.
+        ValueError: `own` is not of finite width, the solutions cannot be compared, or corrections are of another network.
 
     Example:
         >>> import numpy as np, kernelfield as kf
@@ -327,6 +327,10 @@ def width_report(
     """
     if not isinstance(own.method, FiniteWidth):
         raise ValueError(f"own must be of networks of finite width, got {type(own.method).__name__}")
+    if isinstance(corrections, Corrections):
+        theirs = corrections.run
+        if (theirs.network, theirs.training) != (own.network, own.training):
+            raise ValueError("corrections must be those of the network and the training of own")
     run = Run(own.network, own.problem, own.training, March(kernels="features"), own.run.save_at)
     if infinite is None:
         infinite = solve_run(run, progress=progress)
