@@ -315,7 +315,7 @@ def width_report(
         WidthReport: print it for sentences, `write` a page.
 
     Raises:
-        ValueError: `own` is not of finite width, the solutions cannot be compared, or corrections are of another network.
+        ValueError: `own` is not of finite width, solutions cannot be compared, or corrections are of another network.
 
     Example:
         >>> import numpy as np, kernelfield as kf
