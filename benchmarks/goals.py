@@ -5,9 +5,9 @@ from __future__ import annotations
 MARK = "- Goal: "
 
 
-def goal(what: str, aim: str, figure: float) -> str:
-    """One line: what is measured, the aim (">= 100") and the figure."""
+def goal(what: str, aim: str, figure: float, why: str = "") -> str:
+    """One line: what is measured, the aim (">= 100"), the figure, and why the aim is not met if it is not."""
     sign, bound = aim.split()
     met = figure >= float(bound) if sign == ">=" else figure <= float(bound)
     shown = f"{figure:.3g}" if figure < 1000 else f"{figure:.0f}"
-    return f"{MARK}{what} | {aim} | {shown} | {'yes' if met else 'no'}"
+    return f"{MARK}{what} | {aim} | {shown} | {'yes' if met else f'no: {why}'.removesuffix(': ')}"

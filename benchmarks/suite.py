@@ -93,7 +93,7 @@ def written(sections: dict[str, str]) -> str:
         "# Speed\n\n    python benchmarks/suite.py\n\n"
         "writes this page. Every section names its machine; compilation is left out of every time unless it is named.\n"
         "Accuracy is measured in benchmarks/ACCURACY.md. On a loaded machine seconds are upper bounds.\n\n"
-        f"| what | aim | figure | met |\n|---|---|---|---|\n{goals}\n"
+        f"| what | aim | figure | met, or why not |\n|---|---|---|---|\n{goals}\n"
     )
     return head + "".join(SECTION + text for text in sections.values())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,10 +67,11 @@ def digits(
 @cache
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns all images (n, 8, 8) of scikit-learn's digits, with pixels 0..16, and their labels."""
-    from sklearn import datasets  # lazy: takes a second to import
-
-    table: Any = datasets.load_digits()
-    return table.images, table.target
+    package = find_spec("sklearn")  # its file is read without its code, which takes a second to import
+    assert package is not None and package.origin is not None
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(path, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 def gaussian(points: int, dimensions: int, seed: int = 0) -> Problem:

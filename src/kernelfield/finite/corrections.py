@@ -136,7 +136,7 @@ class Corrections:
         f, y, C = self.predictions.infinite.mean.reshape(problem.targets.shape), problem.targets, problem.outputs
         with jax.enable_x64(True):
             slopes = -problem.loss.measured_signal(f, y) * weights[:, None]
-            curve = jax.vmap(jax.hessian(problem.loss.of_point))(jnp.asarray(f), jnp.asarray(y))
+            curve = jax.vmap(jax.hessian(problem.loss.of_point))(jax.device_put(f), jax.device_put(y))
         infinite = problem.loss.measured(self.predictions.infinite.replicates.reshape(-1, *f.shape), y) @ weights
         first = Estimate(infinite, self.predictions.infinite.exact)
         if width is None:
@@ -376,7 +376,7 @@ def _covariance_by_influence(
 
     estimates = []
     for number in range(networks):
-        slopes = influences(jax.tree.map(jnp.asarray, planned.start(seed + number, width)))
+        slopes = influences(jax.device_put(planned.start(seed + number, width)))
         every = [np.asarray(slope) * len(slope[0]) for slope in slopes]  # of a weight 1 / S
         every = [each - each.mean(axis=1, keepdims=True) for each in every]
         estimates.append(sum(width / each.shape[1] * (each @ each.T) / each.shape[1] for each in every))

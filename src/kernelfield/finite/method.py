@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
@@ -191,7 +190,10 @@ class Ensemble:
         self.bare = self.network if run.save_at is None else replace(self.network, kernels="none")
         problem, training, stream = run.problem, run.training, run.problem.stream
         momentum, decay = (getattr(training, name, 0.0) for name in ("momentum", "weight_decay"))
-        real = functools.partial(jnp.asarray, dtype=self.method.precision)
+
+        def real(values: Any) -> jax.Array:
+            return jax.device_put(np.asarray(values, self.method.precision))
+
         initial = problem.initial_loss
         if not self.network.centered:  # f starts at about 1 / (gamma0 sqrt(N))
             initial += 1 / (run.network.gamma0**2 * self.method.width)
@@ -200,7 +202,7 @@ class Ensemble:
             y=real(problem.targets),
             weights=real(problem.weights),
             gamma0=real(run.network.gamma0),
-            last=jnp.asarray(run.steps),
+            last=jax.device_put(run.steps),
             limit=real(DIVERGED * initial if initial > 0 else np.inf),
             momentum=real(momentum) if momentum > 0 else None,
             weight_decay=real(decay) if decay > 0 else None,
@@ -235,21 +237,22 @@ class Ensemble:
 
     def _batch_size(self) -> int:
         """Returns how many seeds train together: as many as fit in BATCH_BYTES, in batches of nearly equal size."""
-        constants, last = self.constants, self.constants.last
-        network = jax.eval_shape(self.network.start, constants, jnp.zeros(1, jnp.uint32))
-        chunk = jax.eval_shape(self.bare.advance, constants, network, last, last, self._next_updates()).records
+        constants, last, seeds = self.constants, self.constants.last, self.method.seeds
+        start, advance, _ = programs(self.bare)  # traced for all seeds, which often train together
+        network = start.eval_shape(constants, jax.ShapeDtypeStruct((seeds,), np.uint32))
+        chunk = advance.eval_shape(constants, network, last, last, self._next_updates()).records
         numbers = 3 * _size(network.params) + _size((network.velocity, network.moments, network.stream_f0))
         numbers += (self.run.steps + 1 + CHUNK) * _size(chunk) // CHUNK
         if self.run.save_at:
-            numbers += len(self.run.save_at) * _size(jax.eval_shape(looking(self.network), constants, network, last))
-        most = max(1, BATCH_BYTES // (numbers * np.dtype(self.method.precision).itemsize))
-        return -(-self.method.seeds // -(-self.method.seeds // most))
+            numbers += len(self.run.save_at) * _size(looking(self.network).eval_shape(constants, network, last))
+        most = max(1, BATCH_BYTES * seeds // (numbers * np.dtype(self.method.precision).itemsize))
+        return -(-seeds // -(-seeds // most))
 
     def _train_batch(self, seeds: range, progress: Report) -> Status:
         """Train the networks of `seeds` to the last step, and fetch their records on the way."""
         self.t, self.records, self.looks, self.kept = 0, [], [], {}
         method, constants, last, fields_at = self.method, self.constants, self.run.steps, self.run.fields_at
-        began, numbers = time.perf_counter(), jnp.asarray(seeds, jnp.uint32)
+        began, numbers = time.perf_counter(), jax.device_put(np.asarray(seeds, np.uint32))
         look = looking(self.network)
         start, advance, read = programs(self.bare)
         start = start.lower(constants, numbers)
@@ -261,14 +264,14 @@ class Ensemble:
         state, stride = jax.block_until_ready(start(constants, numbers)), 1
         self.seconds["run"] += time.perf_counter() - compiled_at
         while self.t <= last:
-            began, t = time.perf_counter(), jnp.asarray(self.t)
+            began, t = time.perf_counter(), jax.device_put(self.t)
             if self.t in fields_at:
                 self.kept[self.t] = jax.tree.map(np.array, (state.params, read(constants, state, t)))
             if self.run.save_at and self.t in self.run.save_at:
                 self.looks.append(jax.tree.map(np.array, look(constants, state, t)))
             stops = (*fields_at, *(self.run.save_at or ()))
             stop = min(self.t + stride, last + 1, *(step for step in stops if step > self.t))
-            now = advance(constants, state, t, jnp.asarray(stop), self._next_updates())
+            now = advance(constants, state, t, jax.device_put(stop), self._next_updates())
             self._fetch(now.records, int(now.t) - (not now.alive))
             state, elapsed = now.state, time.perf_counter() - began
             self.seconds["run"] += elapsed
@@ -285,7 +288,7 @@ class Ensemble:
         def chunk(values: np.ndarray) -> jax.Array:
             rows = values[self.t : self.t + CHUNK]
             padded = np.pad(rows, [(0, CHUNK - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
-            return jnp.asarray(padded, jnp.int32 if rows.dtype.kind == "i" else self.method.precision)
+            return jax.device_put(padded.astype(np.int32 if rows.dtype.kind == "i" else self.method.precision))
 
         return jax.tree.map(chunk, self.updates)
 

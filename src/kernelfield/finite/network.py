@@ -347,7 +347,7 @@ class FiniteNetwork:
 
         `updates` are those of CHUNK rows from `start` on (CHUNK, ...). A row at which a network diverged is the last.
         """
-        step = jax.vmap(functools.partial(self.step, constants), in_axes=(0, None, None))
+        step = jax.jit(jax.vmap(functools.partial(self.step, constants), in_axes=(0, None, None)), inline=True)
         _, record = jax.eval_shape(step, state, start, jax.tree.map(lambda values: values[0], updates))
         records = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), record)
 

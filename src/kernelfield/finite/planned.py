@@ -166,7 +166,7 @@ class PlannedNetworks:
     def begin(self, layers: tuple) -> Marched:
         """Returns the state at the first step."""
         phi = jax.eval_shape(lambda layers: self.step.forward(layers, self.constants.data, None)[1].readout.phi, layers)
-        return Marched(jax.tree.map(jnp.asarray, layers), jnp.zeros(phi.shape, phi.dtype))
+        return Marched(jax.device_put(layers), jnp.zeros(phi.shape, phi.dtype))
 
     def results(self, layers: tuple, weights: Sequence[Array] | None = None) -> Array:
         """Returns what `measure` finds of one network after training (Q,).

@@ -107,7 +107,7 @@ class FinitePredictor:
         with jax.enable_x64(self.precision == "float64"):
             results = []
             parts = np.array_split(inputs, range(POINTS_AT_ONCE, len(inputs), POINTS_AT_ONCE))
-            batches = [jnp.asarray(part, self.precision) for part in parts]
+            batches = [jax.device_put(np.asarray(part, self.precision)) for part in parts]
             for number, seed in enumerate(self.seeds):
                 params = jax.tree.map(lambda values, number=number: values[number], self.params[t])
                 results.append(np.concatenate([function(params, jnp.uint32(seed), batch) for batch in batches]))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -66,7 +65,7 @@ class Placement:
             return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)
 
         if self.mesh is None:
-            return jax.tree.map(jnp.asarray, tree)
+            return jax.device_put(tree)
         return jax.tree.map(share, tree, self.shardings(tree))
 
     def compiled(self, function: Callable[..., Any], arguments: tuple, **options: Any) -> Any:

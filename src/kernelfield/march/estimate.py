@@ -28,7 +28,7 @@ from kernelfield.march.method import March, OnParticles
 PROCESS = cost.GIB // 2  # what a process holds besides arrays
 PASSES = 12  # over such a field in a step, besides products
 COMPILE = 1.0, 0.5  # seconds to compile a step, and more for every use of weights, about
-REPEATS = 5  # of a measurement
+REPEATS = 30  # of a measurement
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class FlowReplicate(Replicate):
         return self.time >= self.t * self.between - self.rounding
 
     def _flow(self, h: float) -> Any:
-        return self._run(flow, self.constants, self.state, jnp.asarray(h), jnp.asarray(self.time == 0.0))
+        return self._run(flow, self.constants, self.state, np.asarray(h), np.asarray(self.time == 0.0))
 
     def _prime(self) -> None:
         self.state, self.primed = self._flow(0.0).state, True

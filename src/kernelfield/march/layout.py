@@ -221,16 +221,17 @@ class Layout:
     def constants(self) -> tuple[Constants, Constants]:
         """Returns the constants of the points that are observed, and of those that train."""
         data, fresh = np.split(self.data, [self.problem.points])
+        put = jax.device_put  # jnp.asarray would compile a program for every shape
         observed = Constants(
-            data=jnp.asarray(data, self.dtype),
-            y=jnp.asarray(self.problem.targets),
-            weights=jnp.asarray(self.problem.weights),
-            gamma0=jax.tree.map(jnp.asarray, self.settings.gamma0(self.network)),
-            momentum=jnp.asarray(getattr(self.training, "momentum", 0.0)),
-            weight_decay=jnp.asarray(getattr(self.training, "weight_decay", 0.0)),
-            temperature=jnp.asarray(self.training.temperature) if isinstance(self.training, Langevin) else None,
-            limit=jnp.asarray(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
+            data=put(data.astype(self.dtype)),
+            y=put(self.problem.targets),
+            weights=put(self.problem.weights),
+            gamma0=put(self.settings.gamma0(self.network)),
+            momentum=put(getattr(self.training, "momentum", 0.0)),
+            weight_decay=put(getattr(self.training, "weight_decay", 0.0)),
+            temperature=put(self.training.temperature) if isinstance(self.training, Langevin) else None,
+            limit=put(DIVERGED * self.problem.initial_loss or np.inf),  # rounding is not divergence
         )
         if (stream := self.problem.stream) is None:
             return observed, observed
-        return observed, observed._replace(data=jnp.asarray(fresh, self.dtype), y=jnp.asarray(stream.targets))
+        return observed, observed._replace(data=put(fresh.astype(self.dtype)), y=put(stream.targets))

@@ -123,7 +123,7 @@ class MarchPredictor:
         data, outside = InputAxes(self.axes).coordinates(inputs)
         for setup, layers in zip(self.setups, self.states[t], strict=True):
             wider = self._with_further(setup, layers, data, outside) if outside else layers
-            yield setup, jax.tree.map(jnp.asarray, wider), jnp.asarray(data, setup.dtype)
+            yield setup, *jax.device_put((wider, data.astype(setup.dtype)))
 
     def _with_further(self, setup: Setup, layers: tuple, data: np.ndarray, outside: int) -> tuple:
         """Returns the states with coordinates of the first weights for inputs outside the span of the data.

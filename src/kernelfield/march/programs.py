@@ -37,11 +37,12 @@ def advance(step: Step, constants: Constants, state: Any, paces: Pace, start: Ar
 
     The paces are those of the steps from `start` on, at least as many as there are steps.
     """
-    shape = jax.eval_shape(functools.partial(step, constants), state, entry(paces, 0))[1]
+    follow = jax.jit(functools.partial(step, constants), inline=True)  # traced once, for the shape and for the loop
+    shape = jax.eval_shape(follow, state, entry(paces, 0))[1]
     f = jax.tree.map(lambda leaf: jnp.zeros((len(paces.eta), *leaf.shape), leaf.dtype), shape)
 
     def go(now: Advance) -> Advance:
-        state, f = step(constants, now.state, entry(paces, now.t - start))
+        state, f = follow(now.state, entry(paces, now.t - start))
         kept = jax.tree.map(lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, now.t - start, 0), now.f, f)
         return Advance(state, now.t + 1, has_not_diverged(step, constants, f), kept)
 

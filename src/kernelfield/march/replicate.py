@@ -28,6 +28,7 @@ from kernelfield.march.step import Marched, Pace, at_start
 CHUNK = 64  # updates between two looks of the host, at most
 PASS_ROWS = 512  # points times sites of one pass of points that do not learn, about
 KEPT = 2**28  # bytes of initial features that a replicate keeps for its batches
+STARTS = jax.jit(at_start, static_argnums=0)  # traced once for all replicates that are alike
 
 
 class Replicate:
@@ -125,7 +126,7 @@ class Replicate:
         if learns and not self.starts and not self.step.decays and self.layout.initial_bytes <= KEPT:
             self.starts[0] = self._blocks(at_start, self.source.data)
         count = min(CHUNK, self.t * self.per_row - self.updates) if learns else 1
-        updates = self._next_batches(), self._paces(self.updates, learns), jnp.asarray(0), jnp.asarray(count)
+        updates = self._next_batches(), self._paces(self.updates, learns), np.asarray(0), np.asarray(count)
         now = self._run(descend, self.source, self.state, self.starts.get(0), *updates, donated=(1,))
         self.state = now.state
         if learns:
@@ -139,7 +140,7 @@ class Replicate:
         first = learn & (self.batches is None) & (start + np.arange(CHUNK) == 0)
         noise = None
         if self.setup.noisy:
-            key = jnp.asarray(self.setup.seed.generate_state(2), jnp.uint32)
+            key = jax.device_put(self.setup.seed.generate_state(2))
             noise = jax.vmap(functools.partial(jax.random.fold_in, key))(start + jnp.arange(CHUNK))
         return Pace(np.pad(eta, left_over), learn, first, noise, start + 1 + np.arange(CHUNK))
 
@@ -148,7 +149,7 @@ class Replicate:
         assert self.batches is not None
         several = (values[self.updates : self.updates + CHUNK] for values in self.batches)
         rows, weights = (np.pad(values, [(0, CHUNK - len(values)), (0, 0)]) for values in several)
-        return jax.tree.map(jnp.asarray, Batches(rows, weights))
+        return Batches(rows, weights)
 
     def _blocks(self, function: Callable[..., Any], data: Array, *more: Any) -> Array:
         """The results of a program for all points, a block at a time."""
@@ -197,7 +198,7 @@ class Replicate:
     def _initial_state(self) -> Any:
         layers, start = initial_state(self.step.layers, self.setup, self.layout.space), None
         if self.batches is None:
-            shape = jax.eval_shape(functools.partial(at_start, self.step), layers, self.constants.data)
+            shape = STARTS.eval_shape(self.step, layers, self.constants.data)
             start = np.zeros(shape.shape, shape.dtype)
         return self.step.begin(self.constants, Marched(layers, start))
 

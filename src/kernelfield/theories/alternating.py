@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from pydantic import Field, field_validator
@@ -131,7 +130,7 @@ def _zetas(k_u: int, k_r: int, samples: int, seed: np.random.SeedSequence) -> tu
     axes, lengths = np.linalg.qr(ndtri(uniform + 2.0**-32))
     zeta = np.sqrt(samples) * (axes * np.sign(np.diag(lengths))).T
     turns = np.argsort(np.argsort([*range(k_u), *range(k_r)], kind="stable"))
-    return jnp.asarray(zeta[turns[:k_u]]), jnp.asarray(zeta[turns[k_u:]])
+    return jax.device_put((zeta[turns[:k_u]], zeta[turns[k_u:]]))
 
 
 class _Iterations:
@@ -147,7 +146,7 @@ class _Iterations:
         self.root_tol = method.root_tol or (1e-4 if stein else 1e-12)
         data, eta = problem.input_coordinates, run.training.learning_rate
         numbers = data, problem.targets[:, 0], network.gamma0, eta * problem.weights, method.damping, self.root_tol
-        self.constants = Constants(*(jnp.asarray(np.float64(number)) for number in numbers))
+        self.constants = Constants(*jax.device_put([*map(np.float64, numbers)]))
         memory = CACHE_BYTES if jax.default_backend() == "cpu" else MOST_BYTES
         at_once = min(method.samples, 2 ** int(np.log2(max(1, memory / (16 * n**2)))))
         self.iteration = Iteration(phi, depth, run.steps + 1, problem.points, stein, run.fields_at, at_once)

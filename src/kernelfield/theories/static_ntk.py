@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 from pydantic import Field
-from scipy.integrate import solve_ivp
 
 from kernelfield.activations.gaussian_averages import NotConverged
 from kernelfield.common.progress import Report
@@ -286,6 +285,8 @@ def _integrate(ntk: np.ndarray, problem: Problem, times: np.ndarray) -> np.ndarr
         return values
 
     slopes = jax.jit(jax.jacfwd(velocity))
+    from scipy.integrate import solve_ivp  # lazy: it takes a while to import
+
     with jax.enable_x64(True), warnings.catch_warnings(record=True):  # the result says it too
         start, jacobian = np.zeros(problem.targets.size), lambda _, f: np.asarray(slopes(f))
         result = solve_ivp(evaluate, (0.0, times[-1]), start, t_eval=times, jac=jacobian, **FLOW)
