@@ -183,7 +183,7 @@ def figures(
         list[str] | None,
         Argument(
             metavar="[NAME]...",
-            help="1, 2, 3, 4, relu, whitened, depth, transformer, width, rules, transfer; all by default.",
+            help="1, 2, 3, 4, relu, whitened, depth, transformer, width, rules, transfer, scaling; all by default.",
         ),
     ] = None,
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Where to write them; made if missing.")] = FIGURES,
