@@ -39,7 +39,10 @@ WHY = {
     ("demo", "first"): "compiling five programs, and what the second time takes",
     ("demo", "second"): "imports, tracing, six solves and a figure (see the tables)",
     ("solve", "first"): "",
-    ("solve", "second"): "imports alone take most of that (see the table)",
+    (
+        "solve",
+        "second",
+    ): "two seconds are imports (see the table), one is tracing and loading programs",
 }
 FIRST_WHY = "Python traces and lowers two programs before it can look for their compiled form"
 SECOND_WHY = "recording the kernels of all steps is two thirds of it"

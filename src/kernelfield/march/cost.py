@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
+from kernelfield.engine.directions import EXACT_ROWS
 from kernelfield.layers import Activation, Readout
 from kernelfield.layers.base import uses
 from kernelfield.layers.particlewise import ParticleFunction
@@ -19,6 +20,7 @@ from kernelfield.march.replicate import KEPT, PASS_ROWS
 GIB = 2**30
 FEWEST = 256  # particles that are proposed
 ENTRY, RANDOM = 16, 32  # multiplications that take as long as one update of an entry by Adam, and one random number
+SEARCH = 170  # multiplications for each field and direction of a basis, to find new ones of many fields (measured)
 WORKING = 6  # fields of a layer that a step has at once: h, phi, z, g, and what products make
 
 
@@ -40,7 +42,14 @@ def count(layout: Layout) -> Work:
     rows, k, block, C = layout.rows, layout.directions, setup.block or 0, layout.problem.outputs
     by_entries, skeleton = setup.by_entries, setup.skeleton
     copies = 5 if by_entries else 3 if layout.step.momentum else 2
-    recorded = 2 * rows * layout.recorder.capacity if layout.kernels_at else 0
+    used = 3 * layout.recorder.capacity // 4  # on average: a basis fills up as the run goes on
+
+    def record(fields: int) -> int:
+        """Multiplications for coordinates of so many fields, and for the search of new directions."""
+        if not layout.kernels_at:
+            return 0
+        return fields * used + (fields * used if fields <= EXACT_ROWS else SEARCH * (fields + used))
+
     for layer in uses(layout.step.layers):
         below, last = math.prod(space.sites) * space.components, space
         space = layer.space_above(space)
@@ -69,13 +78,13 @@ def count(layout: Layout) -> Work:
                     work.products += 2 * rows * rank * (above + below)
                 if setup.noisy:
                     work.products += RANDOM * n * k * (of + to)
-                work.recorded += recorded * below
+                work.recorded += record(rows * below)
             work.passed += 2 * rows * forward
-            work.recorded += recorded * above
+            work.recorded += record(rows * above)
         elif isinstance(layer, Readout):
             work.products += 4 * rows * below * C
             work.passed += 2 * rows * below * C
-            work.recorded += recorded * below
+            work.recorded += record(rows * below)
             work.state += copies * below * C
         elif isinstance(layer, (Activation, ParticleFunction)):
             work.fields += rows * below
