@@ -59,9 +59,14 @@ def test_a_frame_has_all_sources_and_json_holds_it(frame):
     assert not bare.sources["network loss"]["xs"] and not bare.sources["lazy"]["step"]
 
 
-def test_a_run_that_diverges_is_shown_with_its_end():
-    frame = solve_frame(SMALL, replace(SMALL.start, learning_rate=100.0, activation="relu"), None)
+@pytest.mark.parametrize("width", [None, 16])
+@pytest.mark.parametrize("rate", [6.0, 100.0])  # the first after some steps, the last of which has no kernels
+def test_a_run_that_diverges_is_shown_with_its_end(rate, width):
+    question = replace(SMALL, training=kf.GradientDescent(learning_rate=0.3, steps=40))
+    setting = replace(SMALL.start, learning_rate=rate, activation="relu", width=width)
+    frame = solve_frame(question, setting, None)
     assert "step" in frame.numbers["It stopped"]
+    assert 0 < len(frame.sources["loss"]["step"]) < 41 and frame.sources["first"]["value"]
     json.dumps(frame.sources, allow_nan=False)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from kernelfield import observables
 from kernelfield.explore.question import NETWORKS, Question, Setting
 from kernelfield.finite.method import FiniteWidth
+from kernelfield.march.particle_run import LEFT_OUT
 from kernelfield.observables.groups import by_target
 from kernelfield.plotting import thin
 from kernelfield.report.style import LAYERS
@@ -111,7 +112,8 @@ def _infinite_frame(setting: Setting, solution: Solution) -> Frame:
     if layers:
         aligned = {layer: observables.kernel_alignment(solution, "Phi", layer) for layer in layers}
         kept, last = solution.kernel_steps("Phi"), layers[-1]
-        movement = observables.kernel_movement(solution, "Phi", last, t=-1)
+        end = int(kept[-1])  # of a run that diverged, before its last step
+        movement = observables.kernel_movement(solution, "Phi", last, t=end)
         sources |= {
             "alignment": {
                 "xs": [_round(kept) for _ in layers],
@@ -120,19 +122,21 @@ def _infinite_frame(setting: Setting, solution: Solution) -> Frame:
                 "label": [format_symbol("Phi", layer) for layer in layers],
             },
             "first": _cells(solution, last, 0),
-            "last": _cells(solution, last, -1),
+            "last": _cells(solution, last, end),
             "regime": _columns(gamma0=[setting.gamma0], movement=[max(float(movement.mean), 1e-6)]),
         }
         symbol = format_symbol("Phi", last)
         numbers[f"{symbol} moved by"] = _say(movement)
-        before = format_number(float(aligned[last].mean[0]))
-        after = _say(Estimate(aligned[last].replicates[:, -1], solution.exact))
-        numbers[f"Alignment of {symbol} with the targets"] = f"{before} → {after}"
-        if (last, 0) in solution.field_samples:
+        start_value = format_number(float(aligned[last].mean[0]))
+        end_value = _say(Estimate(aligned[last].replicates[:, -1], solution.exact))
+        numbers[f"Alignment of {symbol} with the targets"] = f"{start_value} → {end_value}"
+        if {(last, 0), (last, solution.steps_done)} <= solution.field_samples.keys():
             scale = _deviation(solution, last)
             centres = (EDGES[1:] + EDGES[:-1]) / 2
-            first, end = (_density(solution, last, step, scale) for step in (0, solution.steps_done))
-            sources["density"] = _columns(x=centres, first=first, last=end)
+            before, after = (_density(solution, last, step, scale) for step in (0, solution.steps_done))
+            sources["density"] = _columns(x=centres, first=before, last=after)
+    if (left_out := solution.info.get("learning_left_out", 0.0)) > LEFT_OUT:
+        numbers["Left out of what the last step learned"] = f"{100 * left_out:.0f} %"
     if solution.status.code != "ok":
         numbers["It stopped"] = f"{solution.status.code.replace('_', ' ')} at step {solution.steps_done}"
     return Frame(sources, numbers)
@@ -162,10 +166,11 @@ def _network_frame(setting: Setting, networks: Solution | None, solution: Soluti
         ]
         x, y, colour, label = zip(*points, strict=True)
         sources["network alignment"] = {"x": _round(x), "y": _round(y), "colour": list(colour), "label": list(label)}
-        sources["network kernel"] = _cells(networks, last, -1, one=True)
-        moved = observables.kernel_movement(networks, "Phi", last, t=-1).mean
+        end = int(kept[-1])
+        sources["network kernel"] = _cells(networks, last, end, one=True)
+        moved = observables.kernel_movement(networks, "Phi", last, t=end).mean
         sources["network regime"] = _columns(gamma0=[setting.gamma0], movement=[max(float(moved), 1e-6)])
-        if (last, 0) in networks.field_samples and (last, 0) in solution.field_samples:
+        if (last, networks.steps_done) in networks.field_samples and (last, 0) in solution.field_samples:
             top = _density(networks, last, networks.steps_done, _deviation(solution, last))
             sources["network density"] = _columns(left=EDGES[:-1], right=EDGES[1:], top=top)
     return Frame(sources, numbers)
