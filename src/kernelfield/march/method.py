@@ -147,8 +147,7 @@ class March(OnParticles):
             error (0.03 % there).
         skeleton: of Adam, how many columns and rows of learned matrices are known entry by entry, and the rank of the
             matrix that they stand for; "all" for the entries of all pairs of particles, at a cost of particles squared.
-            (256, 80) by default, and "all" up to 1024 particles, and where particles have components: what queries and
-            keys learn has no small rank.
+            (256, 80) by default, and "all" up to 1024 particles, and where particles have components.
         kernels: "all" records feature kernels, and gradient kernels and the NTK of a network with one output;
             "features" the first alone; "per_output" G and NTK of every output too; "none" records no kernels, at no
             cost. "auto" is "all" up to 500 points (times sites), and "none" beyond. Training does not depend on it.
