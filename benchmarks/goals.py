@@ -10,4 +10,5 @@ def goal(what: str, aim: str, figure: float, why: str = "") -> str:
     sign, bound = aim.split()
     met = figure >= float(bound) if sign == ">=" else figure <= float(bound)
     shown = f"{figure:.3g}" if figure < 1000 else f"{figure:.0f}"
-    return f"{MARK}{what} | {aim} | {shown} | {'yes' if met else f'no: {why}'.removesuffix(': ')}"
+    answer = "yes" if met else f"no: {why}" if why else "no"
+    return f"{MARK}{what} | {aim} | {shown} | {answer}"

@@ -130,7 +130,7 @@ def main() -> None:
             march = solve(training, kf.March(**settings))
             cells = []
             for width in given.widths:
-                seeds = given.seeds * min(8, max(given.widths) // width) // case.fewer
+                seeds = max(2, given.seeds * min(8, max(given.widths) // width) // case.fewer)
                 first = 1000 * width  # one seed at two widths would share some of its numbers
                 method = kf.FiniteWidth(width=width, seeds=seeds, seed=first, kernels="features")
                 cells.append(distances(solve(training, method), march))

@@ -36,13 +36,10 @@ IMPORTS = {  # of a process, in this order: what each is for
     "xarray": "files, with pandas",
 }
 WHY = {
-    ("demo", "first"): "compiling five programs, and what the second time takes",
+    ("demo", "first"): "compiling takes half of it",
     ("demo", "second"): "imports, tracing, six solves and a figure (see the tables)",
     ("solve", "first"): "",
-    (
-        "solve",
-        "second",
-    ): "two seconds are imports (see the table), one is tracing and loading programs",
+    ("solve", "second"): "two seconds are imports (see the table), one is tracing and loading programs",
 }
 FIRST_WHY = "Python traces and lowers two programs before it can look for their compiled form"
 SECOND_WHY = "recording the kernels of all steps is two thirds of it"

@@ -42,14 +42,6 @@ def count(layout: Layout) -> Work:
     rows, k, block, C = layout.rows, layout.directions, setup.block or 0, layout.problem.outputs
     by_entries, skeleton = setup.by_entries, setup.skeleton
     copies = 5 if by_entries else 3 if layout.step.momentum else 2
-    used = 3 * layout.recorder.capacity // 4  # on average: a basis fills up as the run goes on
-
-    def record(fields: int) -> int:
-        """Multiplications for coordinates of so many fields, and for the search of new directions."""
-        if not layout.kernels_at:
-            return 0
-        return fields * used + (fields * used if fields <= EXACT_ROWS else SEARCH * (fields + used))
-
     for layer in uses(layout.step.layers):
         below, last = math.prod(space.sites) * space.components, space
         space = layer.space_above(space)
@@ -78,17 +70,25 @@ def count(layout: Layout) -> Work:
                     work.products += 2 * rows * rank * (above + below)
                 if setup.noisy:
                     work.products += RANDOM * n * k * (of + to)
-                work.recorded += record(rows * below)
+                work.recorded += count_recording(layout, rows * below)
             work.passed += 2 * rows * forward
-            work.recorded += record(rows * above)
+            work.recorded += count_recording(layout, rows * above)
         elif isinstance(layer, Readout):
             work.products += 4 * rows * below * C
             work.passed += 2 * rows * below * C
-            work.recorded += record(rows * below)
+            work.recorded += count_recording(layout, rows * below)
             work.state += copies * below * C
         elif isinstance(layer, (Activation, ParticleFunction)):
             work.fields += rows * below
     return work
+
+
+def count_recording(layout: Layout, fields: int) -> int:
+    """Returns the multiplications for coordinates of so many recorded fields, and for the search of new directions."""
+    if not layout.kernels_at:
+        return 0
+    used = 3 * layout.recorder.capacity // 4  # on average: a basis fills up as the run goes on
+    return fields * used + (fields * used if fields <= EXACT_ROWS else SEARCH * (fields + used))
 
 
 def bytes_of(layout: Layout) -> int:
