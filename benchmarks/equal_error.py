@@ -49,7 +49,7 @@ FEWEST = 2  # replicates, for an error bar
 AT_ONCE = os.cpu_count() or 1  # replicates that march side by side
 TRUTH = 60.0  # seconds spent on it
 AIM = 150  # times faster, on the median problem
-WHY = "networks are cheap on three of the six problems: one has a single hidden layer, on two narrow ones have little bias"
+WHY = "networks are cheap on three of six problems: one has one hidden layer, on two narrow ones have little bias"
 
 
 class Truth(NamedTuple):
